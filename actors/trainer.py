@@ -257,7 +257,7 @@ class Trainer:
         for item, micro in self.collated(passes):
             beat(f"step {len(norm_S) + 1} of {len(plan_S)}")
             if item.opens:
-                self._seed_step()
+                self._open_step()
             nll_S[-1] += self.backward(item, micro)
             if item.closes:
                 norm_S.append(self._update())
@@ -287,7 +287,11 @@ class Trainer:
         inputs = {name: tensor.to(device) for name, tensor in micro.inputs.items()}
         return Micro(inputs, micro.targets_B_G.to(device), micro.keep)
 
-    def _seed_step(self) -> None:
+    def _open_step(self) -> None:
+        if self.settings.zero_stage == 3:
+            # DeepSpeed keeps the last step's gradient of a parameter that takes no part in this one
+            # (the vision tower, when no row of the batch has an image), and would apply it again.
+            self.engine.optimizer.grad_partitions_flat_buffer.zero_()
         drawn = sha256_hex(f"{self.settings.seed}/{self.step}/{self.rank}".encode())
         torch.manual_seed(int(drawn[:15], 16))
 

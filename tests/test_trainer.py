@@ -281,6 +281,23 @@ def test_frozen_parameters_stay(policy: Path, rows: list[TrainRow], tmp_path: Pa
         trainer(policy, frozen=("model.tower.*",))
 
 
+@pytest.mark.parametrize("stage", [0, 1, 2, 3])
+def test_a_step_without_images_gives_the_vision_tower_no_gradient(
+    policy: Path, rows: list[TrainRow], tmp_path: Path, stage: Any
+) -> None:
+    """And none that an earlier step left behind."""
+    made = trainer(policy, zero_stage=stage)
+    made.train([row for row in rows if row.images][:8], 0)
+    before = tensors(tmp_path / "before", save(made, tmp_path / "before", {}))
+    made.train([row for row in rows if not row.images], 0)
+    after = tensors(tmp_path / "after", save(made, tmp_path / "after", {}))
+    made.close()
+    tower = [name for name in before if name.startswith("exp_avg/model.vision_model")]
+    assert tower
+    for name in tower:
+        assert np.allclose(after[name], before[name] * SETTINGS.beta1, rtol=1e-5), name
+
+
 @pytest.mark.parametrize("damage", ["flip", "cut", "remove", "manifest"])
 def test_a_damaged_checkpoint_is_refused_by_name(policy: Path, tmp_path: Path, damage: str) -> None:
     made = trainer(policy)
