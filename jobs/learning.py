@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import math
 import queue
+import re
 import shutil
 import threading
 import time
@@ -46,6 +47,7 @@ from pipeline.stages import Lost
 from pipeline.store import Store
 from pipeline.store_tree import put_content_tree
 
+_STEP = re.compile(r"step (\d+) of")
 KEPT = 2  # folders of each kind on the local disk
 
 
@@ -171,7 +173,8 @@ class GroupLearner:
         done = resume or CheckpointRef("", "", job.name, 0, job.start.step if job.start else 0)
         every = self._config.learn.checkpoint_steps
         for part in segments(job, lengths, every=every, cursor=done.cursor, **sizes):
-            metrics = group.train(rows, part.seed, first=part.first, last=part.last)
+            moved = self._teller(job, done, part.cursor - (part.last - part.first), total)
+            metrics = group.train(rows, part.seed, first=part.first, last=part.last, progress=moved)
             done = replace(
                 done,
                 cursor=part.cursor,
@@ -217,6 +220,20 @@ class GroupLearner:
         )
         self._keep("policies", folder, policy.path)
         self._tell(finished)
+
+    def _teller(
+        self, job: LearnJob, done: CheckpointRef, before: int, total: int
+    ) -> Callable[[str], None]:
+        """Turns what the ranks say they are doing ("rank 0: step 3 of 9") into progress."""
+        loss = done.nats / done.tokens if done.tokens else None
+
+        def moved(text: str) -> None:
+            found = _STEP.search(text)
+            if found is not None:
+                steps = before + int(found.group(1)) - 1
+                self._tell(LearnProgress(job.name, steps, total, loss, done.tokens))
+
+        return moved
 
     def _tell(self, event: LearnEvent) -> None:
         self._events.put(event)

@@ -377,4 +377,5 @@ def _published(name: str, policy: PolicyRef) -> dict[str, Any]:
 
 
 def _progress(stage: str, event: LearnProgress) -> Progress:
-    return Progress(stage, event.steps, event.steps_total, "steps", f"loss {event.loss:.3f}")
+    note = "" if event.loss is None else f"loss {event.loss:.3f}"
+    return Progress(stage, event.steps, event.steps_total, "steps", note)

@@ -196,12 +196,12 @@ class LearnJob:
 
 @dataclass(frozen=True)
 class LearnProgress:
-    """For people: `steps_total` is 0 while unknown."""
+    """For people: `steps_total` is 0 and `loss` None while unknown."""
 
     job: str
     steps: int
     steps_total: int
-    loss: float
+    loss: float | None
     tokens: int
 
 

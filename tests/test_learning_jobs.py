@@ -92,7 +92,9 @@ class FakeGroup:
         self.log.append("train")
         plan_S = batches([row.length for row in rows], seed, **SIZES)[first:last]
         tokens = 0
-        for batch in plan_S:
+        for number, batch in enumerate(plan_S, 1):
+            if progress is not None:
+                progress(f"rank 0: step {number} of {len(plan_S)}")
             if self.step in self.dies_at:
                 self.dies_at.discard(self.step)
                 raise LearnerFailed("rank 0 died")
@@ -220,7 +222,8 @@ def test_a_job_gives_checkpoints_a_policy_and_its_figures(bench: Bench) -> None:
     assert end.loss == pytest.approx(0.5)
     assert [e.checkpoint.cursor for e in events if isinstance(e, LearnSaved)] == [2, 4, 6]
     moves = [e for e in events if isinstance(e, LearnProgress)]
-    assert [e.steps for e in moves] == [2, 4, 6, 8]
+    assert [e.steps for e in moves] == [0, 1, 2, 2, 3, 4, 4, 5, 6, 6, 7, 8]
+    assert [e.loss for e in moves][:3] == [None, None, 0.5]
     assert {e.steps_total for e in moves} == {8}
     assert bench.store.exists(f"{end.policy.path}/model.json")
     learner.close()
