@@ -1,0 +1,148 @@
+"""From step scores to the reward of a response, and from rewards to what they are judged by.
+
+What always holds:
+
+* scores are probabilities (after the sigmoid); a score that is missing, NaN or outside [0, 1] is an
+  error, never a 0;
+* everything that ranks breaks ties towards the lower sample index, so shuffled rows give the same
+  result;
+* Reward-Pass@2 (`reward_pass`) ranks *all* samples of a query; the training selection
+  (`pipeline.select`) ranks only the right ones. They are two things and share no code.
+
+A response without a single finished step has no reward (None). It is ranked after every response
+that has one and votes for nothing; whoever calls counts how many there were.
+
+Axes: Q queries, K samples of a query, S steps of a response, N votes.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Hashable, Sequence
+from typing import Literal
+
+import numpy as np
+
+from pipeline.canonical import canonical_json, sha256_hex
+
+Aggregate = Literal["min", "mean", "product", "last"]
+Vote = Literal["best", "weighted", "majority"]
+VOTES: tuple[Vote, ...] = ("best", "weighted", "majority")
+# Subsets of the K samples that a vote of N < K is averaged over.
+DRAWS = 64
+
+
+def reward_p(scores_S: Sequence[float], how: Aggregate = "min") -> float:
+    """R_p: the process reward of a response from its step scores (paper section 3).
+
+    Raises:
+        ValueError: no step, or a score that is no probability.
+    """
+    if not scores_S:
+        raise ValueError("a response without steps has no process reward")
+    for score in scores_S:
+        if not 0.0 <= score <= 1.0:
+            raise ValueError(f"a step score is a probability, not {score}")
+    if how == "min":
+        return min(scores_S)
+    if how == "last":
+        return scores_S[-1]
+    if how == "mean":
+        return min(1.0, math.fsum(scores_S) / len(scores_S))
+    # In log space: a long response's product must not lose its digits.
+    if min(scores_S) == 0.0:
+        return 0.0
+    return min(1.0, math.exp(math.fsum(math.log(score) for score in scores_S)))
+
+
+def ranked(rewards_K: Sequence[float | None]) -> list[int]:
+    """Sample indices from best to worst: ties to the lower index, those without a reward last."""
+    for reward in rewards_K:
+        if reward is not None and not math.isfinite(reward):
+            raise ValueError(f"a reward is a finite number, not {reward}")
+    return sorted(range(len(rewards_K)), key=lambda i: (_fallen(rewards_K[i]), i))
+
+
+def _fallen(reward: float | None) -> float:
+    return math.inf if reward is None else -reward
+
+
+def reward_pass(
+    correct_K: Sequence[bool],
+    rewards_K: Sequence[float | None],
+    k: int = 2,
+    *,
+    texts_K: Sequence[str] | None = None,
+) -> bool:
+    """Is a right response among the `k` highest-ranked of *all* samples of a query?
+
+    Reward-Pass@2 for k = 2 (paper section 5). With `texts_K` equal texts are one response, the one
+    with the lowest index; without, two copies of one text can take both places: report it both
+    ways (paper section 7, trap 12).
+    """
+    if not len(correct_K) == len(rewards_K) or k < 1:
+        raise ValueError(f"{len(correct_K)} outcomes, {len(rewards_K)} rewards, k = {k}")
+    order = ranked(rewards_K)
+    if texts_K is not None:
+        first: dict[str, int] = {}
+        for index, text in enumerate(texts_K):
+            first.setdefault(text, index)
+        order = [index for index in order if first[texts_K[index]] == index]
+    return any(correct_K[index] for index in order[:k])
+
+
+def winner(
+    how: Vote, answers: Sequence[Hashable | None], rewards: Sequence[float | None]
+) -> int | None:
+    """The sample whose answer wins the vote of these samples; None when none has an answer.
+
+    best: the highest reward. majority: each answer counts 1. weighted: each answer counts the
+    reward of its response (paper section 4). Samples without an answer do not vote; equal votes go
+    to the answer whose first sample has the lower index, and the winner is its first sample.
+    """
+    if how == "best":
+        # Best-of-N trusts the reward alone: it may well pick a response that has no answer.
+        order = ranked(rewards)
+        return order[0] if order else None
+    votes: dict[Hashable, float] = {}
+    first: dict[Hashable, int] = {}
+    for index, (answer, reward) in enumerate(zip(answers, rewards, strict=True)):
+        if answer is None:
+            continue
+        first.setdefault(answer, index)
+        weight = 1.0 if how == "majority" else (reward or 0.0)
+        votes[answer] = votes.get(answer, 0.0) + weight
+    if not votes:
+        return None
+    return first[max(votes, key=lambda answer: (votes[answer], -first[answer]))]
+
+
+def vote_accuracy(
+    how: Vote,
+    correct_K: Sequence[bool],
+    answers_K: Sequence[Hashable | None],
+    rewards_K: Sequence[float | None],
+    n: int,
+    *,
+    query: str,
+    draws: int = DRAWS,
+) -> float:
+    """Expected accuracy of a vote of `n` of the K samples, for one query.
+
+    The mean over `draws` subsets drawn without replacement, the same ones for every kind of vote
+    and every policy: their seed is the query's hash. n = K is the one vote of all.
+    """
+    total = len(correct_K)
+    if not 1 <= n <= total:
+        raise ValueError(f"a vote of {n} needs 1 <= n <= {total} samples")
+    if n == total:
+        subsets = [list(range(total))]
+    else:
+        seed = int(sha256_hex(canonical_json(["vote", query, n]))[:16], 16)
+        rng = np.random.default_rng(seed)
+        subsets = [sorted(rng.permutation(total)[:n].tolist()) for _ in range(draws)]
+    hits = 0
+    for subset in subsets:
+        found = winner(how, [answers_K[i] for i in subset], [rewards_K[i] for i in subset])
+        hits += found is not None and bool(correct_K[subset[found]])
+    return hits / len(subsets)
