@@ -30,7 +30,12 @@ def start(out: Path) -> subprocess.Popen[bytes]:
     command = [sys.executable, "-m", "jobs.evolve", "--config", "tiny", "--set", f"run.out={out}"]
     with (out / "log").open("ab") as log:
         return subprocess.Popen(
-            command, cwd=ROOT, stdout=log, stderr=log, env={**os.environ, "MSTAR_TEST": str(out)}
+            command,
+            cwd=ROOT,
+            stdout=log,
+            stderr=log,
+            env={**os.environ, "MSTAR_TEST": str(out)},
+            start_new_session=True,
         )
 
 
@@ -58,33 +63,43 @@ def wait_until(true: Callable[[], bool], process: subprocess.Popen[bytes], out: 
         time.sleep(0.2)
 
 
+def kill_at(out: Path, stage: str, stop: signal.Signals) -> int:
+    """Start the run, end it once a shard of `stage` was accepted; its exit status."""
+    store = open_store(out / "tiny" / "store")
+    process = start(out)
+    wait_until(
+        lambda: any(
+            event["type"] == "shard_accepted" and event["purpose"] == stage
+            for event in events(store)
+        ),
+        process,
+        out,
+    )
+    if stop == signal.SIGINT:
+        os.killpg(process.pid, stop)  # as a terminal does
+    else:
+        process.send_signal(stop)
+    status = process.wait(120)
+    end = time.monotonic() + 60
+    while descendants(out) and time.monotonic() < end:
+        time.sleep(0.5)
+    left = [one.cmdline() for one in descendants(out)]
+    assert not left, left
+    return status
+
+
 @pytest.fixture(scope="module")
 def run(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Path, int]]:
-    """A run that was killed in its first iteration and started again, to its end.
+    """A run that was interrupted in its warm-up, killed in its first iteration, and started again.
 
     Gives its folder and the number of events at the kill.
     """
     out = tmp_path_factory.mktemp("tiny")
-    store = open_store(out / "tiny" / "store")
-    process = start(out)
-
-    def sampling() -> bool:
-        return any(
-            event["type"] == "shard_accepted" and event["purpose"] == "evolve/0"
-            for event in events(store)
-        )
-
-    wait_until(sampling, process, out)
-    process.send_signal(signal.SIGKILL)
-    process.wait()
-    end = time.monotonic() + 60
-    while descendants(out) and time.monotonic() < end:
-        time.sleep(0.5)
-    left = descendants(out)
-    assert not left, [one.cmdline() for one in left]
-    before = len(events(store))
-    process = start(out)
-    assert process.wait(LIMIT_S) == 0, (out / "log").read_text()[-4000:]
+    assert kill_at(out, "warmup", signal.SIGINT) == 130, (out / "log").read_text()[-4000:]
+    assert "the same command goes on" in (out / "log").read_text()
+    assert kill_at(out, "evolve/0", signal.SIGKILL) == -signal.SIGKILL
+    before = len(events(open_store(out / "tiny" / "store")))
+    assert start(out).wait(LIMIT_S) == 0, (out / "log").read_text()[-4000:]
     yield out, before
     for one in descendants(out):
         one.kill()
