@@ -50,6 +50,16 @@ class Sampling:
 
 
 @dataclass(frozen=True)
+class SamplePart:
+    """Samples of a query that start from the same ids: the sample index of the first of them, the
+    sampled ids they continue (none but for Monte-Carlo completions), and a seed for each."""
+
+    first_index: int
+    prefix: tuple[int, ...]
+    seeds: tuple[int, ...]
+
+
+@dataclass(frozen=True)
 class ShardSpec:
     """One unit of generation.
 
@@ -97,6 +107,15 @@ class ShardSpec:
     def seed(self, query: str, sample_index: int) -> int:
         """The seed of one sample's engine request."""
         return sample_seed(self.run_seed, self.policy, query, sample_index)
+
+    def samples_of(self, query: str) -> int:
+        """How many samples of one query are in the shard."""
+        return self.sampling.samples
+
+    def parts(self, query: str) -> list[SamplePart]:
+        """What is sampled of one query."""
+        seeds = tuple(self.seed(query, k) for k in range(self.sampling.samples))
+        return [SamplePart(0, (), seeds)]
 
     def to_dict(self) -> dict[str, Any]:
         """Plain form for the ledger and for reports."""
