@@ -29,7 +29,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import ClassVar, Literal
 
-from pipeline.errors import BadData
+from pipeline.errors import BadData, UserError
 from pipeline.grade import MAX_ANSWER_CHARS, Gold, Outcome, gold_of
 from pipeline.query import Query
 from pipeline.responses import extract_answer
@@ -72,7 +72,7 @@ class GradingFailed(BadData):
         super().__init__(f"{len(failures)} answers could not be graded:\n{reasons}{more}")
 
 
-class GraderUnavailable(RuntimeError):
+class GraderUnavailable(UserError):
     """Grading processes die before they are ready."""
 
 

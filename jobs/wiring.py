@@ -7,12 +7,11 @@ single-threaded and hears of everything by polling.
 
 from __future__ import annotations
 
-import queue
 from collections.abc import Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any, Protocol
 
-from actors.grading import GradePool
+from actors.grading import GradePool, GradeResult, GradingFailed
 from pipeline.grade import GRADER_VERSION
 from pipeline.plan import ShardSpec
 from pipeline.prompts import question_text, warmup_text
@@ -26,7 +25,7 @@ from pipeline.roles import (
     ShardDone,
     ShardFailed,
 )
-from pipeline.stages import finish_shard
+from pipeline.stages import Ungraded, finish_shard
 from pipeline.store import Store
 
 
@@ -108,29 +107,28 @@ class PoolGrader:
         self._store = store
         self._pool = pool
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="grade")
-        self._done: queue.SimpleQueue[GradeDone | ObjectLost | BaseException] = queue.SimpleQueue()
-        self._under_way: set[str] = set()
+        self._under_way: dict[str, Future[GradeDone | ObjectLost]] = {}
 
     def submit(self, task: GradeTask) -> None:
         if task.key not in self._under_way:
-            self._under_way.add(task.key)
-            self._thread.submit(self._work, task)
+            self._under_way[task.key] = self._thread.submit(
+                finish_shard, self._store, task, self._grade_many, GRADER_VERSION
+            )
 
-    def _work(self, task: GradeTask) -> None:
+    def _grade_many(self, items: list[tuple[str, Query]]) -> list[GradeResult | Ungraded]:
         try:
-            self._done.put(finish_shard(self._store, task, self._pool.grade_many, GRADER_VERSION))
-        except BaseException as error:  # noqa: BLE001  raised again where the driver polls
-            self._done.put(error)
+            return list(self._pool.grade_many(items))
+        except GradingFailed as failed:
+            reasons = dict(failed.failures)
+            return [
+                Ungraded(reasons[place]) if result is None else result
+                for place, result in enumerate(failed.results)
+            ]
 
     def poll(self) -> Sequence[GradeDone | ObjectLost]:
-        found: list[GradeDone | ObjectLost] = []
-        while not self._done.empty():
-            answer = self._done.get()
-            if isinstance(answer, BaseException):
-                raise answer
-            self._under_way.discard(answer.key)
-            found.append(answer)
-        return found
+        """What has ended; an error of the grading itself is raised here."""
+        ended = [key for key, work in self._under_way.items() if work.done()]
+        return [self._under_way.pop(key).result() for key in ended]
 
     def close(self) -> None:
         """Stop after the shard that is being graded."""

@@ -121,7 +121,8 @@ class GradeTask:
 
 @dataclass(frozen=True)
 class GradeDone:
-    """Grades, and the selection where a rule was given, lie in the store."""
+    """Grades, and the selection where a rule was given, lie in the store. Rows of bad queries (of
+    which some answer could not be graded) are in neither."""
 
     key: str
     rollout: str
@@ -129,6 +130,7 @@ class GradeDone:
     selected: str | None
     coverage: Coverage
     seconds: float
+    bad: tuple[BadQuery, ...] = ()
 
 
 @dataclass(frozen=True)

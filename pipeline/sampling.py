@@ -44,8 +44,9 @@ class Sampling:
             if not events:
                 self.driver.rest()
                 continue
+            known = set(self.driver.state.bad_queries)
             self.driver.commit(self.step.stage, events)
-            self._check_bad_queries()
+            self._check_bad_queries(known)
             self._show()
         self.driver.commit(self.step.stage, [self._closing()])
 
@@ -148,13 +149,16 @@ class Sampling:
 
     # -- limits and reports -----------------------------------------------------------------------
 
-    def _check_bad_queries(self) -> None:
+    def _check_bad_queries(self, known: set[str]) -> None:
+        """Say which queries are left out that were not `known` to be; too many stop the run."""
         bad = self.driver.state.bad_queries
+        for query in bad.keys() - known:
+            self.driver.watch.say(f"left out: {self._named(query, bad[query])}")
         allowed = self.driver.program.config.generate.max_bad_queries
         if len(bad) > allowed:
             names = [self._named(query, reason) for query, reason in list(bad.items())[:5]]
             raise RunStopped(
-                f"{len(bad)} queries cannot be sampled, and generate.max_bad_queries = {allowed}:"
+                f"{len(bad)} queries cannot be used, and generate.max_bad_queries = {allowed}:"
                 + "".join(f"\n  {name}" for name in names)
             )
 

@@ -155,7 +155,8 @@ class Generate(Section):
     attempts: int = Field(default=5, ge=1, json_schema_extra=FREE)
     """Times a shard is tried on the fleet before the run stops."""
     max_bad_queries: int = Field(default=0, ge=0, json_schema_extra=FREE)
-    """Queries that may fail for a reason of their own (unreadable image, prompt too long)."""
+    """Queries that may fail for a reason of their own (an image that cannot be read, a prompt that
+    is too long, a gold answer that cannot be compared with); they are said and left out."""
 
 
 class Grade(Section):
@@ -164,7 +165,8 @@ class Grade(Section):
     processes: int = Field(default=2, ge=1, json_schema_extra=FREE)
     """Grading processes."""
     deadline_s: float = Field(default=5.0, gt=0.0)
-    """Seconds for one item, after which its outcome is `timeout`."""
+    """Seconds of processor time for one answer (a busy machine makes no difference), rounded up to
+    whole ones; after that its outcome is `timeout`."""
 
 
 class Select(Section):

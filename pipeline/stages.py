@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 from pipeline.errors import CorruptObject, StoreMissing
@@ -16,7 +17,7 @@ from pipeline.plan import ShardSpec, grade_key, select_key
 from pipeline.prompts import refers_to_gold
 from pipeline.query import Query
 from pipeline.records import Grade, Rollout, Selected, from_parquet, to_parquet
-from pipeline.roles import GradeDone, GradeTask, ObjectLost, ShardDone
+from pipeline.roles import BadQuery, GradeDone, GradeTask, ObjectLost, ShardDone
 from pipeline.select import coverage, select
 from pipeline.state import GREEDY
 from pipeline.store import Store, get_verified, put_content
@@ -42,7 +43,14 @@ class Graded(Protocol):
     def extracted(self) -> str | None: ...
 
 
-GradeMany = Callable[[list[tuple[str, Query]]], Sequence[Graded]]
+@dataclass(frozen=True)
+class Ungraded:
+    """An answer that no grader can grade, and why: a fault of its query's, never an outcome."""
+
+    reason: str
+
+
+GradeMany = Callable[[list[tuple[str, Query]]], Sequence[Graded | Ungraded]]
 
 
 def read_rows(store: Store, path: str, kind: type[Any]) -> list[Any]:
@@ -92,7 +100,10 @@ def finish_shard(
     grader: str,
     clock: Callable[[], float] = time.monotonic,
 ) -> GradeDone | ObjectLost:
-    """Grade a rollout shard and, with a rule, select from it; both results are stored."""
+    """Grade a rollout shard and, with a rule, select from it; both results are stored.
+
+    A query of which some answer cannot be graded is bad: its whole group is left out and named.
+    """
     started = clock()
     try:
         rows: list[Rollout] = read_rows(store, task.rollout, Rollout)
@@ -103,17 +114,39 @@ def finish_shard(
     if problem is not None:
         return ObjectLost(task.key, task.rollout, problem)
     results = grade_many([(row.text, by_hash[row.query]) for row in rows])
-    graded = [
-        Grade(row.query, row.sample_index, result.outcome, result.extracted)
-        for row, result in zip(rows, results, strict=True)
-    ]
+    bad = _ungraded(rows, results)
+    rows, graded = _graded(rows, results, bad)
     key = grade_key(task.rollout, task.queries_Q, grader)
     grades = put_content(store, GRADES, key, to_parquet(graded, Grade), "parquet")
     outcomes = [_outcome(task, row, grade) for row, grade in zip(rows, graded, strict=True)]
     kept = [] if task.rule is None else select(rows, outcomes, None, task.rule, seed=task.seed)
     selected = _store_selected(store, task, grades, kept)
     counted = coverage(rows, outcomes, kept)
-    return GradeDone(task.key, task.rollout, grades, selected, counted, clock() - started)
+    return GradeDone(task.key, task.rollout, grades, selected, counted, clock() - started, bad)
+
+
+def _ungraded(
+    rows: Sequence[Rollout], results: Sequence[Graded | Ungraded]
+) -> tuple[BadQuery, ...]:
+    """The queries with an answer that could not be graded, each with its first reason."""
+    reasons: dict[str, str] = {}
+    for row, result in zip(rows, results, strict=True):
+        if isinstance(result, Ungraded):
+            reasons.setdefault(row.query, result.reason)
+    return tuple(BadQuery(query, reason) for query, reason in reasons.items())
+
+
+def _graded(
+    rows: Sequence[Rollout], results: Sequence[Graded | Ungraded], bad: Sequence[BadQuery]
+) -> tuple[list[Rollout], list[Grade]]:
+    """The rows of the other queries, and their grades."""
+    left_out = {one.query for one in bad}
+    kept = [
+        (row, Grade(row.query, row.sample_index, result.outcome, result.extracted))
+        for row, result in zip(rows, results, strict=True)
+        if row.query not in left_out and not isinstance(result, Ungraded)
+    ]
+    return [row for row, _ in kept], [grade for _, grade in kept]
 
 
 def _outcome(task: GradeTask, row: Rollout, grade: Grade) -> str:

@@ -11,7 +11,7 @@ every one):
     driver_started    versions, changes
     policy_published  name, version, path
     shard_accepted    purpose, index, key, rollout, rows, tokens, seconds, engine, adopted, bad
-    shard_graded      purpose, index, key, grades, selected, coverage, seconds
+    shard_graded      purpose, index, key, grades, selected, coverage, seconds, bad
     object_lost       purpose, index, path, reason
     sampling_closed   purpose, coverage, rows, tokens
     evaluated         version, split, mode, purpose, grades, result
@@ -39,7 +39,10 @@ GREEDY, SAMPLED = "greedy", "sampled"
 
 @dataclass
 class ShardState:
-    """How far one shard of an open purpose has come: accepted, then graded (and selected from)."""
+    """How far one shard of an open purpose has come: accepted, then graded (and selected from).
+
+    bad: queries without rows. (Those whose answers could not be graded have rows, but no grades.)
+    """
 
     key: str
     rollout: str
@@ -208,6 +211,7 @@ def _shard_accepted(state: State, event: Event) -> None:
 
 def _shard_graded(state: State, event: Event) -> None:
     shard = state.shards[event["purpose"]][event["index"]]
+    state.bad_queries.update({item["query"]: item["reason"] for item in event["bad"]})
     shard.grades, shard.selected = event["grades"], event["selected"]
     shard.coverage = dict(event["coverage"])
 

@@ -39,7 +39,7 @@ from pipeline.roles import (
     ShardFailed,
     World,
 )
-from pipeline.stages import Lost, finish_shard, read_rows
+from pipeline.stages import Lost, Ungraded, finish_shard, read_rows
 from pipeline.store import Store, put_content
 from pipeline.store_tree import Manifest, TreeFile, manifest_path, read_manifest
 
@@ -192,14 +192,22 @@ class ScriptedFleet:
 
 
 class ScriptedGrader:
-    """The real grading stage with a trivial grader, answering when the mail does."""
+    """The real grading stage with a trivial grader, answering when the mail does. Answers to the
+    `refused` queries cannot be graded."""
 
     def __init__(self, store: Store, mail: Mail) -> None:
         self.store = store
         self.mail = mail
+        self.refused: set[str] = set()
 
     def submit(self, task: GradeTask) -> None:
-        self.mail.post(finish_shard(self.store, task, grade_many, GRADER, clock=lambda: 0.0))
+        self.mail.post(finish_shard(self.store, task, self._grade, GRADER, clock=lambda: 0.0))
+
+    def _grade(self, items: list[tuple[str, Query]]) -> list[Grading | Ungraded]:
+        return [
+            Ungraded("no number") if query.content_hash in self.refused else graded
+            for (_, query), graded in zip(items, grade_many(items), strict=True)
+        ]
 
     def poll(self) -> list[GradeDone | ObjectLost]:
         return self.mail.deliver()

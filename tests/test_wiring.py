@@ -8,14 +8,17 @@ from typing import Any
 
 import pytest
 
+from actors.grading import GradingFailed
 from actors.outcomes import Failure
 from jobs.wiring import EngineFleet, PoolGrader
 from pipeline.errors import BadData
 from pipeline.policies import policy_at
 from pipeline.program import Program
 from pipeline.query import Query
+from pipeline.records import Grade
 from pipeline.roles import GradeDone, GradeTask, PolicyRef, ShardDone, ShardFailed
 from pipeline.select import Rule
+from pipeline.stages import read_rows
 from pipeline.store import Store, open_store
 from tests.scripted import (
     Grading,
@@ -147,6 +150,28 @@ def test_grading_runs_beside_the_driver(program: Program) -> None:
     assert grader.poll() == []
     grader.close()
     assert pool.closed
+
+
+def test_answers_that_cannot_be_graded_name_their_query_and_cost_no_other(
+    program: Program,
+) -> None:
+    store = open_store("memory://")
+    task = graded_task(program, store)
+
+    class Refusing(FakeGradePool):
+        def grade_many(self, items: list[tuple[str, Query]]) -> list[Grading]:
+            results: list[Any] = [None, *grade_many(items)[1:]]
+            raise GradingFailed([(0, "the gold answer is no number")], results)
+
+    grader = PoolGrader(store, Refusing())  # type: ignore[arg-type]
+    grader.submit(task)
+    answer = wait_for(grader)
+    (bad,) = answer.bad
+    assert bad.reason == "the gold answer is no number"
+    graded = read_rows(store, answer.grades, Grade)
+    assert {row.query for row in graded} == {q.content_hash for q in task.queries_Q} - {bad.query}
+    assert answer.coverage.queries == len(task.queries_Q) - 1
+    grader.close()
 
 
 def test_a_grader_that_raises_is_heard_of_where_the_driver_polls(program: Program) -> None:
