@@ -22,6 +22,9 @@ VENV := .venv/bin
 
 .PHONY: run test lint format bench s3 chaos clean env lock
 
+# Killing make ends the job it started, however it is killed: the job watches this process.
+run bench s3 chaos: export MSTAR_MAKE := $(shell echo $$PPID)
+
 # A recipe of one simple command is executed without a shell in between, so that the job itself
 # is what Ctrl-C and an exit code belong to.
 run: env

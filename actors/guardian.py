@@ -17,7 +17,9 @@ import secrets
 import signal
 import subprocess
 import sys
+import threading
 import time
+from functools import cache
 from pathlib import Path
 
 MARK = "MSTAR_JOB"
@@ -29,8 +31,31 @@ LOOK_S, GRACE_S, SWEEP_S = 1.0, 1.0, 3.0
 Process = tuple[int, int]
 
 
+def end_with(pid: int) -> None:
+    """Send this process SIGTERM once process `pid` is gone, or at once when it is."""
+    begun = _began(pid)
+
+    def watch() -> None:
+        while begun is not None and _began(pid) == begun:
+            time.sleep(LOOK_S)
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    threading.Thread(target=watch, name="end-with", daemon=True).start()
+
+
+def _began(pid: int) -> str | None:
+    """When a process was started, in clock ticks since boot; None when it has ended."""
+    try:
+        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    except OSError:
+        return None
+    return None if fields[0] == "Z" else fields[19]
+
+
+@cache
 def guard() -> subprocess.Popen[bytes]:
-    """Watch over what this process starts from now on. Call it before anything is started."""
+    """Watch over what this process starts from now on. Call it before anything is started; calling
+    it again does nothing more."""
     mark = os.environ[MARK] = secrets.token_hex(8)
     return subprocess.Popen(
         [sys.executable, "-S", __file__, mark, str(os.getpid())],

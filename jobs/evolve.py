@@ -11,44 +11,25 @@ finished, 2 when the person has to mend something, 130 when it was interrupted, 
 from __future__ import annotations
 
 import json
-import os
-import signal
-import sys
-import tempfile
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
-from pathlib import Path
+from contextlib import ExitStack
 from typing import Annotated, Any
 
 import typer
 
-from actors.grading import GradePool
-from actors.processor import load_processor
+from jobs.cli import ending
 from jobs.console import Board, PlainConsole, RichBars, Watchers, make_console
-from jobs.prepare import (
-    engine_settings,
-    images_of,
-    load_data,
-    out_folder,
-    repairer,
-    store_url,
-    upload_images,
-    versions,
-)
-from jobs.wiring import EngineFleet, PoolGrader
-from pipeline.config import Config, check_machine, check_resume, config_from_dict, load_config
-from pipeline.dataset import Dataset, check_writable
+from jobs.prepare import engine_settings, images_of, load_data, out_folder, upload_images
+from jobs.world import check_here, check_models, run_store, running
+from pipeline.config import Config, check_resume, config_from_dict, load_config
+from pipeline.dataset import Dataset
 from pipeline.driver import Driver
-from pipeline.errors import StoreError, UserError
 from pipeline.grade import GRADER_VERSION
 from pipeline.lease import Lease
 from pipeline.ledger import Ledger
 from pipeline.program import Program
 from pipeline.report import comparison_rows, difference_lines, summary, text_table
-from pipeline.roles import World
 from pipeline.state import State
-from pipeline.store import Store, open_store
-from pipeline.store import check_writable as check_store
+from pipeline.store import Store
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 
@@ -60,45 +41,24 @@ def main(
     take_over: Annotated[bool, typer.Option(help="fence a driver that is still alive")] = False,
 ) -> None:
     """Run the self-evolving loop, or go on with it."""
-    signal.signal(signal.SIGTERM, _terminate)
-    try:
+    with ending("interrupted; the same command goes on from here"):
         evolve(load_config(config, set_ or []), take_over=take_over)
-    except UserError as error:
-        _say(f"error: {error}")
-        raise typer.Exit(2) from error
-    except StoreError as error:
-        _say(f"stopped: {error}")
-        raise typer.Exit(1) from error
-    except KeyboardInterrupt:
-        _say("interrupted; the same command goes on from here")
-        raise typer.Exit(130) from None
-
-
-def _terminate(signum: int, frame: Any) -> None:
-    raise KeyboardInterrupt
-
-
-def _say(text: str) -> None:
-    print(text, file=sys.stderr, flush=True)
 
 
 def evolve(config: Config, *, take_over: bool = False) -> dict[str, Any]:
     """The run that a configuration describes, to its end; what `summary.json` holds."""
-    check_machine(config, os.cpu_count() or 1, gpus=float("inf"))
-    check_writable(out_folder(config))
+    check_here(config)
     console = make_console(config.run.console)
     with ExitStack() as stack:
         stack.callback(console.close)
-        store = open_store(store_url(config), say=console.say)
-        check_store(store)
+        store = run_store(config, console.say)
         state = state_so_far(config, store)
         dataset = load_data(config, console.say)
         program = Program.of(config, dataset, engine_settings(config).identity(), GRADER_VERSION)
         if state.finished is not None:
             console.say(f"run {config.run.name} is finished; nothing is left to do")
         else:
-            for model in filter(None, (config.policy.path, config.warmup.checkpoint)):
-                load_processor(Path(model))
+            check_models(config)
             state = _drive(program, store, dataset, console, take_over=take_over)
         found = summary(state, program, store)
         path = out_folder(config) / "summary.json"
@@ -141,44 +101,9 @@ def _drive(
         count = upload_images(store, dataset, images_of(program))
         if count:
             console.say(f"{count} images put into {store.url}")
-        world = stack.enter_context(running(program, store, dataset, console))
+        world = stack.enter_context(running(program, store, dataset, console.say))
         watch = Watchers(console, board)
         return Driver(program, store, ledger, world, watch, lease=lease).run()
-
-
-@contextmanager
-def running(
-    program: Program, store: Store, dataset: Dataset, console: PlainConsole | RichBars
-) -> Iterator[World]:
-    """Ray, the engines, the graders and the learner, for as long as the run needs them."""
-    from jobs.learning import GroupLearner, ray_start
-    from jobs.pools import generator_pool, start_ray
-    from jobs.training_rows import StoreImages
-
-    config = program.config
-    with ExitStack() as stack:
-        stack.enter_context(start_ray(config))
-        # Ray puts a handler of its own in the place of ours.
-        signal.signal(signal.SIGTERM, _terminate)
-        pool = generator_pool(config, store, Path(tempfile.gettempdir()), console.say)
-        stack.callback(pool.close)
-        grader = PoolGrader(store, GradePool(config.grade.processes, config.grade.deadline_s))
-        stack.callback(grader.close)
-        learner = GroupLearner(
-            config,
-            store,
-            program.by_hash,
-            out_folder(config) / "learner",
-            ray_start(StoreImages(store.url)),
-        )
-        stack.callback(learner.close)
-        yield World(
-            fleet=EngineFleet(pool, program.by_hash),
-            grader=grader,
-            learner=learner,
-            versions=versions(),
-            repair=repairer(store, dataset, config),
-        )
 
 
 def show(found: dict[str, Any], config: Config, console: PlainConsole | RichBars) -> None:

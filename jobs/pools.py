@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from actors.generator import GeneratorActor, GeneratorSettings
+from actors.guardian import guard
 from actors.pool import Pool, PoolSettings
 from jobs.prepare import engine_settings
 from pipeline.config import Config, check_machine
@@ -30,6 +31,7 @@ def start_ray(config: Config) -> Iterator[None]:
     import ray
 
     cluster, generate, learn = config.cluster, config.generate, config.learn
+    guard()
     os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
     # Workers find this code however the job was started.
     os.environ["PYTHONPATH"] = os.pathsep.join(
@@ -60,7 +62,7 @@ def _init(options: dict[str, Any]) -> None:
         try:
             ray.init(**options)
             return
-        except Exception as error:
+        except Exception as error:  # Ray raises just that
             ray.shutdown()
             if "timed out during startup" not in str(error) or attempt == START_ATTEMPTS - 1:
                 raise

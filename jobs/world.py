@@ -1,0 +1,99 @@
+"""The roles of a run as they really are: Ray, the engines, the graders and the learner.
+
+Everything that runs queries through the stages (the loop, `validate`, `bench`) gets its roles here,
+so what is tried out is what runs. Nothing that is started here outlives the job.
+"""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+
+from actors.grading import GradePool
+from actors.processor import load_processor
+from jobs.cli import interruptible
+from jobs.prepare import out_folder, repairer, store_url, versions
+from jobs.wiring import EngineFleet, PoolGrader
+from pipeline.config import Config, check_machine
+from pipeline.dataset import Dataset
+from pipeline.dataset import check_writable as check_folder
+from pipeline.program import Program
+from pipeline.roles import World
+from pipeline.store import Store, check_writable, open_store
+
+Say = Callable[[str], None]
+
+
+def check_here(config: Config) -> None:
+    """Refuse what this machine can never place (a cluster is asked once it is joined), and a folder
+    for outputs that cannot be written.
+
+    Raises:
+        BadConfig, BadData: naming the key or the folder.
+    """
+    if config.cluster.address is None:
+        check_machine(config, os.cpu_count() or 1, gpus=float("inf"))
+    check_folder(out_folder(config))
+
+
+def run_store(config: Config, say: Say) -> Store:
+    """The run's store, tried out, with a word on what it can guarantee.
+
+    Raises:
+        StoreError: it cannot be written.
+    """
+    store = open_store(store_url(config), say=say)
+    check_writable(store)
+    if store.conditional_writes():
+        say(f"{store.url} honours conditional writes: one driver at a time, wherever it runs")
+    else:
+        say(
+            f"{store.url} does not honour conditional writes: that only one driver works on a run "
+            "is guaranteed inside one Ray cluster only"
+        )
+    return store
+
+
+def check_models(config: Config) -> None:
+    """Refuse a model folder that cannot be used, before anything is started.
+
+    Raises:
+        BadModel: naming the folder and what is missing or does not fit.
+    """
+    for model in filter(None, (config.policy.path, config.warmup.checkpoint)):
+        load_processor(Path(model))
+
+
+@contextmanager
+def running(program: Program, store: Store, dataset: Dataset, say: Say) -> Iterator[World]:
+    """Ray, the engines, the graders and the learner, for as long as they are needed."""
+    from jobs.learning import GroupLearner, ray_start
+    from jobs.pools import generator_pool, start_ray
+    from jobs.training_rows import StoreImages
+
+    config = program.config
+    with ExitStack() as stack:
+        stack.enter_context(start_ray(config))
+        interruptible()
+        pool = generator_pool(config, store, Path(tempfile.gettempdir()), say)
+        stack.callback(pool.close)
+        grader = PoolGrader(store, GradePool(config.grade.processes, config.grade.deadline_s))
+        stack.callback(grader.close)
+        learner = GroupLearner(
+            config,
+            store,
+            program.by_hash,
+            out_folder(config) / "learner",
+            ray_start(StoreImages(store.url)),
+        )
+        stack.callback(learner.close)
+        yield World(
+            fleet=EngineFleet(pool, program.by_hash),
+            grader=grader,
+            learner=learner,
+            versions=versions(),
+            repair=repairer(store, dataset, config),
+        )
