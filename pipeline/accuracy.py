@@ -82,18 +82,9 @@ def summarise(
         correct_Q_K: for each question, which of its K samples are correct.
         ks: the k of Pass@k to report, each at most K; needs `correct_Q_K`.
     """
-    samples_Q = outcomes_Q if correct_Q_K is None else correct_Q_K
-    if not len(queries_Q) == len(outcomes_Q) == len(samples_Q):
-        raise ValueError("give one outcome, and one row of samples, for each query")
-    if unknown := set(outcomes_Q) - OUTCOMES:
-        raise ValueError(f"unknown outcomes: {sorted(unknown)}")
-    if ks and correct_Q_K is None:
-        raise ValueError("Pass@k needs samples: give correct_Q_K, or no ks")
+    _check(queries_Q, outcomes_Q, correct_Q_K, ks)
     groups_Q = image_groups(queries_Q)
     blind_Q = blind_guesses(queries_Q)
-    rows: dict[str, list[int]] = {"all": list(range(len(queries_Q)))}
-    for family in sorted({query.source for query in queries_Q}):
-        rows[family] = [i for i, query in enumerate(queries_Q) if query.source == family]
 
     def row(members: list[int]) -> Summary:
         outcomes = [outcomes_Q[i] for i in members]
@@ -110,7 +101,30 @@ def summarise(
             headroom={k: headroom(samples, greedy, groups, k, seed=seed, reps=reps) for k in ks},
         )
 
-    return {name: row(members) for name, members in rows.items()}
+    return {name: row(members) for name, members in _families(queries_Q).items()}
+
+
+def _check(
+    queries_Q: Sequence[Query],
+    outcomes_Q: Sequence[str],
+    correct_Q_K: Sequence[Sequence[bool]] | None,
+    ks: Sequence[int],
+) -> None:
+    samples_Q = outcomes_Q if correct_Q_K is None else correct_Q_K
+    if not len(queries_Q) == len(outcomes_Q) == len(samples_Q):
+        raise ValueError("give one outcome, and one row of samples, for each query")
+    if unknown := set(outcomes_Q) - OUTCOMES:
+        raise ValueError(f"unknown outcomes: {sorted(unknown)}")
+    if ks and correct_Q_K is None:
+        raise ValueError("Pass@k needs samples: give correct_Q_K, or no ks")
+
+
+def _families(queries_Q: Sequence[Query]) -> dict[str, list[int]]:
+    """The positions of all questions ("all") and of each family's, families sorted."""
+    found: dict[str, list[int]] = {"all": list(range(len(queries_Q)))}
+    for family in sorted({query.source for query in queries_Q}):
+        found[family] = [i for i, query in enumerate(queries_Q) if query.source == family]
+    return found
 
 
 def blind_guesses(queries_Q: Sequence[Query]) -> list[tuple[float, bool]]:

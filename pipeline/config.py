@@ -211,13 +211,13 @@ def check_resume(old: Config, new: Config) -> list[Change]:
 def check(config: Config) -> None:
     """Refuses combinations that cannot work, whatever the machine and the data."""
     check_template(config.warmup.template)
-    problems = list(_problems(config))
+    problems = [*_sampling_problems(config), *_learning_problems(config), *_data_problems(config)]
     if problems:
         raise BadConfig("\n".join(problems))
 
 
-def _problems(config: Config) -> Iterator[str]:
-    generate, select, learn, warmup = config.generate, config.select, config.learn, config.warmup
+def _sampling_problems(config: Config) -> Iterator[str]:
+    generate, select, warmup = config.generate, config.select, config.warmup
     if config.prm is not None:
         yield "prm: this version has no process reward model; leave the section out"
     elif select.rule in ("top_k", "threshold"):
@@ -229,11 +229,6 @@ def _problems(config: Config) -> Iterator[str]:
         )
     if warmup.keep is not None and warmup.keep > warmup.samples:
         yield f"warmup.keep = {warmup.keep} is more than warmup.samples = {warmup.samples}"
-    if warmup.checkpoint is not None and config.evolve.control:
-        yield (
-            "evolve.control trains on the chains of this run's own warm-up, which "
-            "warmup.checkpoint skips: set evolve.control=false"
-        )
     if generate.max_new_tokens >= generate.max_model_len:
         yield (
             f"generate.max_new_tokens = {generate.max_new_tokens} leaves no room for a prompt in "
@@ -244,6 +239,15 @@ def _problems(config: Config) -> Iterator[str]:
             f"generate.lookahead = {generate.lookahead} keeps some of generate.engines = "
             f"{generate.engines} without work"
         )
+
+
+def _learning_problems(config: Config) -> Iterator[str]:
+    learn = config.learn
+    if config.warmup.checkpoint is not None and config.evolve.control:
+        yield (
+            "evolve.control trains on the chains of this run's own warm-up, which "
+            "warmup.checkpoint skips: set evolve.control=false"
+        )
     if learn.schedule != "constant" and learn.schedule_steps is None:
         yield f"learn.schedule = {learn.schedule} needs learn.schedule_steps"
     if learn.schedule_steps is not None and learn.schedule_rise > learn.schedule_steps:
@@ -252,6 +256,9 @@ def _problems(config: Config) -> Iterator[str]:
         yield f"learn.ranks = {learn.ranks} is more than learn.batch_size = {learn.batch_size}"
     if learn.window < learn.batch_size:
         yield f"learn.window = {learn.window} is less than learn.batch_size = {learn.batch_size}"
+
+
+def _data_problems(config: Config) -> Iterator[str]:
     data = config.data
     splits = (data.train, data.validation, *data.test)
     twice = sorted({name for name in splits if splits.count(name) > 1})
