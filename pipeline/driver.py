@@ -72,7 +72,7 @@ class Driver:
     │                                                                                  │
     ├─ Train ───────► learner ──► checkpoint_saved* ──► job_done + retired ────────────┤
     │      ▲             └─ infrastructure: again, from the last checkpoint            │
-    │      └──────────────┘  lost: object_lost ─────────────────────────────────────── ┤
+    │      └──────────────┘  lost: object_lost, or checkpoint_lost ─────────────────── ┤
     │                        guard: the run stops                                      │
     ├─ SkipTraining ──────────────────────────────────────────────► job_skipped ───────┤
     ├─ ChooseWarmup ──────────────────────────────────────────────► warmup_chosen ─────┤
@@ -359,7 +359,14 @@ class Driver:
         self._sleep(pause)
 
     def _lost_in_training(self, step: agenda.Train, event: LearnFailed) -> None:
-        purpose = "warmup" if not step.job.name.startswith("evolve/") else step.job.name
+        job, known = step.job, self._resume_point(step.job)
+        if known is not None and event.path == known.path and self._losses[known.path] < MAX_LOSSES:
+            self.watch.say(f"{job.name}: its checkpoint {event.path} is lost ({event.reason}); "
+                           "the job starts again from its beginning")  # fmt: skip
+            lost = {"type": "checkpoint_lost", "job": job.name, "path": event.path}
+            self.commit(step.stage, [lost | {"reason": event.reason}])
+            return
+        purpose = "warmup" if not job.name.startswith("evolve/") else job.name
         self.commit(step.stage, [self.loss(purpose, event.path, event.reason)])
 
     def rest(self) -> None:

@@ -31,6 +31,9 @@ class StoreError(Exception):
 class StoreMissing(StoreError, KeyError):
     """No object at that path."""
 
+    def __str__(self) -> str:
+        return Exception.__str__(self)  # a KeyError's text comes in quotes
+
 
 class StoreRefused(StoreError):
     """The store said no (credentials, permissions, a full disk): retrying is no use."""

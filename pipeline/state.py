@@ -16,6 +16,7 @@ every one):
     sampling_closed   purpose, coverage, rows, tokens
     evaluated         version, split, mode, purpose, grades, result
     checkpoint_saved  job, key, checkpoint
+    checkpoint_lost   job, path, reason
     job_done          job, key, checkpoint, policy, steps, rows, tokens, loss, seconds,
                       logprob_deviation
     job_skipped       job, policy
@@ -241,7 +242,21 @@ def _evaluated(state: State, event: Event) -> None:
 
 
 def _checkpoint_saved(state: State, event: Event) -> None:
-    state.jobs[event["job"]] = JobState(event["key"], CheckpointRef(**event["checkpoint"]))
+    checkpoint = CheckpointRef(**event["checkpoint"])
+    state.jobs[event["job"]] = JobState(event["key"], checkpoint)
+    _in_use(state, checkpoint.path)
+
+
+def _in_use(state: State, path: str) -> None:
+    """A job that starts again from its beginning makes equal checkpoints again."""
+    state.retired = [one for one in state.retired if one != path]
+
+
+def _checkpoint_lost(state: State, event: Event) -> None:
+    """Back to before the checkpoint: the job has none inside it any more."""
+    job = state.jobs[event["job"]]
+    if job.checkpoint is not None and job.checkpoint.path == event["path"]:
+        job.checkpoint = None
 
 
 def _job_done(state: State, event: Event) -> None:
@@ -256,6 +271,7 @@ def _job_done(state: State, event: Event) -> None:
         report={key: event[key] for key in keys},
     )
     state.policies[event["job"]] = policy
+    _in_use(state, event["checkpoint"]["path"])
 
 
 def _job_skipped(state: State, event: Event) -> None:
@@ -297,6 +313,7 @@ _FOLDS: dict[str, Callable[[State, Event], None]] = {
     "sampling_closed": _sampling_closed,
     "evaluated": _evaluated,
     "checkpoint_saved": _checkpoint_saved,
+    "checkpoint_lost": _checkpoint_lost,
     "job_done": _job_done,
     "job_skipped": _job_skipped,
     "warmup_chosen": _warmup_chosen,

@@ -1,0 +1,151 @@
+"""Every kind of damage to every kind of object, under a running driver: it is noticed and named,
+made again where it can be, and never trained on."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pipeline.agenda import RunStopped
+from pipeline.errors import CorruptObject
+from pipeline.state import State
+from tests.chaos_world import RUN, Damage, Lives, damaged
+from tests.test_driver_machine import outcome, undisturbed
+
+HOW: tuple[Damage, ...] = ("flip", "cut", "empty", "remove")
+
+
+def harm(lives: Lives, start: str, how: Damage, when: Callable[[Mapping[str, Any]], bool]) -> None:
+    """Damage the newest object whose path begins with `start`, once, when an event is committed."""
+    done: list[str] = []
+
+    def react(event: Mapping[str, Any]) -> None:
+        if not done and when(event):
+            path = next(one for one in reversed(lives.memory.good) if one.startswith(start))
+            lives.memory.lay(path, damaged(lives.memory.good[path], how, 77))
+            lives.ever_damaged.add(path)
+            done.append(path)
+
+    lives.watch.react = react
+
+
+def stays_whole(lives: Lives) -> None:
+    """The run was finished as if nothing had been, and what the store holds is as it was made."""
+    assert outcome(lives) == undisturbed()
+    for path in lives.ever_damaged:
+        if path in lives.memory.good and not path.startswith(f"runs/{RUN}/snapshots"):
+            assert lives.memory.bytes_at(path) == lives.memory.good[path], path
+
+
+@pytest.mark.parametrize("how", HOW)
+@pytest.mark.parametrize(
+    ("start", "kind", "purpose"),
+    [
+        ("shards/rollout", "shard_accepted", "evolve/1"),
+        ("shards/select", "sampling_closed", "evolve/1"),
+        ("shards/grade", "sampling_closed", "evaluate/"),
+    ],
+)
+def test_a_shard_is_made_again(
+    tmp_path: Path, start: str, kind: str, purpose: str, how: Damage
+) -> None:
+    lives = Lives(tmp_path)
+    harm(
+        lives,
+        start,
+        how,
+        lambda event: event["type"] == kind and event["purpose"].startswith(purpose),
+    )
+    assert lives.live() is not None
+    assert [event["path"] for event in lives.events() if event["type"] == "object_lost"] == list(
+        lives.ever_damaged
+    )
+    assert any("is made again" in line for line in lives.watch.said)
+    stays_whole(lives)
+
+
+@pytest.mark.parametrize("how", HOW)
+def test_a_checkpoint_inside_a_job_costs_the_job_so_far(tmp_path: Path, how: Damage) -> None:
+    lives = Lives(tmp_path)
+    seen: list[str] = []
+
+    def saved(event: Mapping[str, Any]) -> bool:
+        seen.append(event["type"])
+        return event["type"] == "checkpoint_saved" and event["job"] == "evolve/1"
+
+    harm(lives, "checkpoints/", how, saved)
+    lives.dying_learners = 1
+    assert lives.live(copies=False) is not None
+    (lost,) = [event for event in lives.events() if event["type"] == "checkpoint_lost"]
+    assert lost["job"] == "evolve/1"
+    assert any("starts again from its beginning" in line for line in lives.watch.said)
+    assert outcome(lives) == undisturbed()
+    state = State.replay(lives.events())
+    lives.check_checkpoints(state)
+
+
+@pytest.mark.parametrize("how", HOW)
+@pytest.mark.parametrize(
+    ("start", "kind", "job"),
+    [("policies/", "job_done", "evolve/0"), ("checkpoints/", "iteration_closed", None)],
+)
+def test_a_policy_or_checkpoint_is_put_back_from_a_copy(
+    tmp_path: Path, start: str, kind: str, job: str | None, how: Damage
+) -> None:
+    lives = Lives(tmp_path)
+    harm(lives, start, how, lambda event: event["type"] == kind and event.get("job") == job)
+    assert lives.live() is not None
+    assert any("has been put back" in line for line in lives.watch.said)
+    stays_whole(lives)
+
+
+@pytest.mark.parametrize("how", HOW)
+def test_a_policy_without_a_copy_stops_the_run_by_name(tmp_path: Path, how: Damage) -> None:
+    lives = Lives(tmp_path)
+    harm(lives, "policies/", how, lambda event: event.get("job") == "evolve/0")
+    with pytest.raises(RunStopped) as caught:
+        lives.drive(copies=False)
+    (path,) = lives.ever_damaged
+    assert path.split("/")[2][:64] in str(caught.value)
+    lives.heal()
+    assert lives.live(copies=False) is not None
+    stays_whole(lives)
+
+
+@pytest.mark.parametrize("how", ["flip", "cut", "empty"])
+def test_a_ledger_entry_stops_the_next_driver_by_name(tmp_path: Path, how: Damage) -> None:
+    lives = Lives(tmp_path)
+    lives.live(lives.crash_at(400))
+    path = max(one for one in lives.memory.good if one.startswith(f"runs/{RUN}/ledger"))
+    lives.memory.lay(path, damaged(lives.memory.good[path], how, 77))
+    with pytest.raises(CorruptObject) as caught:
+        lives.drive()
+    assert path in str(caught.value)
+    lives.memory.lay(path, lives.memory.good[path])
+    assert lives.live() is not None
+    assert outcome(lives) == undisturbed()
+
+
+def test_a_missing_ledger_entry_in_the_middle_stops_the_next_driver(tmp_path: Path) -> None:
+    lives = Lives(tmp_path)
+    lives.live(lives.crash_at(250))
+    path = f"runs/{RUN}/ledger/0000000007.json"
+    lives.memory.lay(path, None)
+    with pytest.raises(CorruptObject, match=r"0000000007.json is missing; there are later ones"):
+        lives.drive()
+
+
+@pytest.mark.parametrize("how", HOW)
+def test_a_snapshot_costs_time_only(tmp_path: Path, how: Damage) -> None:
+    lives = Lives(tmp_path)
+    lives.live(lives.crash_at(880))
+    newest = max(one for one in lives.memory.good if one.startswith(f"runs/{RUN}/snapshots"))
+    lives.memory.lay(newest, damaged(lives.memory.good[newest], how, 77))
+    assert lives.live() is not None
+    assert outcome(lives) == undisturbed()
+    if how != "remove":
+        assert any("using an earlier one" in line for line in lives.heard)
+        assert any(path.startswith("quarantine/runs/") for path in lives.store.list("quarantine"))
