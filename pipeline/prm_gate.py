@@ -271,7 +271,7 @@ def shortfalls(card: dict[str, Any], bar: Bar) -> list[str]:
 
 def card_of(responses_R: Sequence[Scored], *, seed: int, reps: int = REPLICATES) -> dict[str, Any]:
     """All statistics of the gate in plain JSON form: the PRM's card."""
-    return as_json(
+    card: dict[str, Any] = as_json(
         {
             "responses": len(responses_R),
             "questions": len({r.query for r in responses_R}),
@@ -285,6 +285,7 @@ def card_of(responses_R: Sequence[Scored], *, seed: int, reps: int = REPLICATES)
             "top2": closed(responses_R, seed=seed, reps=reps),
         }
     )
+    return card
 
 
 def as_json(value: Any) -> Any:

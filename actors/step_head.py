@@ -1,0 +1,117 @@
+"""A process reward model: the policy's architecture with a scalar head on a step's last token.
+
+Always: a PRM folder is a complete model folder with one more tensor, `score.weight` of shape
+(1, hidden), and `num_labels: 1` in its config. transformers reads everything but the head from it
+(`AutoModelForImageTextToText`, then `add_head`), vLLM all of it as a pooling model. The head sees
+the hidden state after the last norm; its logit's sigmoid is the probability that the step leads to
+the right answer.
+
+Axes: B rows, S steps of all rows of a batch, L padded tokens.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+
+from actors.publish import INDEX, weight_files
+from pipeline.errors import BadModel
+
+HEAD = "score.weight"
+LossKind = Literal["bce", "mse"]
+
+
+class _StepHead:
+    """Mixed into a model's class: its forward gives step logits instead of token logits."""
+
+    base_model: Any
+    score: Any
+
+    def forward(self, *, step_rows: Tensor, step_positions: Tensor, **inputs: Any) -> Tensor:
+        """Logits, (S,), float32, of the tokens at (step_rows, step_positions)."""
+        hidden_B_L_H = self.base_model(**inputs).last_hidden_state
+        chosen_S_H = hidden_B_L_H[step_rows, step_positions]
+        logits: Tensor = self.score(chosen_S_H).squeeze(-1).float()
+        return logits
+
+
+def add_head(model: Any, weight: Tensor) -> Any:
+    """Turn a loaded image-text-to-text model into a PRM in place; its token head gets no gradient.
+
+    weight: (1, hidden).
+    """
+    hidden = model.config.get_text_config().hidden_size
+    if tuple(weight.shape) != (1, hidden):
+        raise BadModel(f"{HEAD} is {tuple(weight.shape)}, and this model needs (1, {hidden})")
+    tokens, read = model.get_output_embeddings(), model.get_input_embeddings()
+    if tokens is not None and tokens.weight is not read.weight:
+        tokens.requires_grad_(False)
+    model.score = nn.Linear(hidden, 1, bias=False, dtype=model.dtype)
+    with torch.no_grad():
+        model.score.weight.copy_(weight)
+    kind = type(model)
+    # A class of its own, so that everything else (names of weights above all) stays the model's.
+    model.__class__ = type(f"{kind.__name__}WithStepHead", (_StepHead, kind), {})
+    return model
+
+
+def read_head(folder: Path) -> Tensor:
+    """The head stored in a PRM folder.
+
+    Raises:
+        BadModel: there is none, it has another shape, or it holds no finite numbers.
+    """
+    from safetensors import safe_open
+
+    file = weight_files(folder).get(HEAD)
+    if file is None:
+        raise BadModel(
+            f"{folder} has no {HEAD}, so it is a policy and not a process reward model; a model "
+            "that answers + or - at a step tag is used with prm.kind=tag"
+        )
+    with safe_open(folder / file, framework="pt") as held:
+        weight: Tensor = held.get_tensor(HEAD)
+    if weight.dim() != 2 or weight.shape[0] != 1:
+        raise BadModel(f"{folder}: {HEAD} is {tuple(weight.shape)}; a PRM scores with one number")
+    if not torch.isfinite(weight).all():
+        raise BadModel(f"{folder}: {HEAD} holds values that are not finite numbers")
+    return weight
+
+
+def write_headed(policy: Path, folder: Path) -> Path:
+    """The folder that PRM training starts from: a policy with a head of zeros (p = 1/2 everywhere).
+
+    Everything else is the policy's, byte for byte, but for `num_labels` in its config.
+    """
+    from safetensors.torch import load_file, save_file
+
+    if folder.exists():
+        shutil.rmtree(folder)
+    shutil.copytree(policy, folder)
+    config = json.loads((folder / "config.json").read_text("utf-8"))
+    text = config.get("text_config", config)
+    hidden, file = text["hidden_size"], sorted(set(weight_files(folder).values()))[-1]
+    tensors = load_file(folder / file)
+    kind = next(t.dtype for t in tensors.values() if t.is_floating_point())
+    tensors[HEAD] = torch.zeros(1, hidden, dtype=kind)
+    (folder / file).unlink()
+    save_file(tensors, folder / file, metadata={"format": "pt"})
+    if (folder / INDEX).exists():
+        index = json.loads((folder / INDEX).read_text("utf-8"))
+        index["weight_map"][HEAD] = file
+        (folder / INDEX).write_text(json.dumps(index, indent=2, sort_keys=True) + "\n", "utf-8")
+    config["num_labels"] = 1
+    (folder / "config.json").write_text(json.dumps(config, indent=2, sort_keys=True) + "\n")
+    return folder
+
+
+def step_loss(logits_S: Tensor, targets_S: Tensor, kind: LossKind) -> Tensor:
+    """Summed loss of steps against their targets in [0, 1]."""
+    if kind == "bce":
+        return nn.functional.binary_cross_entropy_with_logits(logits_S, targets_S, reduction="sum")
+    return ((logits_S.sigmoid() - targets_S) ** 2).sum()
