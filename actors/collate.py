@@ -34,16 +34,52 @@ Made = TypeVar("Made")
 
 
 @dataclass(frozen=True)
+class Steps:
+    """The steps of all rows of a micro-batch: their row and position in it, and their targets."""
+
+    rows_S: Tensor
+    positions_S: Tensor
+    targets_S: Tensor
+
+    def to(self, device: Any) -> Steps:
+        """The same on a device."""
+        return Steps(*(t.to(device) for t in (self.rows_S, self.positions_S, self.targets_S)))
+
+    @classmethod
+    def of(cls, rows: Sequence[TrainRow], lengths_B: Sequence[int]) -> Steps | None:
+        """Those of some rows after prompts of these lengths; None where rows have no steps."""
+        if not all(row.step_ends_S for row in rows):
+            return None
+        for row in rows:
+            if row.step_ends_S[-1] >= len(row.token_ids_T):
+                raise BadData(f"{_name(row)}: its last step is not read, since nothing follows it")
+        ends = [(i, end) for i, row in enumerate(rows) for end in row.step_ends_S]
+        return cls(
+            torch.tensor([i for i, _ in ends], dtype=torch.long),
+            torch.tensor([lengths_B[i] + end - 1 for i, end in ends], dtype=torch.long),
+            torch.tensor([t for row in rows for t in row.targets_S], dtype=torch.float32),
+        )
+
+
+@dataclass(frozen=True)
 class Micro:
     """One micro-batch.
 
     inputs: keyword arguments of the model. keep: positions at the end that logits are needed for.
     targets_B_G: the token each of them predicts, IGNORED where there is no loss.
+    steps: for a process reward model instead of these, where steps end and what they are worth.
     """
 
     inputs: dict[str, Tensor]
     targets_B_G: Tensor
     keep: int
+    steps: Steps | None = None
+
+    def to(self, device: Any) -> Micro:
+        """The same on a device."""
+        inputs = {name: tensor.to(device) for name, tensor in self.inputs.items()}
+        steps = None if self.steps is None else self.steps.to(device)
+        return Micro(inputs, self.targets_B_G.to(device), self.keep, steps)
 
 
 class Recent(Generic[Made]):
@@ -128,7 +164,7 @@ class Collator:
             response = torch.tensor(row.token_ids_T, dtype=torch.long)
             targets_B_G[index, start : start + len(response)] = response
         inputs = _merged(prompts_B, lengths_B, rows_B, padded, self._pad)
-        return Micro(inputs, targets_B_G, keep)
+        return Micro(inputs, targets_B_G, keep, Steps.of(rows, lengths_B))
 
     def _check_response(self, row: TrainRow) -> None:
         if not row.token_ids_T:

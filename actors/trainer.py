@@ -3,7 +3,8 @@
 Always:
 
 * the loss of a step is the sum of the negative log-likelihood of the batch's response tokens
-  divided by the whole batch's token count, whatever the ranks, micro-batch or accumulation;
+  divided by the whole batch's token count, whatever the ranks, micro-batch or accumulation (for a
+  process reward model: of the losses of the batch's steps, by their count);
 * every rank runs the same passes through the same modules, so no collective is left alone;
 * randomness inside the model (dropout) is a function of seed, optimizer step and rank, and the
   learning rate of the step alone: a restored trainer continues as if it had never stopped.
@@ -32,12 +33,14 @@ from actors.checkpoint import Saved, restore, starting_moments, write_part
 from actors.collate import IGNORED, Collator, ImageSource, Micro, ahead
 from actors.processor import sampling_logprobs
 from actors.publish import publish, whole_state
+from actors.step_head import add_head, read_head, step_loss
 from pipeline.batches import MicroBatch, batches, micro_batches
 from pipeline.canonical import sha256_hex
 from pipeline.errors import BadModel
 from pipeline.learn import (
     LearnSettings,
     RankReport,
+    StepLoss,
     TrainingDiverged,
     TrainRow,
     learning_rate_at,
@@ -50,7 +53,7 @@ BUCKET = 50_000_000
 
 @dataclass(frozen=True)
 class Pass:
-    """One forward and backward pass of this rank. tokens, rows: of the whole batch."""
+    """One forward and backward pass of this rank. tokens (or steps), rows: of the whole batch."""
 
     rows: tuple[TrainRow, ...]
     anchors: tuple[TrainRow, ...]
@@ -128,6 +131,8 @@ def load_policy(folder: Path, settings: LearnSettings) -> Any:
         folder, dtype=DTYPES[settings.precision], local_files_only=True
     )
     model.config.use_cache = False
+    if settings.objective == "steps":
+        add_head(model, read_head(folder))
     names = [name for name, _ in model.named_parameters()]
     for pattern in settings.frozen:
         if not any(fnmatchcase(name, pattern) for name in names):
@@ -153,6 +158,19 @@ def response_nll(engine: Any, micro: Micro) -> Tensor:
         ignore_index=IGNORED,
         reduction="sum",
     )
+
+
+def step_targets_loss(engine: Any, micro: Micro, kind: StepLoss) -> Tensor:
+    """Summed loss of a micro-batch's steps through the scalar head."""
+    if micro.steps is None:
+        raise BadModel("a process reward model is trained on rows with steps, and these have none")
+    logits_S = engine(
+        **micro.inputs,
+        use_cache=False,
+        step_rows=micro.steps.rows_S,
+        step_positions=micro.steps.positions_S,
+    )
+    return step_loss(logits_S, micro.steps.targets_S, kind)
 
 
 class Trainer:
@@ -219,7 +237,7 @@ class Trainer:
     def passes(self, rows_B: Sequence[TrainRow]) -> list[Pass]:
         """This rank's passes over one batch."""
         plan_M = self._plan(rows_B)
-        tokens = sum(len(row.token_ids_T) for row in rows_B)
+        tokens = sum(row.units for row in rows_B)
         return [
             Pass(
                 tuple(rows_B[index] for index in micro.rows),
@@ -283,9 +301,13 @@ class Trainer:
         return ahead(collate, passes)
 
     def _on_device(self, micro: Micro) -> Micro:
-        device = self.engine.device
-        inputs = {name: tensor.to(device) for name, tensor in micro.inputs.items()}
-        return Micro(inputs, micro.targets_B_G.to(device), micro.keep)
+        return micro.to(self.engine.device)
+
+    def _loss(self, micro: Micro) -> Tensor:
+        """The summed loss of a micro-batch: negative log-likelihood, or that of its steps."""
+        if self.settings.objective == "steps":
+            return step_targets_loss(self.engine, micro, self.settings.step_loss)
+        return response_nll(self.engine, micro)
 
     def _open_step(self) -> None:
         if self.settings.zero_stage == 3:
@@ -298,7 +320,7 @@ class Trainer:
     def backward(self, item: Pass, micro: Micro) -> float:
         """Add a pass's share to the gradients; its summed negative log-likelihood."""
         self.engine.set_gradient_accumulation_boundary(item.closes)
-        nll = response_nll(self.engine, self._on_device(micro))
+        nll = self._loss(self._on_device(micro))
         # DeepSpeed averages over the ranks; the loss is a sum over them.
         self.engine.backward(nll * (self.world / item.tokens), scale_wrt_gas=False)
         return float(nll.detach())

@@ -19,6 +19,8 @@ from pipeline.settings import Config
 
 Precision = Literal["float32", "bfloat16"]
 Schedule = Literal["constant", "linear", "cosine"]
+Objective = Literal["tokens", "steps"]
+StepLoss = Literal["bce", "mse"]
 
 
 class TrainingDiverged(UserError):
@@ -42,6 +44,8 @@ class TrainRow:
     prompt_sha256: `prompt_hash` of the expanded prompt; the learner refuses a row whose own
         processor gives another one. "" for a prompt that nothing was sampled from (warm-up).
     token_ids_T: the ids that were sampled, end token included; never re-tokenised.
+    step_ends_S, targets_S: for a process reward model, where steps end in `token_ids_T` (which then
+        holds one token more than the last of them) and what each is worth in [0, 1].
     """
 
     prompt: str
@@ -49,6 +53,13 @@ class TrainRow:
     prompt_tokens: int
     prompt_sha256: str
     token_ids_T: tuple[int, ...]
+    step_ends_S: tuple[int, ...] = ()
+    targets_S: tuple[float, ...] = ()
+
+    @property
+    def units(self) -> int:
+        """What the loss is a mean over: response tokens, or steps where the row has them."""
+        return len(self.step_ends_S) or len(self.token_ids_T)
 
     @property
     def length(self) -> int:
@@ -60,6 +71,8 @@ class TrainRow:
 class LearnSettings:
     """Everything a rank needs to know; `pipeline.settings.Learn` is the manual of most fields.
 
+    objective: likelihood of response tokens, or the values of steps through a scalar head
+        (`step_loss`: binary cross-entropy or squared error against them).
     frozen: shell patterns of parameter names that stay as they are ("model.vision_model.*").
     threads: compute threads of a CPU rank; results to the last bit depend on it.
     collective_timeout_s: seconds a rank waits for its peers before it gives up.
@@ -83,6 +96,8 @@ class LearnSettings:
     ranks: int = 1
     zero_stage: Literal[0, 1, 2, 3] = 1
     gradient_checkpointing: bool = False
+    objective: Objective = "tokens"
+    step_loss: StepLoss = "bce"
     frozen: tuple[str, ...] = ()
     seed: int = 0
     deterministic: bool = False
