@@ -17,7 +17,8 @@ from fnmatch import fnmatchcase
 import torch
 
 from actors.plain import Pixels, PlainPolicy
-from actors.step_head import LossKind, add_head, step_loss
+from actors.step_head import add_head, step_loss
+from pipeline.learn import StepLoss
 
 SCORE_ROWS = 256
 
@@ -95,7 +96,7 @@ def train_prm(
     epochs: int,
     batch: int,
     seed: int,
-    loss: LossKind = "bce",
+    loss: StepLoss = "bce",
 ) -> list[float]:
     """AdamW over the examples; the mean loss per step of each epoch."""
     trained = [p for p in prm.model.parameters() if p.requires_grad]

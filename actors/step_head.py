@@ -14,16 +14,17 @@ from __future__ import annotations
 import json
 import shutil
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from actors.collate import Micro
 from actors.publish import INDEX, weight_files
-from pipeline.errors import BadModel
+from pipeline.errors import BadData, BadModel
+from pipeline.learn import StepLoss
 
 HEAD = "score.weight"
-LossKind = Literal["bce", "mse"]
 
 
 class _StepHead:
@@ -110,7 +111,24 @@ def write_headed(policy: Path, folder: Path) -> Path:
     return folder
 
 
-def step_loss(logits_S: Tensor, targets_S: Tensor, kind: LossKind) -> Tensor:
+def steps_loss(engine: Any, micro: Micro, kind: StepLoss) -> Tensor:
+    """Summed loss of a micro-batch's steps.
+
+    Raises:
+        BadData: its rows have none.
+    """
+    if micro.steps is None:
+        raise BadData("a process reward model is trained on rows with steps, and these have none")
+    logits_S = engine(
+        **micro.inputs,
+        use_cache=False,
+        step_rows=micro.steps.rows_S,
+        step_positions=micro.steps.positions_S,
+    )
+    return step_loss(logits_S, micro.steps.targets_S, kind)
+
+
+def step_loss(logits_S: Tensor, targets_S: Tensor, kind: StepLoss) -> Tensor:
     """Summed loss of steps against their targets in [0, 1]."""
     if kind == "bce":
         return nn.functional.binary_cross_entropy_with_logits(logits_S, targets_S, reduction="sum")

@@ -33,14 +33,13 @@ from actors.checkpoint import Saved, restore, starting_moments, write_part
 from actors.collate import IGNORED, Collator, ImageSource, Micro, ahead
 from actors.processor import sampling_logprobs
 from actors.publish import publish, whole_state
-from actors.step_head import add_head, read_head, step_loss
+from actors.step_head import add_head, read_head, steps_loss
 from pipeline.batches import MicroBatch, batches, micro_batches
 from pipeline.canonical import sha256_hex
 from pipeline.errors import BadModel
 from pipeline.learn import (
     LearnSettings,
     RankReport,
-    StepLoss,
     TrainingDiverged,
     TrainRow,
     learning_rate_at,
@@ -158,19 +157,6 @@ def response_nll(engine: Any, micro: Micro) -> Tensor:
         ignore_index=IGNORED,
         reduction="sum",
     )
-
-
-def step_targets_loss(engine: Any, micro: Micro, kind: StepLoss) -> Tensor:
-    """Summed loss of a micro-batch's steps through the scalar head."""
-    if micro.steps is None:
-        raise BadModel("a process reward model is trained on rows with steps, and these have none")
-    logits_S = engine(
-        **micro.inputs,
-        use_cache=False,
-        step_rows=micro.steps.rows_S,
-        step_positions=micro.steps.positions_S,
-    )
-    return step_loss(logits_S, micro.steps.targets_S, kind)
 
 
 class Trainer:
@@ -306,7 +292,7 @@ class Trainer:
     def _loss(self, micro: Micro) -> Tensor:
         """The summed loss of a micro-batch: negative log-likelihood, or that of its steps."""
         if self.settings.objective == "steps":
-            return step_targets_loss(self.engine, micro, self.settings.step_loss)
+            return steps_loss(self.engine, micro, self.settings.step_loss)
         return response_nll(self.engine, micro)
 
     def _open_step(self) -> None:
