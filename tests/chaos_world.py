@@ -114,7 +114,7 @@ class Lives:
         self.late: list[Callable[[], Any]] = []
         self.ever_damaged: set[str] = set()
         self.overtaken = False
-        self.dying_learners = 0
+        self.learner_dies_at = 0
         self.heard: list[str] = []
         self._mail = Mail(Random(0))
         self._plan: dict[int, Fault] = {}
@@ -170,7 +170,7 @@ class Lives:
         lease = Lease(store, RUN, clock=self.clock, sleep=self.clock.sleep, say=lambda line: None)
         lease.acquire(take_over=True)
         world, fleet, learner = make_world(store, self.program, seed, twice)
-        fleet.slow, learner.fail_inside = slow, self.dying_learners
+        fleet.slow, learner.fail_at, learner.save_every = slow, self.learner_dies_at, 1
         world = replace(
             world,
             fleet=Hooked(Bounded(fleet, self), "fleet", self._strike_role),

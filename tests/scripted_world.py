@@ -229,14 +229,15 @@ class Training:
 class ScriptedLearner:
     """Trains step by step: the digests after a step are a function of those before and its rows.
 
-    fail: how many times the next jobs die; fail_inside: how many times after a checkpoint.
+    fail: how many times the next jobs die; fail_at: it dies once after the
+    checkpoint at this step of an iteration's job that goes on from another's.
     save_every: steps between checkpoints inside a job.
     """
 
     store: Store
     random: Random
     fail: int = 0
-    fail_inside: int = 0
+    fail_at: int = 0
     save_every: int = 2
     guard: str = ""
     work: Training | None = None
@@ -283,9 +284,9 @@ class ScriptedLearner:
         events = [LearnProgress(work.job.name, work.cursor, len(work.batches), 0.5, 10)]
         if work.cursor % self.save_every == 0 and work.cursor < len(work.batches):
             events.append(LearnSaved(work.job.name, self._save(work)))
-            if self.fail_inside and work.job.check_logprobs and work.job.start is not None:
-                self.fail_inside -= 1
-                self.work = None
+            later = work.job.check_logprobs and work.job.start is not None
+            if later and work.cursor == self.fail_at:
+                self.fail_at, self.work = 0, None
                 self.unread = [LearnFailed(work.job.name, "infrastructure", "rank 0 died")]
         return events
 

@@ -68,23 +68,34 @@ def test_a_shard_is_made_again(
 
 
 @pytest.mark.parametrize("how", HOW)
-def test_a_checkpoint_inside_a_job_costs_the_job_so_far(tmp_path: Path, how: Damage) -> None:
+@pytest.mark.parametrize("step", [1, 2])
+def test_a_checkpoint_inside_a_job_costs_the_job_so_far(
+    tmp_path: Path, step: int, how: Damage
+) -> None:
+    """At step 2 that of step 1 is retired, and comes back when the job starts again."""
     lives = Lives(tmp_path)
-    seen: list[str] = []
+    lives.learner_dies_at = step
 
     def saved(event: Mapping[str, Any]) -> bool:
-        seen.append(event["type"])
-        return event["type"] == "checkpoint_saved" and event["job"] == "evolve/1"
+        inside = event["type"] == "checkpoint_saved" and event["job"] == "evolve/1"
+        return inside and event["checkpoint"]["cursor"] == step
 
     harm(lives, "checkpoints/", how, saved)
-    lives.dying_learners = 1
+    harmed = lives.watch.react
+
+    def react(event: Mapping[str, Any]) -> None:
+        harmed(event)
+        if event["type"] == "checkpoint_saved":
+            assert lives.watch.driver is not None
+            assert event["checkpoint"]["path"] not in lives.watch.driver.state.retired
+
+    lives.watch.react = react
     assert lives.live(copies=False) is not None
     (lost,) = [event for event in lives.events() if event["type"] == "checkpoint_lost"]
     assert lost["job"] == "evolve/1"
     assert any("starts again from its beginning" in line for line in lives.watch.said)
     assert outcome(lives) == undisturbed()
-    state = State.replay(lives.events())
-    lives.check_checkpoints(state)
+    lives.check_checkpoints(State.replay(lives.events()))
 
 
 @pytest.mark.parametrize("how", HOW)
