@@ -105,9 +105,16 @@ class Recent(Generic[Made]):
         return value
 
 
-def bytes_of(tensors: Any) -> int:
-    """Bytes of the tensors among the values of a mapping."""
-    return sum(value.nbytes for value in tensors.values() if hasattr(value, "nbytes"))
+@dataclass(frozen=True)
+class Prompt:
+    """What the processor makes of a prompt and its images, and the hash of its ids."""
+
+    tensors: dict[str, Tensor]
+    sha256: str
+
+    def size(self) -> int:
+        """Bytes held."""
+        return sum(tensor.nbytes for tensor in self.tensors.values())
 
 
 class Collator:
@@ -122,7 +129,7 @@ class Collator:
         pad = tokenizer.pad_token_id
         self._pad = tokenizer.eos_token_id if pad is None else pad
         self.pictures = ImageCache(images, budget=kept_bytes)
-        self.prompts: Recent[dict[str, Tensor]] = Recent(kept_bytes)
+        self.prompts: Recent[Prompt] = Recent(kept_bytes)
 
     def prompt(self, row: TrainRow) -> dict[str, Tensor]:
         """What the processor makes of a row's prompt and images.
@@ -130,22 +137,22 @@ class Collator:
         Raises:
             BadData: when its ids are not the ones the engine was fed.
         """
-        made = self.prompts.get((row.prompt, row.images), lambda: self._process(row), bytes_of)
-        found = prompt_hash(made["input_ids"][0].tolist()) if row.prompt_sha256 else ""
-        if found != row.prompt_sha256:
+        kept = self.prompts.get((row.prompt, row.images), lambda: self._process(row), Prompt.size)
+        if row.prompt_sha256 not in ("", kept.sha256):
             raise BadData(
-                f"{_name(row)}: the processor makes {made['input_ids'].shape[1]} prompt tokens "
-                f"with hash {found[:16]}, the row was sampled after {row.prompt_sha256[:16]}: "
-                "another processor, chat template or image"
+                f"{_name(row)}: the processor makes {kept.tensors['input_ids'].shape[1]} prompt "
+                f"tokens with hash {kept.sha256[:16]}, the row was sampled after "
+                f"{row.prompt_sha256[:16]}: another processor, chat template or image"
             )
-        return made
+        return kept.tensors
 
-    def _process(self, row: TrainRow) -> dict[str, Tensor]:
+    def _process(self, row: TrainRow) -> Prompt:
         pictures = [self.pictures.get(sha) for sha in row.images]
         try:
-            return self.processor.inputs(row.prompt, pictures)
+            tensors = self.processor.inputs(row.prompt, pictures)
         except ValueError as error:
             raise BadData(f"{_name(row)}: the processor refuses it: {error}") from error
+        return Prompt(tensors, prompt_hash(tensors["input_ids"][0].tolist()))
 
     def collate(self, rows: Sequence[TrainRow], anchors: Sequence[TrainRow] = ()) -> Micro:
         """One micro-batch; `anchors` run along without a loss."""

@@ -19,6 +19,7 @@ import os
 import signal
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -72,6 +73,7 @@ class LearnerGroup:
     def __init__(self, hub: Any, settings: LearnSettings) -> None:
         self._hub: Any | None = hub
         self.settings = settings
+        self._held: tuple[Rows, Any] | None = None
 
     @classmethod
     def start(
@@ -94,21 +96,12 @@ class LearnerGroup:
         import ray
 
         _check_resources(settings, ray.cluster_resources())
-        hub = (
-            ray.remote(Hub)
-            .options(num_cpus=0, max_concurrency=2 * settings.ranks + 8)
-            .remote(settings)
-        )
-        config = {
-            "hub": hub,
-            "settings": settings,
-            "policy": str(policy.resolve()),
-            "images": images,
-            "checkpoint": str(checkpoint.resolve()) if checkpoint is not None else None,
-        }
+        options = {"num_cpus": 0, "max_concurrency": 2 * settings.ranks + 8}
+        hub = ray.remote(Hub).options(**options).remote(settings)
+        config = {"hub": hub, "settings": settings, "images": images, **_places(policy, checkpoint)}
         group = cls(hub, settings)
         try:
-            ray.get(hub.launch.remote(config, storage), timeout=HUB_S)
+            group._launch(config, storage)
             if wait:
                 group.ready()
         except BaseException:
@@ -131,8 +124,9 @@ class LearnerGroup:
     ) -> TrainMetrics:
         """One epoch over an interval's selected rows, or steps `first` to `last` (excluded) of it.
 
-        rows: in plan order; or something picklable to call for them in each rank, so that they
-        never pass through the driver; or what `ray.put` gave for them. seed: their order.
+        rows: in plan order, sent once however many calls they are given in (so not to be changed
+        in between); or something picklable to call for them in each rank, so that they never pass
+        through the driver. seed: their order.
         """
         options = {"rows": self._placed(rows), "seed": seed, "first": first, "last": last}
         return merge(self._do("train", options, progress))
@@ -192,11 +186,7 @@ class LearnerGroup:
             if getattr(fresh, name) != getattr(self.settings, name):
                 raise BadConfig(f"learner: {name} cannot change in a running group")
         self.settings = fresh
-        options = {
-            "settings": fresh,
-            "policy": str(policy.resolve()),
-            "checkpoint": str(checkpoint.resolve()) if checkpoint is not None else None,
-        }
+        options = {"settings": fresh, **_places(policy, checkpoint)}
         return self._agreed(self._do("reset", options))
 
     def close(self) -> None:
@@ -231,11 +221,27 @@ class LearnerGroup:
 
     # --- inside ---
 
+    def _launch(self, config: dict[str, Any], storage: str | None) -> None:
+        """Have the hub start the ranks. Its first answer takes as long as a process and its imports
+        do, which on a busy machine is much."""
+        import ray
+        from ray.exceptions import GetTimeoutError, RayActorError
+
+        assert self._hub is not None
+        try:
+            ray.get(self._hub.launch.remote(config, storage), timeout=self.settings.start_s)
+        except (GetTimeoutError, RayActorError) as error:
+            raise LearnerFailed(f"the group's hub did not start: {error}") from error
+
     def _placed(self, rows: Rows) -> Any:
-        """Rows in Ray's store, once for all ranks."""
+        """Rows in Ray's store, once for all ranks and all stretches of one interval."""
         import ray
 
-        return rows if callable(rows) or isinstance(rows, ray.ObjectRef) else ray.put(list(rows))
+        if callable(rows):
+            return rows
+        if self._held is None or self._held[0] is not rows:
+            self._held = (rows, ray.put(list(rows)))
+        return self._held[1]
 
     def _agreed(self, answers: Sequence[dict[str, Any]]) -> dict[str, Any]:
         """The one answer that all ranks gave."""
@@ -258,12 +264,14 @@ class LearnerGroup:
         import ray
         from ray.exceptions import GetTimeoutError, RayActorError
 
-        if self._hub is None:
+        # Another thread may close the group meanwhile; the hub is then gone, and says so.
+        hub = self._hub
+        if hub is None:
             raise LearnerFailed("this group is closed")
         try:
-            number = ray.get(self._hub.command.remote(name, options), timeout=HUB_S)
+            number = ray.get(hub.command.remote(name, options), timeout=HUB_S)
             while True:
-                outcome: Outcome = ray.get(self._hub.outcome.remote(number, POLL_S), timeout=HUB_S)
+                outcome: Outcome = ray.get(hub.outcome.remote(number, POLL_S), timeout=HUB_S)
                 if outcome.state != "working":
                     return outcome
                 if progress is not None:
@@ -271,6 +279,14 @@ class LearnerGroup:
         except (GetTimeoutError, RayActorError) as error:
             self.close()
             raise LearnerFailed(f"{name}: the group's hub is gone: {error}") from error
+
+
+def _places(policy: Path, checkpoint: Path | None) -> dict[str, str | None]:
+    """Where a rank begins, as it is sent."""
+    return {
+        "policy": str(policy.resolve()),
+        "checkpoint": None if checkpoint is None else str(checkpoint.resolve()),
+    }
 
 
 def _error(doing: str, reason: Reason) -> Exception:
@@ -303,13 +319,16 @@ def _outlive(places: Sequence[tuple[str, int]]) -> None:
     while any(_runs_ray(pid) for pid in pids):
         if time.monotonic() > deadline:
             for pid in filter(_runs_ray, pids):
-                os.kill(pid, signal.SIGKILL)
+                with suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGKILL)
         time.sleep(0.05)
 
 
 def _runs_ray(pid: int) -> bool:
     """Whether a process is a Ray worker that still runs; the number may be another's by now."""
-    status, line = Path(f"/proc/{pid}/stat"), Path(f"/proc/{pid}/cmdline")
-    if not line.exists() or b"ray::" not in line.read_bytes():
-        return False
-    return status.read_text().rpartition(")")[2].split()[0] != "Z"
+    try:
+        line = Path(f"/proc/{pid}/cmdline").read_bytes()
+        status = Path(f"/proc/{pid}/stat").read_text()
+    except OSError:
+        return False  # it is gone; perhaps it went between the two
+    return b"ray::" in line and status.rpartition(")")[2].split()[0] != "Z"

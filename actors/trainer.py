@@ -74,15 +74,14 @@ def join_group(rank: int, world: int, init_method: str, *, timeout_s: int = 600)
     )
 
 
-def _deepspeed() -> Any:
+def _deepspeed(settings: LearnSettings) -> Any:
     """DeepSpeed on top of the process group that is already there.
 
     On a CPU it would compile a shared-memory collective (a minute, needs a compiler) whose wait has
     no time limit: the peers of a killed rank would spin for ever. Plain gloo notices.
     """
-    if not torch.cuda.is_available():
+    if not settings.gpus_per_rank:
         os.environ["DS_ACCELERATOR"] = "cpu"
-    os.environ.setdefault("DS_SKIP_CUDA_CHECK", "1")
     import deepspeed
 
     # PyTorch renames collectives; DeepSpeed says so at every call.
@@ -169,7 +168,7 @@ class Trainer:
         images: ImageSource,
         checkpoint: Path | None = None,
     ) -> None:
-        deepspeed = _deepspeed()
+        deepspeed = _deepspeed(settings)
         torch.set_num_threads(settings.threads)
         torch.use_deterministic_algorithms(settings.deterministic)
         self.settings = settings

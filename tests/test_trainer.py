@@ -21,20 +21,21 @@ import torch
 from safetensors.numpy import load_file
 
 from actors.checkpoint import MANIFEST, owners, read_manifest
-from actors.collate import IGNORED, Collator, ahead
+from actors.collate import Collator
 from actors.publish import weight_files
 from actors.trainer import Trainer, join_group
-from pipeline.errors import BadConfig, BadData, BadModel, CorruptObject
+from pipeline.errors import BadModel, CorruptObject
 from pipeline.learn import (
     LearnSettings,
     RankReport,
     TrainingDiverged,
     TrainRow,
-    learning_rate_at,
     merge,
 )
-from tests.learning import IMAGES, SETTINGS, gradients, image_bytes, make_rows, save, tiny_policy
+from tests.learning import SETTINGS, gradients, image_bytes, make_rows, save, tiny_policy
 
+# On two idle cores all of it takes a minute; on busy ones two ranks wait for each other a lot.
+pytestmark = pytest.mark.timeout(1200)
 TOLERANCE = 1e-5
 
 
@@ -66,7 +67,7 @@ def pair(policy: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     ]
     ranks = [subprocess.Popen(command, cwd=root) for command in commands]
     try:
-        assert [rank.wait(timeout=240) for rank in ranks] == [0, 0]
+        assert [rank.wait(timeout=1000) for rank in ranks] == [0, 0]
     finally:
         for rank in ranks:
             rank.kill()
@@ -140,15 +141,16 @@ def test_gradient_checkpointing_changes_nothing_but_memory(
         {"zero_stage": 0},
         {"zero_stage": 1, "deterministic": True, "schedule_rise": 5},
         {"zero_stage": 3, "gradient_checkpointing": True},
-        {"zero_stage": 1, "precision": "bfloat16"},
-        {"zero_stage": 3, "precision": "bfloat16"},
+        # A CPU computes in bfloat16 slowly.
+        {"zero_stage": 1, "precision": "bfloat16", "batch_size": 2},
+        {"zero_stage": 3, "precision": "bfloat16", "batch_size": 2},
     ],
     ids=str,
 )
 def test_training_goes_on_bit_for_bit_after_a_restart(
     policy: Path, rows: list[TrainRow], tmp_path: Path, changes: dict[str, Any]
 ) -> None:
-    rows = rows[:10]
+    rows = rows[: changes.get("batch_size", 8) + 2]
     whole = trainer(policy, **changes)
     for interval in range(3):
         whole.train(rows, interval)
@@ -340,92 +342,8 @@ def test_a_gradient_that_is_no_number_stops_training(policy: Path, rows: list[Tr
     made.close()
 
 
-def test_only_responses_are_trained_on_and_as_they_were_sampled(
-    policy: Path, rows: list[TrainRow]
-) -> None:
-    micro = Collator(policy, image_bytes).collate(rows[:5], rows[5:6])
-    ids, mask = micro.inputs["input_ids"], micro.inputs["attention_mask"]
-    offset = ids.shape[1] - micro.keep
-    for index, row in enumerate(rows[:6]):
-        fed = ids[index][mask[index].bool()].tolist()
-        assert len(fed) == row.prompt_tokens + len(row.token_ids_T) - 1
-        assert tuple(fed[row.prompt_tokens :]) == row.token_ids_T[:-1]
-        wanted = [(p, t) for p, t in enumerate(micro.targets_B_G[index].tolist()) if t != IGNORED]
-        if index == 5:
-            assert wanted == []
-            continue
-        assert tuple(token for _, token in wanted) == row.token_ids_T
-        assert wanted[0][0] + offset == row.prompt_tokens - 1
-    # Rows 0 and 1 have no image, 2 and 3 one, 4 and 5 two: padded to two, one row after another.
-    assert micro.inputs["pixel_values"].shape[:2] == (4, 2)
-
-
-def test_prompts_are_processed_and_images_read_once(policy: Path, rows: list[TrainRow]) -> None:
-    read: list[str] = []
-
-    def source(sha: str) -> bytes:
-        read.append(sha)
-        return image_bytes(sha)
-
-    collator = Collator(policy, source)
-    collator.collate(rows[2:4])
-    other = dataclasses.replace(rows[2], prompt=rows[2].prompt + " ", prompt_sha256="")
-    collator.collate([other, rows[3]])
-    assert read == list(rows[2].images)
-    assert collator.prompts.made == 2
-
-
-@pytest.mark.parametrize(
-    ("changes", "says"),
-    [
-        ({"prompt_sha256": "0" * 64}, "another processor, chat template or image"),
-        ({"images": tuple(sorted(IMAGES)[:2])}, "the processor refuses it"),
-        ({"token_ids_T": ()}, "without tokens"),
-        ({"token_ids_T": (300, 0, 301)}, "image placeholder or padding"),
-    ],
-)
-def test_rows_that_do_not_fit_are_refused(
-    policy: Path, rows: list[TrainRow], changes: dict[str, Any], says: str
-) -> None:
-    with pytest.raises(BadData, match=says):
-        Collator(policy, image_bytes).collate([dataclasses.replace(rows[2], **changes)])
-
-
-def test_ahead_keeps_order_and_passes_errors_on() -> None:
-    def make(item: int) -> int:
-        if item == 7:
-            raise BadData("seven")
-        return item * item
-
-    assert list(ahead(make, range(5))) == [0, 1, 4, 9, 16]
-    with pytest.raises(BadData, match="seven"):
-        list(ahead(make, range(20)))
-
-
 def test_parts_of_a_checkpoint_are_about_equally_large() -> None:
     sizes = [7, 100, 3, 50, 50, 1]
     found = owners(sizes, 2)
     loads = [sum(s for s, o in zip(sizes, found, strict=True) if o == rank) for rank in range(2)]
     assert abs(loads[0] - loads[1]) <= 11
-
-
-@pytest.mark.parametrize(
-    ("schedule", "wanted"),
-    [
-        ("constant", [0.5, 1.0, 1.0, 1.0, 1.0, 1.0]),
-        ("linear", [0.5, 1.0, 1.0, 0.5, 0.0, 0.0]),
-        ("cosine", [0.5, 1.0, 1.0, 0.5, 0.0, 0.0]),
-    ],
-)
-def test_the_learning_rate_is_a_function_of_the_step(schedule: Any, wanted: list[float]) -> None:
-    chosen = settings(learning_rate=1.0, schedule=schedule, schedule_rise=2, schedule_steps=4)
-    assert [learning_rate_at(step, chosen) for step in range(6)] == pytest.approx(wanted)
-
-
-def test_impossible_settings_are_refused() -> None:
-    with pytest.raises(BadConfig, match="zero_stage 1, 2 or 3"):
-        settings(zero_stage=0, precision="bfloat16")
-    with pytest.raises(BadConfig, match="float32 or bfloat16"):
-        settings(precision="float16")
-    with pytest.raises(BadConfig, match="schedule_steps"):
-        settings(schedule="cosine")
