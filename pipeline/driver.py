@@ -24,6 +24,7 @@ from typing import Any
 
 from pipeline import agenda
 from pipeline.agenda import RunStopped
+from pipeline.asked import store_queries
 from pipeline.canonical import canonical_json
 from pipeline.config import Config, check_resume, config_from_dict, config_hash, to_dict
 from pipeline.errors import BadConfig
@@ -132,6 +133,7 @@ class Driver:
                 "config": to_dict(config),
                 "config_hash": config_hash(config),
                 "data": self.program.fingerprint,
+                "queries": store_queries(self.store, self.program),
                 "versions": self.world.versions,
             }
             self.commit("prepare", [created])

@@ -48,6 +48,7 @@ def column(doc: str, *, unit: str = "", type: pa.DataType | None = None, beside:
 
 _INT32_T = pa.list_(pa.field("item", pa.int32(), nullable=False))
 _FLOAT32_T = pa.list_(pa.field("item", pa.float32(), nullable=False))
+_STRINGS = pa.list_(pa.field("item", pa.string(), nullable=False))
 _FLOAT64_S = pa.list_(pa.field("item", pa.float64(), nullable=False))
 
 
@@ -56,6 +57,28 @@ class Record(Protocol):
 
     VERSION: ClassVar[int]
     __dataclass_fields__: ClassVar[dict[str, Any]]
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """One query that a run uses, whole, as it was when the run began."""
+
+    VERSION: ClassVar[int] = 1
+
+    query: str = column("content hash of the query (question, choices, images)", unit="sha256 hex")
+    query_id: str = column("the query's id in its data set")
+    split: str = column("the split it belongs to")
+    question: str = column("text without choices and image placeholders")
+    choices: tuple[str, ...] = column(
+        "texts of the choices; none for a free question", type=_STRINGS
+    )
+    images: tuple[str, ...] = column(
+        "content hashes of its images, in prompt order", unit="sha256 hex", type=_STRINGS
+    )
+    answer: str | None = column("the gold answer; null when there is none")
+    answer_type: str = column("which rule grades it")
+    unlabelled: bool = column("whether the loop treats the answer as hidden")
+    source: str = column("where it comes from")
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,7 +160,7 @@ class Selected:
     reward: float = column("the reward it was selected by")
 
 
-RECORDS: tuple[type[Record], ...] = (Rollout, Grade, Score, Selected)
+RECORDS: tuple[type[Record], ...] = (Asked, Rollout, Grade, Score, Selected)
 
 AnyRecord = TypeVar("AnyRecord", bound=Record)
 
@@ -289,7 +312,7 @@ def _check_schema(found: pa.Schema, cls: type[Record]) -> None:
 def _tuples(column_: pa.ChunkedArray) -> Iterable[tuple[Any, ...]]:
     """A list column as tuples: one conversion of the flat items, then slices of it."""
     for chunk in filter(len, column_.chunks):
-        flat = chunk.flatten().to_numpy().tolist()
+        flat = chunk.flatten().to_numpy(zero_copy_only=False).tolist()
         ends = (chunk.offsets.to_numpy() - chunk.offsets[0].as_py()).tolist()
         yield from (tuple(flat[start:end]) for start, end in pairwise(ends))
 

@@ -7,7 +7,7 @@ when the stage closes, so the state of a long run stays small: the ledger keeps 
 Events (`type` and fields; `stage` and `at`, seconds since the driver that wrote it started, are on
 every one):
 
-    run_created       config, config_hash, data, versions
+    run_created       config, config_hash, data, queries, versions
     driver_started    versions, changes
     policy_published  name, version, path
     shard_accepted    purpose, index, key, rollout, rows, tokens, seconds, engine, adopted, bad

@@ -60,7 +60,7 @@ def pairs(draw: st.DrawFn, left: st.SearchStrategy[Any], right: st.SearchStrateg
 def records(draw: st.DrawFn, cls: type[Any]) -> Any:
     """A row with any value its columns can hold."""
     values: dict[str, Any] = {}
-    by_type = {pa.string(): text, pa.int64(): whole, pa.float64(): real}
+    by_type = {pa.string(): text, pa.int64(): whole, pa.float64(): real, pa.bool_(): st.booleans()}
     for field in schema(cls):
         if pa.types.is_list(field.type):
             continue
@@ -68,6 +68,10 @@ def records(draw: st.DrawFn, cls: type[Any]) -> Any:
         values[field.name] = draw(st.none() | kind if field.nullable else kind)
     if "token_ids" in schema(cls).names:
         values["token_ids"], values["logprobs"] = draw(pairs(token, float32))
+    if "choices" in schema(cls).names:
+        values["choices"], values["images"] = (
+            tuple(draw(st.lists(text, max_size=4))) for _ in range(2)
+        )
     if "step_ends" in schema(cls).names:
         values["step_ends"], values["step_scores"] = draw(pairs(token, real))
     return cls(**values)
@@ -232,6 +236,9 @@ def test_every_column_says_what_it_is_in_the_file_itself() -> None:
 
 # A change of any of these is another version: bump VERSION, then this.
 FINGERPRINTS = {
+    "Asked": "1 query:string query_id:string split:string question:string "
+    "choices:list<item: string not null> images:list<item: string not null> answer:string? "
+    "answer_type:string unlabelled:bool source:string",
     "Rollout": "1 query:string query_id:string sample_index:int64 seed:int64 policy:string "
     "temperature:double top_p:double prompt_sha256:string prompt_tokens:int64 "
     "token_ids:list<item: int32 not null> logprobs:list<item: float not null> "
