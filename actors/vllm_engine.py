@@ -155,14 +155,16 @@ class VllmEngine:
             self._params(request, len(made["prompt_token_ids"]))
             for request, made in zip(requests, inputs_B, strict=True)
         ]
-        batch = _Batch(inputs_B, params_B, [None] * len(requests), len(requests))
+        outputs_B = self._run(inputs_B, params_B)
+        return [self._sample(*pair) for pair in zip(requests, outputs_B, strict=True)]
+
+    def _run(self, inputs_B: list[dict[str, Any]], params_B: list[Any]) -> list[Any]:
+        """Have the engine do these requests, in a batch with those of other callers."""
+        batch = _Batch(inputs_B, params_B, [None] * len(inputs_B), len(inputs_B))
         self._call(self._admit, batch)
         while batch.left:
             self._call(self._advance, batch)
-        samples = []
-        for request, output in zip(requests, batch.outputs_B, strict=True):
-            samples.append(self._sample(request, output))
-        return samples
+        return batch.outputs_B
 
     def _admit(self, batch: _Batch) -> None:
         if self.settings.deterministic:
