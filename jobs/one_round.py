@@ -1,0 +1,162 @@
+"""The stages of the loop, each once and by hand, on a few queries: generate, grade, train.
+
+Every answer of a role comes back here as a value, or as a `StageFailed` that names the stage. No
+ledger is written; what is stored are the objects that the roles themselves store.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from pipeline.learn import LearnSettings
+from pipeline.plan import PromptKind, Sampling, ShardSpec, shard_specs
+from pipeline.program import Program
+from pipeline.query import Query
+from pipeline.records import Grade, Rollout, Selected, to_parquet
+from pipeline.roles import (
+    BadQuery,
+    GradeDone,
+    GradeTask,
+    LearnDone,
+    LearnFailed,
+    LearnJob,
+    PolicyRef,
+    ShardDone,
+    World,
+)
+from pipeline.select import Coverage, Rule
+from pipeline.stages import read_rows
+from pipeline.store import Store, put_content
+
+POLL_S = 0.1
+
+
+class StageFailed(Exception):
+    """A stage gave no result; the message says which and why."""
+
+
+class Role(Protocol):
+    """Any role of a `World`."""
+
+    def poll(self) -> Sequence[Any]: ...
+
+
+def first_of(role: Role, kinds: type | tuple[type, ...] = object) -> Any:
+    """The first answer of one of these kinds; others are passed over."""
+    while True:
+        for answer in role.poll():
+            if isinstance(answer, kinds):
+                return answer
+        time.sleep(POLL_S)
+
+
+@dataclass(frozen=True)
+class Sampled:
+    """A shard that was generated and graded. rows, grades: in the order of the shard."""
+
+    spec: ShardSpec
+    rollout: str
+    rows: list[Rollout]
+    grades: list[Grade]
+    coverage: Coverage
+    bad: tuple[BadQuery, ...]
+
+
+class OneRound:
+    """A few queries of a program, and the roles that they are sent through."""
+
+    def __init__(self, program: Program, store: Store, world: World) -> None:
+        self.program = program
+        self.store = store
+        self.world = world
+
+    @property
+    def queries(self) -> tuple[Query, ...]:
+        """Those of the pool."""
+        return self.program.splits[self.program.config.data.train]
+
+    def sample(self, prompt: PromptKind, policy: PolicyRef, sampling: Sampling) -> Sampled:
+        """Responses of a policy to all the queries, graded.
+
+        Raises:
+            StageFailed: naming generation or grading.
+        """
+        config = self.program.config
+        (spec,) = shard_specs(
+            "by hand",
+            self.queries,
+            policy=policy.version,
+            sampling=sampling,
+            engine=self.program.engine,
+            run_seed=config.run.seed,
+            shard_queries=len(self.queries),
+            prompt=prompt,
+            template=config.warmup.template,
+        )
+        self.world.fleet.submit(spec, policy)
+        done = first_of(self.world.fleet)
+        if not isinstance(done, ShardDone):
+            raise StageFailed(f"generation: {done.reason}")
+        bad = {one.query for one in done.bad}
+        kept = tuple(query for query in self.queries if query.content_hash not in bad)
+        task = GradeTask(
+            spec.key, done.rollout, kept, sampling.samples, prompt, Rule(), config.run.seed
+        )
+        self.world.grader.submit(task)
+        graded = first_of(self.world.grader)
+        if not isinstance(graded, GradeDone):
+            raise StageFailed(f"grading: {graded.reason}")
+        return Sampled(
+            spec,
+            done.rollout,
+            read_rows(self.store, done.rollout, Rollout),
+            read_rows(self.store, graded.grades, Grade),
+            graded.coverage,
+            (*done.bad, *graded.bad),
+        )
+
+    def train(self, rows: Iterable[Rollout], policy: PolicyRef) -> LearnDone:
+        """One optimizer step on these responses, whatever their answers, after the engine's
+        log-probabilities were compared with the learner's.
+
+        Raises:
+            StageFailed: they differ too much, or the ranks do not get that far.
+        """
+        config = self.program.config
+        job = LearnJob(
+            name="by hand",
+            start=None,
+            policy=policy,
+            data=(self._store_rows(rows),),
+            seed=config.run.seed,
+            epochs=None,
+            max_steps=1,
+            learning_rate=LearnSettings.of(config).learning_rate,
+            check_logprobs=True,
+            temperature=config.generate.temperature,
+            top_p=config.generate.top_p,
+        )
+        self.world.learner.submit(job, None)
+        done = first_of(self.world.learner, (LearnDone, LearnFailed))
+        if not isinstance(done, LearnDone):
+            raise StageFailed(f"learning: {done.reason}")
+        return done
+
+    def _store_rows(self, rows: Iterable[Rollout]) -> str:
+        chosen = [
+            Selected(
+                query=row.query,
+                query_id=row.query_id,
+                sample_index=row.sample_index,
+                rollout_shard="",
+                token_ids=row.token_ids,
+                logprobs=row.logprobs,
+                prompt_sha256=row.prompt_sha256,
+                reward=1.0,
+            )
+            for row in rows
+        ]
+        return put_content(self.store, "select", "by-hand", to_parquet(chosen, Selected), "parquet")

@@ -1,0 +1,249 @@
+"""Five queries of your data and your model through every stage, before anything is spent:
+
+    python -m jobs.validate --config digits [--set section.key=value]
+
+Prints what the model is asked and answers, how that is graded, whether engine and processor agree
+about the tokens and engine and learner about their log-probabilities, one training step, and what
+each process holds in memory. Ends with a verdict, and exits with 0 only when nothing failed.
+
+The stages are those of the loop, on the same engines, graders and learner (`jobs.world`); what they
+store lies in a folder of its own in the run's store and is removed at the end.
+"""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from functools import partial
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from actors.processor import Processor, load_processor
+from jobs.cli import ending
+from jobs.memory import PeakMemory
+from jobs.one_round import OneRound, Sampled, StageFailed
+from jobs.prepare import engine_settings, images_of, load_data, upload_images
+from jobs.training_rows import StoreImages
+from jobs.wiring import asked_of
+from jobs.world import check_here, check_models, run_store, running
+from pipeline.config import Config, load_config
+from pipeline.grade import GRADER_VERSION
+from pipeline.images import decode
+from pipeline.learn import prompt_hash
+from pipeline.policies import publish_folder
+from pipeline.program import Program
+from pipeline.query import Query
+from pipeline.report import text_table
+from pipeline.roles import LearnDone, PolicyRef
+from pipeline.store import open_store
+
+QUERIES = 5
+SHOWN_CHARS = 2000  # of a prompt
+
+Say = Callable[[str], None]
+app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
+
+
+@app.command()
+def main(
+    config: Annotated[str, typer.Option(help="recipe name or YAML file")] = "digits",
+    set_: Annotated[list[str] | None, typer.Option("--set", help="section.key=value")] = None,
+    samples: Annotated[int, typer.Option(min=1, help="responses to each query, at most")] = 4,
+) -> None:
+    """Five queries through every stage."""
+    with ending():
+        good = validate(load_config(config, set_ or []), samples, partial(print, flush=True))
+    raise typer.Exit(0 if good else 1)
+
+
+def validate(config: Config, samples: int, say: Say) -> bool:
+    """Whether data, model and machine can do what the configuration describes."""
+    check_here(config)
+    store = run_store(config, say)
+    dataset = load_data(config, say)
+    check_models(config)
+    whole = Program.of(config, dataset, engine_settings(config).identity(), GRADER_VERSION)
+    say("; ".join(f"{name}: {len(part)} queries" for name, part in whole.splits.items()))
+    train = config.data.train
+    program = replace(whole, splits={train: whole.splits[train][:QUERIES]})
+    scratch = open_store(f"{store.url}/validate-{secrets.token_hex(4)}", say=say)
+    verdicts = Verdicts()
+    try:
+        upload_images(scratch, dataset, images_of(program))
+        with PeakMemory() as memory, running(program, scratch, dataset, say) as world:
+            through = Validation(OneRound(program, scratch, world), verdicts, say)
+            through.run(min(samples, config.generate.samples))
+    except StageFailed as failed:
+        verdicts.check(False, str(failed))
+    finally:
+        for path in scratch.list():
+            scratch.delete(path)
+    _show_memory(memory, say)
+    return verdicts.show(say)
+
+
+@dataclass
+class Verdicts:
+    """What was found, in order: how it went, and in words."""
+
+    found: list[tuple[str, str]] = field(default_factory=list)
+
+    def check(self, good: bool, words: str) -> None:
+        """Something that must hold."""
+        self.found.append(("ok" if good else "FAILED", words))
+
+    def doubt(self, true: bool, words: str) -> None:
+        """Something that, if true, would stop no run and should be known."""
+        if true:
+            self.found.append(("doubtful", words))
+
+    def show(self, say: Say) -> bool:
+        """Say all of it; whether nothing failed."""
+        say("")
+        for how, words in self.found:
+            say(f"{how:>8}  {words}")
+        good = all(how != "FAILED" for how, _ in self.found)
+        say("verdict: " + ("this can be run" if good else "this cannot be run as it is"))
+        return good
+
+
+class Validation:
+    """One round of the loop, and what is said and judged of it."""
+
+    def __init__(self, once: OneRound, verdicts: Verdicts, say: Say) -> None:
+        self.once = once
+        self.config = once.program.config
+        self.verdicts = verdicts
+        self.say = say
+
+    def run(self, samples: int) -> None:
+        """All stages, as far as they lead.
+
+        Raises:
+            StageFailed: one gave no result.
+        """
+        folder = Path(self.config.policy.path)
+        policy = publish_folder(self.once.store, folder)
+        sampling = self.once.program.sampling(samples, self.config.generate.temperature)
+        sampled = self.once.sample("question", policy, sampling)
+        processor = load_processor(folder)
+        equal = [self._show_query(sampled, query, processor) for query in self.once.queries]
+        self.verdicts.check(
+            all(equal),
+            f"prompt tokens are equal in engine and processor for {sum(equal)} of {len(equal)} "
+            "queries",
+        )
+        self._judge_responses(sampled)
+        if self.config.warmup.checkpoint is None:
+            self._warm_up(policy, samples)
+        rows = [row for row in sampled.rows if row.finish == "stop"] or sampled.rows
+        trained = self.once.train(rows, policy)
+        self._judge_training(trained)
+        greedy = replace(sampling, samples=1, temperature=0.0)
+        self.once.sample("question", trained.policy, greedy)
+        self.verdicts.check(True, "the running engine took the trained policy and answered with it")
+
+    # --- generation and grading ----------------------------------------------------------------
+
+    def _show_query(self, sampled: Sampled, query: Query, processor: Processor) -> bool:
+        """Prompt, responses and grades; whether engine and processor mean the same tokens."""
+        rows = [row for row in sampled.rows if row.query == query.content_hash]
+        grades = {
+            grade.sample_index: grade
+            for grade in sampled.grades
+            if grade.query == query.content_hash
+        }
+        images = StoreImages(self.once.store.url)
+        self.say(
+            f"\n=== query {query.query_id}: {len(query.images)} images, {query.answer_type} answer "
+            f"{query.answer!r}"
+        )
+        if not rows:
+            return False
+        prompt = processor.prompt(asked_of(sampled.spec, query), len(query.images))
+        ids = processor.input_ids(prompt, query.images, lambda sha: decode(images(sha)))
+        same = all(row.prompt_sha256 == prompt_hash(ids) for row in rows)
+        self.say(prompt[:SHOWN_CHARS])
+        self.say(f"    {len(ids)} prompt tokens, {'equal' if same else 'NOT EQUAL'} in the engine")
+        for row in rows:
+            grade = grades.get(row.sample_index)
+            how = "not graded" if grade is None else f"{grade.outcome}: {grade.extracted!r}"
+            self.say(
+                f"--- response {row.sample_index}, T = {row.temperature:g}, "
+                f"{len(row.token_ids)} tokens, {row.finish}, {how}\n{row.text}"
+            )
+        return same
+
+    def _judge_responses(self, sampled: Sampled) -> None:
+        counts = sampled.coverage
+        allowed = self.config.generate.max_bad_queries
+        self.verdicts.check(
+            len(sampled.bad) <= allowed,
+            f"{len(sampled.bad)} of {len(self.once.queries)} queries cannot be used, {allowed} may "
+            "be in a run (generate.max_bad_queries)"
+            + "".join(f"\n          {one.reason}" for one in sampled.bad),
+        )
+        self.verdicts.check(
+            counts.samples > 0,
+            f"{counts.samples} responses: {counts.correct} right, {counts.wrong} wrong, "
+            f"{counts.unparsed} unparsed, {counts.timeout} timed out, {counts.cut} cut",
+        )
+        self.verdicts.doubt(
+            counts.cut == counts.samples, "every response was cut: raise generate.max_new_tokens"
+        )
+        self.verdicts.doubt(
+            counts.unparsed == counts.samples,
+            "no response gives its answer under '# Answer': warm-up teaches it, a policy of your "
+            "own (warmup.checkpoint) has to know it",
+        )
+
+    def _warm_up(self, policy: PolicyRef, samples: int) -> None:
+        """Chains of the base that was told the answer."""
+        warmup = self.config.warmup
+        sampling = self.once.program.sampling(samples, warmup.temperature)
+        chains = self.once.sample("warmup", policy, sampling)
+        counts = chains.coverage
+        for row in chains.rows[:1]:
+            query = self.once.program.by_hash[row.query]
+            self.say(f"\n=== a warm-up chain of {query.query_id}, told the answer:")
+            self.say(f"{asked_of(chains.spec, query)}\n---\n{row.text}")
+        self.verdicts.check(
+            counts.samples > 0,
+            f"{counts.samples} warm-up chains: {counts.correct} right, of which {counts.leaning} "
+            f"lean on the given answer; {counts.kept} to train on",
+        )
+        self.verdicts.doubt(
+            counts.kept == 0,
+            "no warm-up chain of these queries can be trained on: more samples, or another "
+            "warmup.template, may give some",
+        )
+
+    # --- learning ------------------------------------------------------------------------------
+
+    def _judge_training(self, done: LearnDone) -> None:
+        allowed = self.config.learn.logprob_tolerance
+        if done.logprob_deviation is not None:
+            self.verdicts.check(
+                done.logprob_deviation <= allowed,
+                f"log-probabilities differ by {done.logprob_deviation:.2g} nats a token on average "
+                f"between engine and learner; {allowed:g} may be (learn.logprob_tolerance)",
+            )
+        self.verdicts.check(
+            done.steps == 1,
+            f"one training step on {done.tokens} tokens: loss {done.loss:.3f}; {done.seconds:.0f} s"
+            " with the start of the ranks",
+        )
+
+
+def _show_memory(memory: PeakMemory, say: Say) -> None:
+    held = sorted(memory.by_title.items(), key=lambda item: -item[1])
+    rows = [("process on this machine", "MiB at most")]
+    rows += [(title, f"{mib:.0f}") for title, mib in held if mib >= 1.0]
+    say(f"\n{text_table([*rows, ('all at one time', f'{memory.total:.0f}')])}")
+
+
+if __name__ == "__main__":
+    app()
