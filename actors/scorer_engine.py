@@ -1,0 +1,182 @@
+"""A process reward model as a vLLM pooling model in this process.
+
+What always holds:
+
+* every step that is asked for gets its score: from the engine, from the memo, or by asking again
+  without reuse; a score that is missing even then is an error;
+* the computation of image, question and shared first steps is reused across the responses of a
+  query, and equal responses are computed once;
+* with `deterministic`, what a batch gives is a function of the batch alone.
+
+The trap this avoids: a pooling request that hits the prefix cache returns the logits of the tokens
+*after* the hit, silently, and a hit may reach into the response where two responses share their
+first steps.
+
+    score ──► known from the memo? ──► feed what is not (each distinct text once, with reuse)
+                   ▲                          │ logits, counted from the end
+                   └──────── memo ◄───────────┘
+              still unknown ──► feed again, reuse off ──► still unknown: error
+
+Axes: B requests, S steps of a response, T tokens.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from actors.engine_settings import EngineSettings, common_options
+from actors.step_head import read_head
+from actors.vllm_engine import EngineBroken, VllmEngine
+from pipeline.scoring import Excluded, Fed, Memo, ScoreRequest, Scores, StepKeys, feed, probability
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+
+def start_pooling(folder: Path, settings: EngineSettings) -> Any:
+    """A vLLM that gives one logit for every token."""
+    os.environ.update(settings.environment())
+    from vllm import LLM
+    from vllm.config import PoolerConfig
+
+    options = common_options(settings)
+    # A chunk's logits would have to be put together again; a prompt must fit a step instead.
+    options["enable_chunked_prefill"] = False
+    options["max_num_batched_tokens"] = max(
+        options.get("max_num_batched_tokens", 0), 8192, settings.max_model_len
+    )
+    return LLM(
+        model=str(folder),
+        runner="pooling",
+        convert="classify",
+        pooler_config=PoolerConfig(
+            task="token_classify", tok_pooling_type="ALL", use_activation=False
+        ),
+        **options,
+    )
+
+
+class VllmScorer(VllmEngine):
+    """One pooling vLLM, one PRM at a time: a `pipeline.scoring.StepScorer`.
+
+    tag_ids: what a model that scores at a step tag reads after each step. reuse: let requests read
+    the prefix cache; off, every response is computed whole (a reference, and for comparison).
+    """
+
+    def __init__(
+        self,
+        settings: EngineSettings,
+        open_image: Callable[[str], Image],
+        beat: Callable[[], None] = lambda: None,
+        *,
+        tag_ids: Sequence[int] = (),
+        reuse: bool = True,
+        memo: Memo | None = None,
+    ) -> None:
+        super().__init__(settings, open_image, beat)
+        self.memo = memo if memo is not None else Memo()
+        self.asked_again = 0
+        self._tag_ids = tuple(tag_ids)
+        self._reuse = reuse
+
+    def load_policy(self, folder: Path) -> None:
+        """Serve the PRM in `folder`.
+
+        Raises:
+            BadModel: it has no head, or cannot be loaded.
+        """
+        read_head(folder)
+        self.memo.clear()
+        super().load_policy(folder)
+
+    def _start(self, folder: Path) -> None:
+        self._llm = start_pooling(folder, self.settings)
+
+    def score(self, requests: Sequence[ScoreRequest]) -> list[Scores | Excluded]:
+        """Step probabilities of each request, in order, or why there are none.
+
+        Raises:
+            BadModel: a logit is no finite number.
+            BadData: an image cannot be read, or the prompt alone is longer than the context.
+        """
+        if self.settings.deterministic or not self._reuse:
+            self.memo.clear()
+        found: list[Scores | Excluded | None] = [None] * len(requests)
+        waiting: dict[int, tuple[Fed, list[bytes]]] = {}
+        for index, request in enumerate(requests):
+            fed = feed(request, self._tag_ids)
+            if not request.ends_S:
+                found[index] = "no_steps"
+            elif not self._fits(request, fed):
+                found[index] = "too_long"
+            else:
+                waiting[index] = (fed, StepKeys(request.prompt, request.images).of(fed))
+        self._ask(requests, waiting, reuse=self._reuse)
+        lost = {i: item for i, item in waiting.items() if self._known(item[1]) is None}
+        if lost:
+            self.asked_again += len(lost)
+            self._ask(requests, lost, reuse=False)
+        for index, (_, keys) in waiting.items():
+            known = self._known(keys)
+            if known is None:
+                raise EngineBroken("the engine did not return a score that was asked for")
+            found[index] = known
+        return [one for one in found if one is not None]
+
+    def _known(self, keys: Sequence[bytes]) -> Scores | None:
+        scores = [self.memo.get(key) for key in keys]
+        whole = tuple(score for score in scores if score is not None)
+        return whole if len(whole) == len(keys) else None
+
+    def _fits(self, request: ScoreRequest, fed: Fed) -> bool:
+        prompt = self._render(request.prompt, request.images)["prompt_token_ids"]
+        return len(prompt) + len(fed.token_ids_T) <= self.settings.max_model_len
+
+    def _ask(
+        self,
+        requests: Sequence[ScoreRequest],
+        waiting: dict[int, tuple[Fed, list[bytes]]],
+        *,
+        reuse: bool,
+    ) -> None:
+        """Feed what is not known, each distinct text once; scores go to the memo."""
+        chosen: dict[bytes, list[int]] = {}
+        for index, (_, keys) in waiting.items():
+            if self._known(keys) is None:
+                chosen.setdefault(keys[-1], []).append(index)
+        if not chosen:
+            return
+        inputs_B = []
+        for first, *_ in chosen.values():
+            made = self._render(requests[first].prompt, requests[first].images)
+            ids = [*made["prompt_token_ids"], *waiting[first][0].token_ids_T]
+            inputs_B.append({**made, "prompt_token_ids": ids})
+        outputs_B = self._run(inputs_B, [self._pooling(reuse) for _ in inputs_B])
+        for same, made, output in zip(chosen.values(), inputs_B, outputs_B, strict=True):
+            # Equal texts may have their steps cut at different places.
+            for index in same:
+                self._remember(waiting[index], len(made["prompt_token_ids"]), output)
+
+    def _pooling(self, reuse: bool) -> Any:
+        from vllm import PoolingParams
+
+        return PoolingParams(
+            task="token_classify", use_activation=False, skip_reading_prefix_cache=not reuse
+        )
+
+    def _remember(self, item: tuple[Fed, list[bytes]], length: int, output: Any) -> None:
+        """Put every step score that came into the memo; before a cache hit none come."""
+        fed, keys = item
+        logits = output.outputs.data.reshape(-1).double().tolist()
+        if len(logits) + output.num_cached_tokens != length:
+            raise EngineBroken(
+                f"{len(logits)} logits came for {length} tokens, {output.num_cached_tokens} of "
+                "them cached"
+            )
+        for place, key in zip(fed.places_S, keys, strict=True):
+            from_end = len(fed.token_ids_T) - place
+            if from_end <= len(logits):
+                self.memo.put(key, probability(logits[-from_end]))

@@ -1,0 +1,236 @@
+"""Step scores of vLLM against transformers', whatever responses share with each other."""
+
+from __future__ import annotations
+
+import math
+import random
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from actors.engine_settings import EngineSettings
+from actors.images import ImageCache
+from actors.processor import Processor, load_processor
+from actors.scorer_engine import VllmScorer
+from actors.scorer_plain import TransformersScorer
+from actors.step_head import HEAD, write_headed
+from pipeline.errors import BadModel
+from pipeline.scoring import Excluded, Memo, ScoreRequest, Scores, StepKeys, feed, probability
+from tests.models import make_images, make_policy
+
+SETTINGS = EngineSettings(
+    precision="float32",
+    max_model_len=256,
+    max_sequences=64,
+    kv_cache_gib=0.25,
+    threads=1,
+    block_size=32,
+)
+FILES = make_images(50)
+TOLERANCE = 1e-4
+
+
+def make_prm(folder: Path, seed: int) -> Path:
+    """A random policy with a random head."""
+    made = write_headed(make_policy(folder.with_name(f"{folder.name}-policy"), seed), folder)
+    tensors = load_file(made / "model.safetensors")
+    generator = torch.Generator().manual_seed(seed)
+    tensors[HEAD] = torch.randn(1, 128, generator=generator) / 8
+    save_file(tensors, made / "model.safetensors", metadata={"format": "pt"})
+    return made
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_prm(tmp_path_factory.mktemp("prm") / "prm", 0)
+
+
+@pytest.fixture(scope="module")
+def processor(folder: Path) -> Processor:
+    return load_processor(folder)
+
+
+@pytest.fixture(scope="module")
+def requests(processor: Processor) -> list[ScoreRequest]:
+    """250 responses to 50 images: five kinds of kinship with the first one of each image."""
+    rng, made = random.Random(0), []
+    allowed = sorted(set(range(processor.vocabulary)) - set(processor.forbidden) - {1})
+    for number, sha in enumerate(FILES):
+        prompt = processor.prompt(f"What is the sum of row {number % 4}? " + "Think. " * 20, 1)
+        tokens = [rng.choice(allowed) for _ in range(60)]
+        ends = tuple(sorted(rng.sample(range(8, 56), 4)))
+        first = ScoreRequest(prompt, (sha,), tuple(tokens), ends)
+        other = [*tokens[: ends[2]], *(rng.choice(allowed) for _ in range(20))]
+        made += [
+            first,
+            replace(first, token_ids_T=tuple(other), ends_S=(*ends[:3], ends[2] + 12)),
+            first,
+            replace(first, token_ids_T=tuple(tokens[: ends[2] + 3]), ends_S=ends[:3]),
+            # The same text, its steps cut elsewhere, as when many are merged.
+            replace(first, ends_S=(ends[0] + 1, ends[3])),
+        ]
+    rng.shuffle(made)
+    return made
+
+
+@pytest.fixture(scope="module")
+def expected(folder: Path, requests: list[ScoreRequest]) -> list[Scores | Excluded]:
+    scorer = TransformersScorer(FILES.__getitem__, max_model_len=256)
+    scorer.load_policy(folder)
+    return scorer.score(requests)
+
+
+@pytest.fixture(scope="module")
+def engine(folder: Path) -> Iterator[VllmScorer]:
+    made = VllmScorer(SETTINGS, ImageCache(FILES.__getitem__).get)
+    made.load_policy(folder)
+    yield made
+    made.close()
+
+
+def check(found: Sequence[Scores | Excluded], expected: Sequence[Scores | Excluded]) -> None:
+    assert len(found) == len(expected)
+    for a, b in zip(found, expected, strict=True):
+        assert not isinstance(a, str)
+        assert not isinstance(b, str)
+        assert len(a) == len(b)
+        assert max(abs(x - y) for x, y in zip(a, b, strict=True)) < TOLERANCE
+
+
+def test_the_reference_tells_steps_apart(expected: list[Scores | Excluded]) -> None:
+    scored = [one for one in expected if not isinstance(one, str)]
+    steps = {round(score, 5) for one in scored for score in one}
+    assert len(scored) == len(expected) == 250
+    assert len(steps) > 250
+    assert max(steps) - min(steps) > 0.3
+
+
+def test_scores_are_those_of_transformers_with_reuse(
+    engine: VllmScorer, requests: list[ScoreRequest], expected: list[Scores | Excluded]
+) -> None:
+    check(engine.score(requests), expected)
+    asked, known = engine.asked_again, len(engine.memo)
+    check(engine.score(requests), expected)  # the same batch again: all from the memo
+    assert (engine.asked_again, len(engine.memo)) == (asked, known)
+    # The caches hold every prefix, the memo none: this is the trap itself.
+    engine.memo.clear()
+    check(engine.score(requests), expected)
+    assert engine.asked_again > asked
+
+
+def test_scores_are_those_of_transformers_without_reuse(
+    engine: VllmScorer, requests: list[ScoreRequest], expected: list[Scores | Excluded]
+) -> None:
+    engine._reuse = False
+    try:
+        check(engine.score(requests), expected)
+    finally:
+        engine._reuse = True
+
+
+def test_a_memo_that_forgets_loses_nothing(
+    engine: VllmScorer, requests: list[ScoreRequest], expected: list[Scores | Excluded]
+) -> None:
+    whole, engine.memo = engine.memo, Memo(most=12)
+    try:
+        for start in range(0, 40, 2):
+            check(engine.score(requests[start : start + 2]), expected[start : start + 2])
+    finally:
+        engine.memo = whole
+
+
+def test_what_cannot_be_scored_is_named(
+    engine: VllmScorer, folder: Path, requests: list[ScoreRequest]
+) -> None:
+    plain = TransformersScorer(FILES.__getitem__, max_model_len=256)
+    plain.load_policy(folder)
+    short = requests[0]
+    asked = [
+        replace(short, ends_S=()),
+        replace(short, token_ids_T=short.token_ids_T * 9, ends_S=(8, 250)),
+        short,
+    ]
+    for scorer in (engine, plain):
+        found = scorer.score(asked)
+        assert found[:2] == ["no_steps", "too_long"]
+        assert len(found[2]) == len(short.ends_S)
+
+
+def test_an_engine_that_returns_nothing_for_a_step_is_an_error(
+    engine: VllmScorer, requests: list[ScoreRequest], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from actors.vllm_engine import EngineBroken
+
+    engine.memo.clear()
+    monkeypatch.setattr(engine, "_remember", lambda *_: None)
+    with pytest.raises(EngineBroken, match="did not return a score"):
+        engine.score(requests[:1])
+
+
+def test_scores_of_a_model_that_reads_a_tag_stand_at_the_tag(
+    folder: Path, requests: list[ScoreRequest]
+) -> None:
+    plain = TransformersScorer(FILES.__getitem__, max_model_len=256)
+    tagged = TransformersScorer(FILES.__getitem__, max_model_len=256, tag_ids=(77, 78))
+    for scorer in (plain, tagged):
+        scorer.load_policy(folder)
+    first = requests[0]
+    ids, (a, b, *_) = first.token_ids_T, first.ends_S
+    written = (*ids[:a], 77, 78, *ids[a:b], 77, 78)
+    by_hand = replace(first, token_ids_T=written, ends_S=(a + 2, b + 4))
+    found = tagged.score([replace(first, ends_S=(a, b))])
+    check(found, plain.score([by_hand]))
+
+
+def test_weights_are_replaced_in_place(
+    engine: VllmScorer, tmp_path: Path, requests: list[ScoreRequest], folder: Path
+) -> None:
+    other = make_prm(tmp_path / "other", 1)
+    plain = TransformersScorer(FILES.__getitem__, max_model_len=256)
+    plain.load_policy(other)
+    engine.load_policy(other)
+    check(engine.score(requests[:30]), plain.score(requests[:30]))
+    engine.load_policy(folder)
+
+
+def test_a_model_that_scores_nan_or_has_no_head_is_refused(
+    engine: VllmScorer, tmp_path: Path, requests: list[ScoreRequest]
+) -> None:
+    with pytest.raises(BadModel, match=r"no score\.weight"):
+        engine.load_policy(make_policy(tmp_path / "policy", 0))
+    broken = make_prm(tmp_path / "broken", 2)
+    tensors = load_file(broken / "model.safetensors")
+    name = next(n for n in tensors if n.endswith("layers.0.input_layernorm.weight") and "text" in n)
+    tensors[name] = torch.full_like(tensors[name], torch.nan)
+    save_file(tensors, broken / "model.safetensors", metadata={"format": "pt"})
+    plain = TransformersScorer(FILES.__getitem__, max_model_len=256)
+    plain.load_policy(broken)
+    with pytest.raises(BadModel, match="nan"):
+        plain.score(requests[:2])
+
+
+def test_keys_tell_apart_whatever_changes_a_score() -> None:
+    request = ScoreRequest("prompt", ("image",), (1, 2, 3, 4, 5), (2, 4))
+    keys = StepKeys("prompt", ("image",)).of(feed(request))
+    assert len(set(keys)) == 2
+    shorter = replace(request, token_ids_T=(1, 2, 9, 9), ends_S=(2,))
+    assert StepKeys("prompt", ("image",)).of(feed(shorter)) == keys[:1]
+    only_last = replace(request, ends_S=(4,))
+    assert StepKeys("prompt", ("image",)).of(feed(only_last)) == keys[1:]
+    assert StepKeys("other", ("image",)).of(feed(request))[0] not in keys
+    assert StepKeys("prompt", ("other",)).of(feed(request))[0] not in keys
+    assert StepKeys("prompt", ("image",)).of(feed(request, (7,)))[0] not in keys
+
+
+def test_probabilities() -> None:
+    assert probability(0.0) == 0.5
+    assert probability(800.0) == 1.0
+    assert probability(-800.0) == 0.0
+    assert probability(2.0) == pytest.approx(1 - probability(-2.0), abs=1e-15)
+    for bad in (math.nan, math.inf):
+        with pytest.raises(BadModel, match="cannot score"):
+            probability(bad)
