@@ -20,6 +20,7 @@ from pydantic.fields import FieldInfo
 from pipeline.canonical import canonical_json, sha256_hex
 from pipeline.errors import BadConfig
 from pipeline.prompts import check_template
+from pipeline.select import SCORED
 from pipeline.settings import Config
 
 __all__ = [
@@ -185,8 +186,6 @@ def diff(old: Config, new: Config) -> list[Change]:
         if before != after:
             extra = _extra(info)
             kind = extra.get("resume", "meaning")
-            if (old.prm is None) != (new.prm is None) and key.startswith("prm."):
-                kind, extra = "meaning", {}
             changes.append(Change(key, before, after, kind, str(extra.get("note", ""))))
     return changes
 
@@ -218,10 +217,10 @@ def check(config: Config) -> None:
 
 def _sampling_problems(config: Config) -> Iterator[str]:
     generate, select, warmup = config.generate, config.select, config.warmup
-    if config.prm is not None:
-        yield "prm: this version has no process reward model; leave the section out"
-    elif select.rule in ("top_k", "threshold"):
-        yield f"select.rule = {select.rule} needs a process reward model, and prm is not set"
+    if select.reward == "binary" and select.rule in SCORED:
+        yield f"select.rule = {select.rule} ranks by a process reward: set select.reward=prm"
+    if select.reward == "prm" and config.prm.path is None and config.prm.kind == "tag":
+        yield "prm.kind = tag is for a PRM from elsewhere: give its folder (prm.path)"
     if select.rule in ("top_k", "random_k") and select.k > generate.samples:
         yield (
             f"select.k = {select.k} keeps more responses than generate.samples = "

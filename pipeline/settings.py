@@ -113,12 +113,60 @@ class Warmup(Section):
 
 
 class Prm(Section):
-    """The process reward model that re-ranks correct responses."""
+    """The process reward model that re-ranks correct responses; see select.reward and docs/prm.md.
 
-    path: str = Field(json_schema_extra=SAME_CONTENT)
-    """Local folder of a model with a `score` head."""
+    Without `path` it is built after the warm-up, from the warm-up policy: rollouts, Monte-Carlo
+    values of their steps, training, and a gate on questions that were set aside by image.
+    """
+
+    path: str | None = Field(default=None, json_schema_extra=SAME_CONTENT)
+    """Model folder of a ready PRM with the policy's tokenizer and processor; null: build one."""
+    kind: Literal["head", "tag"] = "head"
+    """Of `path`. head: a `score.weight` of shape (1, hidden); tag: a model that answers `good` or
+    `bad` at a step tag."""
+    tag: str = " \u043a\u0438"
+    """Text of the step tag, for kind tag."""
+    good: str = "+"
+    """Answer at the tag of a right step; one token."""
+    bad: str = "-"
+    """Answer at the tag of a wrong step; one token."""
     aggregate: Literal["min", "mean", "product", "last"] = "min"
-    """How the step scores (probabilities) become the score of a response."""
+    """R_p: how the step scores (probabilities) become the reward of a response."""
+    scoring: Literal["needed", "all"] = "needed"
+    """needed: distinct right responses of a training shard; all: every distinct response, and the
+    validation samples too (for Reward-Pass@2 after each iteration)."""
+    use_anyway: bool = False
+    """Use a PRM that the gate does not pass."""
+    least_auc_step: float = Field(default=0.6, ge=0.0, le=1.0)
+    """Gate: AUC between right and wrong steps on held-out labels below which it is not used."""
+    least_auc_within: float = Field(default=0.55, ge=0.0, le=1.0)
+    """Gate: AUC between right and wrong processes within a question; counts from 20 questions."""
+    queries: int | None = Field(default=None, ge=2)
+    """Labelled queries that the warm-up policy is sampled on for labels; null: the whole pool."""
+    samples: int = Field(default=8, ge=2, le=1024)
+    """Responses sampled to each of them."""
+    temperature: float = Field(default=1.0, gt=0.0, le=5.0)
+    """T of these responses and of the completions."""
+    pairs: int = Field(default=1, ge=1)
+    """Right responses, and as many wrong ones, labelled of a query at most."""
+    held_out: float = Field(default=0.1, gt=0.0, lt=1.0)
+    """Share of the queries that the gate measures on, set aside by image."""
+    held_out_responses: int = Field(default=4, ge=2)
+    """Right responses labelled of a held-out query at most, besides one wrong one."""
+    completions: int = Field(default=16, ge=1, le=1024)
+    """Completions sampled from the end of each step."""
+    early_stop: bool = True
+    """Complete nothing after a step from which no completion reached the gold answer."""
+    labels: Literal["soft", "hard"] = "soft"
+    """soft: the share of completions that reached it; hard: 1 where any did."""
+    loss: Literal["bce", "mse"] = "bce"
+    """Binary cross-entropy or squared error against the label."""
+    learning_rate: float = Field(default=2e-6, gt=0.0, lt=1.0)
+    """Peak learning rate of its own optimizer; linear to 0 over its steps."""
+    epochs: int = Field(default=1, ge=1, le=100)
+    """Epochs over the labelled responses."""
+    frozen: tuple[str, ...] = ("*vision*",)
+    """Shell patterns of parameter names that stay as they are; by default the vision tower."""
 
 
 class Generate(Section):
@@ -172,9 +220,12 @@ class Grade(Section):
 class Select(Section):
     """H: which correct responses are trained on."""
 
+    reward: Literal["binary", "prm"] = "binary"
+    """binary: right or not. prm: right times the process reward R_p of `prm`. A PRM that the gate
+    does not pass is replaced by lot: top_k becomes random_k, threshold all_correct."""
     rule: Literal["all_correct", "random_k", "threshold", "top_k"] = "all_correct"
-    """all_correct: every distinct one; random_k: k of them; threshold: score above `threshold`;
-    top_k: the k with the highest score. The last two need a PRM."""
+    """all_correct: every distinct one; random_k: k of them; threshold: R_p above `threshold`;
+    top_k: the k with the highest R_p. The last two need select.reward=prm."""
     k: int = Field(default=2, ge=1)
     """Responses kept of a query at most, for random_k and top_k."""
     threshold: float = Field(default=0.5, ge=0.0, le=1.0)
@@ -284,7 +335,7 @@ class Config(Section):
     data: Data = Data()
     policy: Policy = Policy()
     warmup: Warmup = Warmup()
-    prm: Prm | None = None
+    prm: Prm = Prm()
     generate: Generate = Generate()
     grade: Grade = Grade()
     select: Select = Select()
