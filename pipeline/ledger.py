@@ -245,7 +245,7 @@ class Ledger:
                 data = self.store.get(self.path(head.n + 1))
             except StoreMissing:
                 return
-            entry = self._entry(head.n + 1, data, head.sha256)
+            entry = self.checked(head.n + 1, data, head.sha256)
             self._head = _Head(entry.n, entry.sha256)
             yield entry
 
@@ -259,21 +259,23 @@ class Ledger:
         return self._head
 
     def _find_head(self) -> _Head:
-        numbers = self._numbers()
+        numbers = self.numbers()
         if not numbers:
             return _Head(-1, GENESIS)
         data = self.store.get(self.path(numbers[-1]))
-        return _Head(numbers[-1], self._entry(numbers[-1], data, None).sha256)
+        return _Head(numbers[-1], self.checked(numbers[-1], data, None).sha256)
 
     # --- reading --------------------------------------------------------------------------------
 
-    def _numbers(self) -> list[int]:
+    def numbers(self) -> list[int]:
+        """The numbers of the entries that are there, ascending."""
         return _numbers_in(self.store.list(self.folder))
 
     def _what(self, n: int) -> str:
         return f"{self.store.url}: ledger entry {self.path(n)}"
 
-    def _entry(self, n: int, data: bytes, previous: str | None) -> LedgerEntry:
+    def checked(self, n: int, data: bytes, previous: str | None) -> LedgerEntry:
+        """The entry `n` that `data` is; CorruptObject, naming it, when it is not that."""
         what = self._what(n)
         content = unseal(data, what)
         if (content["n"], content["run"]) != (n, self.run):
@@ -290,8 +292,8 @@ class Ledger:
                 the ledger ends before that entry.
         """
         # listed first: another driver may be writing, and its entries come before its snapshots
-        at_least = max([at_least, *self._snapshot_numbers()])
-        return self._start(_Head(-1, GENESIS), self._numbers(), at_least)
+        at_least = max([at_least, *self.snapshot_numbers()])
+        return self._start(_Head(-1, GENESIS), self.numbers(), at_least)
 
     def _start(self, head: _Head, numbers: Sequence[int], at_least: int) -> Iterator[LedgerEntry]:
         """Check that no entry from `head` up to `at_least` is missing, then read them."""
@@ -311,7 +313,7 @@ class Ledger:
     def _read(self, head: _Head, wanted: Sequence[int]) -> Iterator[LedgerEntry]:
         contents = self.store.get_many(map(self.path, wanted))
         for n, data in zip(wanted, contents, strict=True):
-            entry = self._entry(n, data, head.sha256)
+            entry = self.checked(n, data, head.sha256)
             head = _Head(n, entry.sha256)
             yield entry
         self._head, self._reading = head, False
@@ -326,33 +328,35 @@ class Ledger:
 
         A damaged snapshot is said, quarantined and passed over. Raises as `entries`.
         """
-        snapshots = self._snapshot_numbers()  # before the entries, as in `entries`
-        numbers = self._numbers()
+        snapshots = self.snapshot_numbers()  # before the entries, as in `entries`
+        numbers = self.numbers()
         state, head = self._newest_snapshot(snapshots, set(numbers))
         entries = self._start(head, numbers, max([at_least, *snapshots]))
         return state, (event for entry in entries for event in entry.events)
 
     # --- snapshots ------------------------------------------------------------------------------
 
-    def _snapshot_path(self, n: int) -> str:
+    def snapshot_path(self, n: int) -> str:
+        """Where the snapshot after entry `n` lies."""
         return f"{self.snapshots}/{n:010d}.json"
 
     def snapshot(self, state: Mapping[str, Any]) -> str:
         """Store `state`, which must be that after the last entry; returns its path."""
         head = self._open_head()
-        path = self._snapshot_path(head.n)
+        path = self.snapshot_path(head.n)
         content = {"format": FORMAT, "head": head.sha256, "n": head.n, "run": self.run}
         self.store.put(path, seal({**content, "state": dict(state)}))
         return path
 
-    def _snapshot_numbers(self) -> list[int]:
+    def snapshot_numbers(self) -> list[int]:
+        """The entries after which a snapshot is there, ascending."""
         return _numbers_in(self.store.list(self.snapshots))
 
     def _newest_snapshot(
         self, snapshots: Sequence[int], numbers: set[int]
     ) -> tuple[State | None, _Head]:
         for n in reversed(snapshots):
-            path = self._snapshot_path(n)
+            path = self.snapshot_path(n)
             what = f"{self.store.url}: snapshot {path}"
             try:
                 content = unseal(self.store.get(path), what)

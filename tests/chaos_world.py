@@ -93,21 +93,22 @@ def damaged(data: bytes, how: Damage, pick: int) -> bytes | None:
             return None
 
 
-def small_config() -> Config:
+def small_config(**changes: Any) -> Config:
     """The least that goes through every stage: 2 iterations of 3 queries."""
     return make_config(
         warmup={"samples": 1, "queries": 4, "epochs": 1, "flat_evaluations": 1},
         generate={"samples": 2, "shard_queries": 1, "lookahead": 2, "max_new_tokens": 64},
         evolve={"iterations": 2, "interval": 0.25, "epochs": 3},
         evaluate={"samples": 0, "shard_queries": 3},
+        **changes,
     )
 
 
 class Lives:
     """One run, its store, and the drivers that lived on it."""
 
-    def __init__(self, folder: Path) -> None:
-        self.program: Program = make_program(with_base(small_config(), folder / "base"))
+    def __init__(self, folder: Path, **changes: Any) -> None:
+        self.program: Program = make_program(with_base(small_config(**changes), folder / "base"))
         self.memory = Remembering()
         self.clock = Clock()
         self.watch = Looking(self)
@@ -148,7 +149,10 @@ class Lives:
         self._plan, self._calls, self.overtaken = {fault.at: fault for fault in faults}, 0, False
         backend = ScriptedBackend(self.memory, self._strike_store)
         try:
-            return self._driver(backend, seed, twice, slow, copies=copies).run()
+            driver = self._driver(backend, seed, twice, slow, copies=copies)
+            state = driver.run()
+            self._lease.release()
+            return state
         finally:
             self._plan = {}
             self.late = [work for work in self._mail.waiting if callable(work)]
@@ -169,6 +173,7 @@ class Lives:
         )
         lease = Lease(store, RUN, clock=self.clock, sleep=self.clock.sleep, say=lambda line: None)
         lease.acquire(take_over=True)
+        self._lease = lease
         world, fleet, learner = make_world(store, self.program, seed, twice)
         fleet.slow, learner.fail_at, learner.save_every = slow, self.learner_dies_at, 1
         world = replace(

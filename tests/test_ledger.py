@@ -272,7 +272,7 @@ def test_a_snapshot_of_another_history_is_passed_over(store: Store) -> None:
     ledger = written(store, [[0], [1]])
     shadow = Store(MemoryBackend())
     stranger = written(shadow, [[5], [6]])
-    store.put(ledger._snapshot_path(1), shadow.get(stranger.snapshot({"seen": [5, 6]})))
+    store.put(ledger.snapshot_path(1), shadow.get(stranger.snapshot({"seen": [5, 6]})))
     assert folded(Ledger(store, "run", say=lambda line: None)) == [0, 1]
 
 

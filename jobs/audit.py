@@ -1,0 +1,97 @@
+"""Prove what a run did: `python -m jobs.audit out/tiny/store --run tiny`.
+
+Without more, every hash and every link of the run is checked, offline: ledger, snapshots, shards,
+policies, checkpoints, images, and that nothing but the plan was sampled, selected and trained on.
+Nothing is changed; a running driver is not disturbed.
+
+    --trace evolve/1:train-17/3     where one training sample comes from ([PURPOSE:]QUERY/K)
+    --diff A B                      the first step at which two runs part, and in what they differ
+    --other STORE                   run B's store, when it is not the same
+
+Exit codes: 0 all is well (or: the runs are equal); 1 something is damaged or missing (or: they
+differ), each named; 2 there is no such run or sample.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from jobs.cli import ending, say
+from pipeline.audit import Report, audit
+from pipeline.compare import first_difference, settings_changed
+from pipeline.errors import BadConfig
+from pipeline.ledger import Ledger
+from pipeline.store import Store, open_store
+from pipeline.trace import lines, trace
+
+app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
+
+
+@app.command()
+def main(
+    store: Annotated[str, typer.Argument(help="a folder or s3://bucket/prefix")],
+    run: Annotated[str | None, typer.Option(help="the run; needed when there are several")] = None,
+    trace_: Annotated[str | None, typer.Option("--trace", help="[PURPOSE:]QUERY/K")] = None,
+    diff: Annotated[tuple[str, str] | None, typer.Option(help="two runs")] = None,
+    other: Annotated[str | None, typer.Option(help="the store of the second run")] = None,
+) -> None:
+    """Check a run, trace a sample of it, or compare two runs."""
+    with ending():
+        place = open_store(store, say=say)
+        if diff is not None:
+            second = place if other is None else open_store(other, say=say)
+            same = _diff(place, diff[0], second, diff[1])
+            raise typer.Exit(0 if same else 1)
+        name = run or _only_run(place)
+        if trace_ is not None:
+            _trace(place, name, trace_)
+            return
+        report = audit(place, name)
+        _show(report)
+        raise typer.Exit(0 if report.clean else 1)
+
+
+def _only_run(store: Store) -> str:
+    runs = sorted({path.split("/")[1] for path in store.list("runs")})
+    if len(runs) != 1:
+        there = ", ".join(runs) or "none"
+        raise BadConfig(f"{store.url} holds these runs: {there}; name one with --run")
+    return runs[0]
+
+
+def _show(report: Report) -> None:
+    state = "finished" if report.finished else "not finished"
+    print(
+        f"run {report.run}: {report.entries} ledger entries, {report.events} events, "
+        f"{report.objects} objects read and hashed; {state}"
+    )
+    for problem in report.problems:
+        print(f"  {problem}")
+    print("clean" if report.clean else f"{len(report.problems)} problems")
+
+
+def _trace(store: Store, run: str, sample: str) -> None:
+    uses = trace(store, run, sample)
+    for number, origin in enumerate(uses):
+        print(f"use {number + 1} of {len(uses)} as training data")
+        print("\n".join(lines(origin, 1)))
+
+
+def _diff(first: Store, a: str, second: Store, b: str) -> bool:
+    """Say where the runs part; whether they do not."""
+    events = [list(Ledger(store, run).replay()) for store, run in ((first, a), (second, b))]
+    for store, run, found in ((first, a, events[0]), (second, b, events[1])):
+        if not found:
+            raise BadConfig(f"{store.url} holds no run {run!r}")
+    changed = settings_changed(events[0][0], events[1][0])
+    for change in changed:
+        print(f"settings: {change}")
+    difference = first_difference(*events)
+    print(difference or f"{a} and {b} did the same")
+    return difference is None and not changed
+
+
+if __name__ == "__main__":
+    app()
