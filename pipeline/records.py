@@ -136,7 +136,40 @@ class Score:
         type=_FLOAT64_S,
         beside="step_ends",
     )
-    reward_p: float = column("process reward of the response: the least step score", unit="[0, 1]")
+    reward_p: float = column(
+        "process reward of the response: its step scores, aggregated", unit="[0, 1]"
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class StepValues:
+    """The Monte-Carlo values of one response's steps, which a process reward model learns."""
+
+    VERSION: ClassVar[int] = 1
+
+    query: str = column("content hash of the query", unit="sha256 hex")
+    query_id: str = column("the query's id in its data set")
+    sample_index: int = column("which of the query's K samples this is", unit="0..K-1")
+    rollout_shard: str = column("store path of the rollout shard this row came from")
+    prompt_sha256: str = column("hash of the processor's input ids", unit="sha256 hex")
+    prompt_tokens: int = column("length of the prompt, image tokens included", unit="tokens")
+    correct: bool = column("whether the response's own answer is right")
+    held_out: bool = column("set aside for the gate, by image; not trained on")
+    token_ids: tuple[int, ...] = column("the sampled ids, end token included", type=_INT32_T)
+    step_ends: tuple[int, ...] = column(
+        "for each step, the number of response tokens up to its end", unit="tokens", type=_INT32_T
+    )
+    values: tuple[float, ...] = column(
+        "for each step, the share of completions from its end that reached the gold answer",
+        unit="[0, 1]",
+        type=_FLOAT64_S,
+        beside="step_ends",
+    )
+    completions: tuple[int, ...] = column(
+        "graded completions behind each value; 0: after a step of value 0, not measured",
+        type=_INT32_T,
+        beside="step_ends",
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -160,7 +193,7 @@ class Selected:
     reward: float = column("the reward it was selected by")
 
 
-RECORDS: tuple[type[Record], ...] = (Asked, Rollout, Grade, Score, Selected)
+RECORDS: tuple[type[Record], ...] = (Asked, Rollout, Grade, Score, StepValues, Selected)
 
 AnyRecord = TypeVar("AnyRecord", bound=Record)
 

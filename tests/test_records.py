@@ -68,12 +68,17 @@ def records(draw: st.DrawFn, cls: type[Any]) -> Any:
         values[field.name] = draw(st.none() | kind if field.nullable else kind)
     if "token_ids" in schema(cls).names:
         values["token_ids"], values["logprobs"] = draw(pairs(token, float32))
+        if "logprobs" not in schema(cls).names:
+            del values["logprobs"]
     if "choices" in schema(cls).names:
         values["choices"], values["images"] = (
             tuple(draw(st.lists(text, max_size=4))) for _ in range(2)
         )
     if "step_ends" in schema(cls).names:
-        values["step_ends"], values["step_scores"] = draw(pairs(token, real))
+        values["step_ends"], numbers = draw(pairs(token, real))
+        values["step_scores" if cls is Score else "values"] = numbers
+    if "completions" in schema(cls).names:
+        values["completions"] = values["step_ends"]
     return cls(**values)
 
 
@@ -246,6 +251,10 @@ FINGERPRINTS = {
     "Grade": "1 query:string sample_index:int64 outcome:string extracted:string?",
     "Score": "1 query:string sample_index:int64 step_ends:list<item: int32 not null> "
     "step_scores:list<item: double not null> reward_p:double",
+    "StepValues": "1 query:string query_id:string sample_index:int64 rollout_shard:string "
+    "prompt_sha256:string prompt_tokens:int64 correct:bool held_out:bool "
+    "token_ids:list<item: int32 not null> step_ends:list<item: int32 not null> "
+    "values:list<item: double not null> completions:list<item: int32 not null>",
     "Selected": "1 query:string query_id:string sample_index:int64 rollout_shard:string "
     "token_ids:list<item: int32 not null> logprobs:list<item: float not null> "
     "prompt_sha256:string reward:double",
