@@ -25,6 +25,7 @@ from pipeline.audit_shard import RECORDS_OF, ShardFiles, check_shard
 from pipeline.errors import BadConfig, CorruptObject, StoreError, StoreMissing
 from pipeline.lease import last_tenure
 from pipeline.ledger import GENESIS, Ledger, LedgerEntry, unseal
+from pipeline.paths import GAVE_UP, given_up, named, shard_stage
 from pipeline.plan import ShardSpec
 from pipeline.program import Program
 from pipeline.records import read_table
@@ -33,7 +34,6 @@ from pipeline.store import Store, get_verified
 from pipeline.store_tree import check_tree
 
 PARALLEL = 8
-_GAVE_UP = ("object_lost", "checkpoint_lost", "retired")
 
 
 @dataclass(frozen=True)
@@ -72,26 +72,6 @@ def audit(store: Store, run: str) -> Report:
         StoreError: the store itself cannot be read.
     """
     return _Audit(store, run).report
-
-
-def shard_kind(path: str) -> str | None:
-    """The stage of a shard's path, None for other paths."""
-    parts = path.split("/")
-    is_shard = len(parts) == 4 and parts[0] == "shards" and path.endswith(".parquet")
-    return parts[1] if is_shard else None
-
-
-def named(value: Any) -> Iterator[str]:
-    """The paths of shards, policies and checkpoints in an event, wherever they stand in it."""
-    if isinstance(value, str):
-        if shard_kind(value) or value.startswith(("policies/", "checkpoints/")):
-            yield value
-    elif isinstance(value, Mapping):
-        for item in value.values():
-            yield from named(item)
-    elif isinstance(value, list | tuple):
-        for item in value:
-            yield from named(item)
 
 
 class _Audit:
@@ -174,9 +154,9 @@ class _Audit:
 
     def _event(self, n: int, event: Mapping[str, Any]) -> None:
         kind = event["type"]
-        if kind in _GAVE_UP:
-            for path in [event.get("path"), *event.get("paths", ())]:
-                self.needed.pop(str(path), None)
+        if kind in GAVE_UP:
+            for path in given_up(event):
+                self.needed.pop(path, None)
             if kind == "object_lost":
                 self._forget(event)
         else:
@@ -272,11 +252,11 @@ class _Audit:
         return [Problem(*one) for one in check_shard(self.store, files, by_hash, grader)]
 
     def _object(self, path: str) -> list[Problem]:
-        if not shard_kind(path):
+        if not shard_stage(path):
             return [Problem(path, line) for line in check_tree(self.store, path)]
         try:
             data = get_verified(self.store, path, quarantine=False)
-            record = RECORDS_OF.get(str(shard_kind(path)))
+            record = RECORDS_OF.get(str(shard_stage(path)))
             if record is not None:
                 read_table(data, record)
         except StoreError as error:
