@@ -1,9 +1,9 @@
 """What a store holds and no run needs: found from the ledgers, never guessed.
 
 What always holds: an object that any ledger of the store names, and no later event of that run gave
-up, is kept; so is everything below `runs/`, what is quarantined (for a person to look at) and what
-is younger than a limit by the store's own clock (a worker may be about to name it). A ledger that
-cannot be read whole makes everything kept: nobody knows what it names.
+up, is kept; so is everything of other kinds (ledgers, what is in quarantine) and what is younger
+than a limit by the store's own clock (a worker may be about to name it). A ledger that cannot be
+read whole makes everything kept: nobody knows what it names.
 """
 
 from __future__ import annotations
@@ -19,7 +19,8 @@ from pipeline.paths import GAVE_UP, TREES, given_up, named
 from pipeline.store import Entry, Store
 from pipeline.store_tree import manifest_path
 
-KEPT = ("runs/", "quarantine/")
+KINDS = ("shards/", "policies/", "checkpoints/", "images/", "probe/")
+"""What ledgers name; everything else in a store is somebody else's, or for a person to look at."""
 
 
 @dataclass
@@ -94,7 +95,7 @@ def garbage(
     old = [
         entry
         for entry in entries
-        if not entry.path.startswith(KEPT)
+        if entry.path.startswith(KINDS)
         and entry.path not in keep
         and now_unix_s - entry.modified_unix_s >= min_age_s
     ]
