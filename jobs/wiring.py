@@ -48,17 +48,18 @@ def generate_spec(
     groups = []
     for item in spec.queries_Q:
         query = queries[item]
-        groups.append(
+        groups += [
             {
                 "query": item,
                 "query_id": query.query_id,
                 "text": asked_of(spec, query),
                 "images": list(query.images),
-                "seeds": [spec.seed(item, k) for k in range(spec.sampling.samples)],
-                "first_index": 0,
-                "prefix_token_ids": [],
+                "seeds": list(part.seeds),
+                "first_index": part.first_index,
+                "prefix_token_ids": list(part.prefix),
             }
-        )
+            for part in spec.parts(item)
+        ]
     return {
         "id": spec.key,
         "key": spec.key,

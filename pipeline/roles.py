@@ -18,6 +18,7 @@ from typing import Any, Literal, Protocol
 from pipeline.canonical import canonical_json, key_of, sha256_hex
 from pipeline.plan import PromptKind, ShardSpec
 from pipeline.query import Query
+from pipeline.rewards import Aggregate
 from pipeline.select import Coverage, Rule
 
 
@@ -107,13 +108,14 @@ class Fleet(Protocol):
 class GradeTask:
     """Grade one rollout shard and, with a rule, select from it.
 
-    queries_Q: the shard's queries without its bad ones; samples: rows of each. seed: the run's.
+    queries_Q: the shard's queries without its bad ones; samples: rows of each (of completions, by
+    query). seed: the run's.
     """
 
     key: str
     rollout: str
     queries_Q: tuple[Query, ...]
-    samples: int
+    samples: int | Mapping[str, int]
     prompt: PromptKind
     rule: Rule | None
     seed: int
@@ -152,7 +154,84 @@ class Grader(Protocol):
         """What has ended since the last call."""
 
 
+# --- scoring -----------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Scoring:
+    """What a process reward model scores of a graded shard.
+
+    which: "right", the distinct right responses that ended by themselves; "all", every distinct
+    response; or the samples themselves, as (query, sample index).
+    """
+
+    prm: PolicyRef
+    which: Literal["right", "all"] | tuple[tuple[str, int], ...]
+    aggregate: Aggregate
+
+
+@dataclass(frozen=True)
+class ScoreTask:
+    """Score a graded rollout shard and, with a rule, select from it."""
+
+    key: str
+    rollout: str
+    grades: str
+    queries_Q: tuple[Query, ...]
+    prompt: PromptKind
+    scoring: Scoring
+    rule: Rule | None
+    seed: int
+
+
+@dataclass(frozen=True)
+class ScoreDone:
+    """Scores, and the selection where a rule was given, lie in the store.
+
+    excluded: responses without a score by reason. choice: what of the scored responses was kept and
+    dropped (`pipeline.select.choice_report`).
+    """
+
+    key: str
+    rollout: str
+    scores: str
+    selected: str | None
+    coverage: Coverage | None
+    excluded: dict[str, int]
+    choice: dict[str, Any]
+    seconds: float
+
+
+@dataclass(frozen=True)
+class ScoreFailed:
+    """The scorers gave a shard up; kinds and path as of a `ShardFailed`."""
+
+    key: str
+    reason: str
+    kind: Literal["infrastructure", "lost", "refused", "user"] = "infrastructure"
+    path: str = ""
+
+
+class Scorer(Protocol):
+    """Process reward models, however many and wherever."""
+
+    def submit(self, task: ScoreTask) -> None:
+        """Score this shard. Submitting a key that is under way does nothing."""
+
+    def poll(self) -> Sequence[ScoreDone | ScoreFailed]:
+        """What has ended since the last call."""
+
+
 # --- learning ----------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class PrmLearning:
+    """How a process reward model learns: the kind of label, the loss, and parameters that stay."""
+
+    labels: Literal["soft", "hard"]
+    loss: Literal["bce", "mse"]
+    frozen: tuple[str, ...]
 
 
 @dataclass(frozen=True)
@@ -164,7 +243,8 @@ class LearnJob:
     also what the start's weights are when `check_logprobs` asks for the comparison of the first
     batch with the engine's log-probabilities (drawn at `temperature` and `top_p`).
     data: paths of selections, in plan order. epochs, max_steps: training stops at whichever comes
-    first; one may be None. seed: root of the shuffles.
+    first; one may be None. seed: root of the shuffles. prm: None for a policy; for a process reward
+    model how it learns from step values, which `data` then are.
     """
 
     name: str
@@ -181,6 +261,7 @@ class LearnJob:
     check_logprobs: bool = False
     temperature: float = 1.0
     top_p: float = 1.0
+    prm: PrmLearning | None = None
 
     @property
     def key(self) -> str:
@@ -304,5 +385,8 @@ class World:
     fleet: Fleet
     grader: Grader
     learner: Learner
+    scorer: Scorer | None = None
+    # What gives the decoder of a policy's tokens, for where steps end.
+    decoder: Callable[[PolicyRef], Callable[[Sequence[int]], str]] | None = None
     versions: dict[str, str] = field(default_factory=dict)
     repair: Callable[[str], bool] = cannot_repair

@@ -89,7 +89,7 @@ class Sampling:
             key=spec.key,
             rollout=shard.rollout,
             queries_Q=tuple(by_hash[item] for item in spec.queries_Q if item not in shard.bad),
-            samples=spec.sampling.samples,
+            samples={item: spec.samples_of(item) for item in spec.queries_Q},
             prompt=spec.prompt,
             rule=self.step.rule,
             seed=self.driver.program.config.run.seed,

@@ -65,9 +65,15 @@ def read_rows(store: Store, path: str, kind: type[Any]) -> list[Any]:
         raise Lost(path, str(error)) from error
 
 
-def group_problem(rows: Sequence[Rollout], queries_Q: Sequence[str], samples: int) -> str | None:
-    """Why these rows are not the whole groups of these queries; None when they are."""
-    want = {(query, index) for query in queries_Q for index in range(samples)}
+def group_problem(
+    rows: Sequence[Rollout], queries_Q: Sequence[str], samples: int | Mapping[str, int]
+) -> str | None:
+    """Why these rows are not the whole groups of these queries; None when they are.
+
+    samples: rows of each query, or of each by query.
+    """
+    counts = {q: samples if isinstance(samples, int) else samples[q] for q in queries_Q}
+    want = {(query, index) for query, count in counts.items() for index in range(count)}
     have = [(row.query, row.sample_index) for row in rows]
     if len(have) != len(set(have)):
         return "it holds a sample twice"
@@ -87,7 +93,8 @@ def adoptable(store: Store, spec: ShardSpec) -> ShardDone | None:
             rows = read_rows(store, path, Rollout)
         except Lost:
             continue
-        if group_problem(rows, spec.queries_Q, spec.sampling.samples) is None:
+        counts = {query: spec.samples_of(query) for query in spec.queries_Q}
+        if group_problem(rows, spec.queries_Q, counts) is None:
             tokens = sum(len(row.token_ids) for row in rows)
             return ShardDone(spec.key, path, len(rows), tokens, 0.0)
     return None
