@@ -3,145 +3,66 @@
 from __future__ import annotations
 
 import json
-import os
-import signal
-import subprocess
-import sys
-import time
-from collections.abc import Callable, Iterator
-from pathlib import Path
-from typing import Any
+from collections.abc import Iterator
 
-import psutil
 import pytest
 
-from pipeline.ledger import Ledger
 from pipeline.records import Rollout, Selected
 from pipeline.stages import read_rows
 from pipeline.state import State
-from pipeline.store import Store, open_store
-
-ROOT = Path(__file__).resolve().parent.parent
-LIMIT_S = 1500
-
-
-def start(out: Path) -> subprocess.Popen[bytes]:
-    """`make run` on the tiny recipe, with what it says in a file."""
-    command = [sys.executable, "-m", "jobs.evolve", "--config", "tiny", "--set", f"run.out={out}"]
-    with (out / "log").open("ab") as log:
-        return subprocess.Popen(
-            command,
-            cwd=ROOT,
-            stdout=log,
-            stderr=log,
-            env={**os.environ, "MSTAR_TEST": str(out)},
-            start_new_session=True,
-        )
-
-
-def events(store: Store) -> list[dict[str, Any]]:
-    return list(Ledger(store, "tiny").replay())
-
-
-def descendants(out: Path) -> list[psutil.Process]:
-    """Every process that inherited the mark of a run, however it was orphaned."""
-    found = []
-    for process in psutil.process_iter():
-        try:
-            if process.environ().get("MSTAR_TEST") == str(out) and process.status() != "zombie":
-                found.append(process)
-        except (psutil.AccessDenied, psutil.NoSuchProcess, psutil.ZombieProcess):
-            continue
-    return found
-
-
-def wait_until(true: Callable[[], bool], process: subprocess.Popen[bytes], out: Path) -> None:
-    end = time.monotonic() + LIMIT_S
-    while not true():
-        assert process.poll() is None, (out / "log").read_text()[-4000:]
-        assert time.monotonic() < end, (out / "log").read_text()[-4000:]
-        time.sleep(0.2)
-
-
-def kill_at(out: Path, stage: str, stop: signal.Signals) -> int:
-    """Start the run, end it once a shard of `stage` was accepted; its exit status."""
-    store = open_store(out / "tiny" / "store")
-    process = start(out)
-    wait_until(
-        lambda: any(
-            event["type"] == "shard_accepted" and event["purpose"] == stage
-            for event in events(store)
-        ),
-        process,
-        out,
-    )
-    if stop == signal.SIGINT:
-        os.killpg(process.pid, stop)  # as a terminal does
-    else:
-        process.send_signal(stop)
-    status = process.wait(120)
-    end = time.monotonic() + 60
-    while descendants(out) and time.monotonic() < end:
-        time.sleep(0.5)
-    left = [one.cmdline() for one in descendants(out)]
-    assert not left, left
-    return status
+from tests.main_job import LIMIT_S, MainJob, accepted, assert_nothing_twice
 
 
 @pytest.fixture(scope="module")
-def run(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Path, int]]:
-    """A run that was interrupted in its warm-up, killed in its first iteration, and started again.
+def before() -> dict[str, int]:
+    """How many events there were at the kill, once there was one."""
+    return {}
 
-    Gives its folder and the number of events at the kill.
-    """
-    out = tmp_path_factory.mktemp("tiny")
-    assert kill_at(out, "warmup", signal.SIGINT) == 130, (out / "log").read_text()[-4000:]
-    assert "the same command goes on" in (out / "log").read_text()
-    assert kill_at(out, "evolve/0", signal.SIGKILL) == -signal.SIGKILL
-    before = len(events(open_store(out / "tiny" / "store")))
-    assert start(out).wait(LIMIT_S) == 0, (out / "log").read_text()[-4000:]
-    yield out, before
-    for one in descendants(out):
-        one.kill()
+
+@pytest.fixture(scope="module")
+def job(tmp_path_factory: pytest.TempPathFactory, before: dict[str, int]) -> Iterator[MainJob]:
+    """A run that was interrupted in its warm-up, killed in its first iteration, and finished."""
+    job = MainJob(tmp_path_factory.mktemp("tiny"))
+    job.end_at(lambda events: accepted(events, "warmup"), "interrupted")
+    assert "the same command goes on" in job.said
+    job.end_at(lambda events: accepted(events, "evolve/0"), "killed")
+    before["events"] = len(job.events)
+    job.finish()
+    yield job
+    for process in job.processes():
+        process.kill()
 
 
 @pytest.mark.timeout(2 * LIMIT_S)
-def test_a_killed_run_goes_on_and_finishes(run: tuple[Path, int]) -> None:
-    out, before = run
-    happened = events(open_store(out / "tiny" / "store"))
-    assert happened[before]["type"] == "driver_started"
-    accepted = [(e["purpose"], e["index"]) for e in happened if e["type"] == "shard_accepted"]
-    assert len(accepted) == len(set(accepted))
-    closed = [event["iteration"] for event in happened if event["type"] == "iteration_closed"]
-    assert closed == [0, 1]
-    assert happened[-1]["type"] == "finished"
-    assert descendants(out) == []
+def test_a_killed_run_goes_on_and_finishes(job: MainJob, before: dict[str, int]) -> None:
+    happened = job.events
+    assert happened[before["events"]]["type"] == "driver_started"
+    assert_nothing_twice(happened)
 
 
-def test_the_summary_and_tensorboard_are_there(run: tuple[Path, int]) -> None:
-    out, _ = run
-    found = json.loads((out / "tiny" / "summary.json").read_text())
+def test_the_summary_and_tensorboard_are_there(job: MainJob) -> None:
+    found = json.loads((job.out / "tiny" / "summary.json").read_text())
     for name in ("base", "warmup", "control", "final"):
         for split in ("test", "ood"):
             assert {"greedy", "n", "ci95"} <= set(found[name][split])
             assert found[name][split]["n"] == 24
     assert len(found["iterations"]) == 2
     assert found["versions"]["torch"]
-    assert any((out / "tiny" / "tensorboard").iterdir())
+    assert any((job.out / "tiny" / "tensorboard").iterdir())
 
 
-def test_engine_and_learner_agree_about_every_first_batch(run: tuple[Path, int]) -> None:
-    happened = events(open_store(run[0] / "tiny" / "store"))
+def test_engine_and_learner_agree_about_every_first_batch(job: MainJob) -> None:
+    happened = job.events
     jobs = [e for e in happened if e["type"] == "job_done" and e["job"].startswith("evolve/")]
     assert jobs
     assert all(job["logprob_deviation"] < 1e-4 for job in jobs)
 
 
-def test_what_was_selected_is_what_was_sampled(run: tuple[Path, int]) -> None:
-    store = open_store(run[0] / "tiny" / "store")
+def test_what_was_selected_is_what_was_sampled(job: MainJob) -> None:
+    store = job.store
     selected = [
         row
-        for event in events(store)
+        for event in job.events
         if event["type"] == "shard_graded" and event["selected"]
         for row in read_rows(store, event["selected"], Selected)
     ]
@@ -156,17 +77,16 @@ def test_what_was_selected_is_what_was_sampled(run: tuple[Path, int]) -> None:
         assert origin.finish == "stop"
 
 
-def test_replay_gives_one_optimizer_over_all_iterations(run: tuple[Path, int]) -> None:
-    state = State.replay(events(open_store(run[0] / "tiny" / "store")))
+def test_replay_gives_one_optimizer_over_all_iterations(job: MainJob) -> None:
+    state = State.replay(job.events)
     steps = [state.jobs[f"evolve/{t}"].steps for t in range(2)]
     checkpoint = state.jobs["evolve/1"].checkpoint or state.jobs["evolve/0"].checkpoint
     if checkpoint is not None:
         assert checkpoint.step == sum(steps[: 2 if checkpoint.job == "evolve/1" else 1])
 
 
-def test_a_finished_run_started_again_does_nothing(run: tuple[Path, int]) -> None:
-    out, _ = run
-    before = len(events(open_store(out / "tiny" / "store")))
-    assert start(out).wait(LIMIT_S) == 0
-    assert len(events(open_store(out / "tiny" / "store"))) == before
-    assert "is finished" in (out / "log").read_text()
+def test_a_finished_run_started_again_does_nothing(job: MainJob) -> None:
+    before = len(job.events)
+    job.finish()
+    assert len(job.events) == before
+    assert "is finished" in job.said
