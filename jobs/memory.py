@@ -40,35 +40,37 @@ def title_of(pid: int) -> str:
     return scripts[0] if scripts else Path(words[0]).name or "?"
 
 
-def job_memory() -> dict[str, float]:
-    """MiB of this process and of everything it started, by title."""
+def job_memory(leave_out: str = "") -> dict[str, float]:
+    """MiB of this process and of everything it started, by title, but for one title."""
     parents = processes()
     ours = {os.getpid()} | {pid for pid, _ in descendants({os.getpid()}, parents)}
     found: dict[str, float] = {}
     for pid in ours:
         mib = pss_mib(pid)
-        if mib is not None:
-            title = title_of(pid)
+        title = title_of(pid)
+        if mib is not None and title != leave_out:
             found[title] = found.get(title, 0.0) + mib
     return found
 
 
 class PeakMemory:
-    """Looks every `every_s` seconds, on a thread of its own, while it is open.
+    """Looks every `every_s` seconds, on a thread of its own, while it is open; `leave_out` is the
+    title of what is not counted.
 
     total: the most that all held together, MiB. by_title: the most of each, at whatever moment.
     """
 
-    def __init__(self, every_s: float = 1.0) -> None:
+    def __init__(self, every_s: float = 1.0, *, leave_out: str = "") -> None:
         self.total = 0.0
         self.by_title: dict[str, float] = {}
         self._every_s = every_s
+        self._leave_out = leave_out
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._watch, name="memory", daemon=True)
 
     def look(self) -> None:
         """Take one look."""
-        found = job_memory()
+        found = job_memory(self._leave_out)
         self.total = max(self.total, sum(found.values()))
         for title, mib in found.items():
             self.by_title[title] = max(mib, self.by_title.get(title, 0.0))

@@ -1,0 +1,15 @@
+"""What `make bench` measures: one function in one file for each row, all giving the same record.
+
+To add a row: write `jobs/benches/<file>.py` with a function from `Options` to `Result` (see
+`jobs.benches.record`), and name it here. Files are imported only when their row is measured.
+"""
+
+from __future__ import annotations
+
+BENCHES: dict[str, str] = {
+    "imports": "jobs.benches.imports:imports",
+    "generation": "jobs.benches.generation:generation",
+    "generation-deterministic": "jobs.benches.generation:generation_deterministic",
+    "learner": "jobs.benches.learner:learner",
+    "learner-deterministic": "jobs.benches.learner:learner_deterministic",
+}

@@ -1,0 +1,232 @@
+"""What the loop costs beside one bare vLLM: sampled tokens that were accepted, by second of wall.
+
+ours: the driver's own sampling of a purpose, from the first dispatch to the last acceptance: images
+fetched, prompts made and checked, shards written, graded and selected from, every event in the
+ledger. bare: one `LLM.generate` on the same prompts, images, seeds and settings, with the pictures
+open in memory, in a process of its own with the same threads. Every turn asks other questions, so
+no cache has seen them; both engines are up before the first turn. Greedy share of the task plays no
+part: the base explains given answers, as in the warm-up.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from actors.engine_settings import EngineSettings, common_options
+from actors.processor import load_processor
+from jobs.benches.record import Options, Result, by_turns
+from jobs.memory import PeakMemory
+from jobs.prepare import engine_settings, images_of, load_data, upload_images
+from jobs.training_rows import StoreImages
+from jobs.wiring import generate_spec
+from jobs.world import check_models, running
+from pipeline.agenda import SampleShards
+from pipeline.config import Config
+from pipeline.driver import Driver
+from pipeline.errors import BadConfig
+from pipeline.grade import GRADER_VERSION
+from pipeline.images import decode
+from pipeline.ledger import Ledger
+from pipeline.plan import ShardSpec, shard_specs
+from pipeline.policies import publish_folder
+from pipeline.program import Program
+from pipeline.roles import PolicyRef, Progress
+from pipeline.sampling import Sampling
+from pipeline.store import Store, open_store
+
+QUERIES, SAMPLES = 448, 8
+BAR = 0.90
+
+
+def generation(options: Options) -> Result:
+    """As a run generates."""
+    return _measure("generation", options, deterministic=False)
+
+
+def generation_deterministic(options: Options) -> Result:
+    """As a run generates that must end with the same bits however often it was killed."""
+    return _measure("generation-deterministic", options, deterministic=True)
+
+
+def _measure(name: str, options: Options, *, deterministic: bool) -> Result:
+    run = options.config.run.model_copy(update={"deterministic": deterministic})
+    config = options.config.model_copy(update={"run": run})
+    check_models(config)
+    dataset = load_data(config, options.say)
+    engine = engine_settings(config)
+    program = Program.of(config, dataset, engine.identity(), GRADER_VERSION)
+    store = open_store(options.folder / "store", say=options.say)
+    upload_images(store, dataset, images_of(program))
+    policy = publish_folder(store, Path(config.policy.path))
+    plan = Plan(program, policy, 8 if options.small else QUERIES, 2 if options.small else SAMPLES)
+    with (
+        PeakMemory(5.0, leave_out="ray::BareEngine") as memory,
+        running(program, store, dataset, options.say) as world,
+    ):
+        ours = Ours(plan, Driver(program, store, Ledger(store, name), world, Silent()))
+        bare = Bare(plan, store, engine, Path(config.policy.path))
+        values = by_turns(options.rounds, ours=ours.tokens_per_s, bare=bare.tokens_per_s)
+    return Result(
+        name=name,
+        what="accepted sampled tokens by second: the loop's sampling, and one bare LLM.generate",
+        unit="tokens/s",
+        values=values,
+        compared=("ours", "bare"),
+        bar=None if deterministic else BAR,
+        start_s={"ours": ours.first_s, "bare": bare.start_s},
+        peak_mib=memory.total,
+        notes={
+            "tokens": {"ours": ours.tokens, "bare": bare.tokens},
+            "queries": plan.queries,
+            "samples": plan.samples,
+            "memory": memory.by_title,
+        },
+    )
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What is asked: in every turn `queries` others of the pool, each `samples` times."""
+
+    program: Program
+    policy: PolicyRef
+    queries: int
+    samples: int
+
+    def specs(self, turn: int) -> tuple[ShardSpec, ...]:
+        """The shards of one turn."""
+        config: Config = self.program.config
+        pool = self.program.splits[config.data.train]
+        drawn = pool[turn * self.queries : (turn + 1) * self.queries]
+        if len(drawn) < self.queries:
+            raise BadConfig(
+                f"data.train: {len(pool)} queries are too few for turn {turn + 1} of "
+                f"{self.queries}; use fewer --rounds"
+            )
+        return tuple(
+            shard_specs(
+                f"bench/{turn}",
+                drawn,
+                policy=self.policy.version,
+                sampling=self.program.sampling(self.samples, config.generate.temperature),
+                engine=self.program.engine,
+                run_seed=config.run.seed,
+                shard_queries=config.generate.shard_queries,
+                prompt="warmup",
+                template=config.warmup.template,
+            )
+        )
+
+
+class Silent:
+    """Looks on without a word."""
+
+    def event(self, event: Any, state: Any) -> None: ...
+    def progress(self, progress: Progress) -> None: ...
+    def say(self, text: str) -> None: ...
+
+
+class Ours:
+    """The loop's sampling. first_s: of the turn that starts the engine."""
+
+    def __init__(self, plan: Plan, driver: Driver) -> None:
+        self.plan = plan
+        self.driver = driver
+        self.first_s = 0.0
+        self.tokens: list[int] = []
+
+    def tokens_per_s(self, turn: int) -> float:
+        """One turn."""
+        specs = self.plan.specs(turn)
+        step = SampleShards(
+            "bench", f"bench/{turn}", specs, self.plan.policy, self.plan.program.warmup_rule
+        )
+        begun = time.perf_counter()
+        Sampling(self.driver, step).run()
+        seconds = time.perf_counter() - begun
+        self.first_s = self.first_s or seconds
+        self.tokens.append(self.driver.state.closed[step.purpose]["tokens"])
+        return self.tokens[-1] / seconds
+
+
+class Bare:
+    """One vLLM in an actor of its own, and nothing around it."""
+
+    def __init__(self, plan: Plan, store: Store, engine: EngineSettings, folder: Path) -> None:
+        import ray
+
+        self.plan = plan
+        self.tokens: list[int] = []
+        environment = {"env_vars": engine.environment()}
+        self._engine = ray.remote(BareEngine).options(num_cpus=0, runtime_env=environment)
+        self._engine = self._engine.remote(engine, str(folder), StoreImages(store.url))
+        self.start_s: float = ray.get(self._engine.start.remote())
+
+    def tokens_per_s(self, turn: int) -> float:
+        """One turn; getting the requests ready is not part of it."""
+        import ray
+
+        by_hash = self.plan.program.by_hash
+        specs = [generate_spec(s, self.plan.policy, by_hash) for s in self.plan.specs(turn)]
+        ray.get(self._engine.prepare.remote(specs))
+        seconds, tokens = ray.get(self._engine.generate.remote())
+        self.tokens.append(tokens)
+        return float(tokens / seconds)
+
+
+class BareEngine:
+    """A vLLM built like the loop's, with vLLM's own cache of processed images instead of ours."""
+
+    def __init__(self, settings: EngineSettings, folder: str, images: StoreImages) -> None:
+        self._settings = settings
+        self._folder = folder
+        self._images = images
+        self._llm: Any = None
+        self._requests: list[tuple[dict[str, Any], Any]] = []
+
+    def start(self) -> float:
+        """Seconds until it can generate."""
+        begun = time.perf_counter()
+        from vllm import LLM
+
+        options = common_options(self._settings)
+        del options["mm_processor_cache_gb"]
+        self._llm = LLM(model=self._folder, **options)
+        return time.perf_counter() - begun
+
+    def prepare(self, specs: Sequence[dict[str, Any]]) -> None:
+        """The requests of these shards, their pictures open."""
+        from vllm import SamplingParams
+
+        processor = load_processor(Path(self._folder))
+        self._requests = []
+        for spec in specs:
+            for group in spec["groups"]:
+                prompt: dict[str, Any] = {
+                    "prompt": processor.prompt(group["text"], len(group["images"]))
+                }
+                if group["images"]:
+                    pictures = [decode(self._images(sha)) for sha in group["images"]]
+                    prompt["multi_modal_data"] = {"image": pictures}
+                    prompt["multi_modal_uuids"] = {"image": group["images"]}
+                for seed in group["seeds"]:
+                    params = SamplingParams(
+                        seed=seed,
+                        temperature=spec["temperature"],
+                        top_p=spec["top_p"],
+                        max_tokens=spec["max_new_tokens"],
+                        logprobs=0,
+                    )
+                    self._requests.append((prompt, params))
+
+    def generate(self) -> tuple[float, int]:
+        """Seconds and sampled tokens of one call with all of them."""
+        prompts, params = zip(*self._requests, strict=True)
+        begun = time.perf_counter()
+        outputs = self._llm.generate(list(prompts), list(params), use_tqdm=False)
+        seconds = time.perf_counter() - begun
+        return seconds, sum(len(output.outputs[0].token_ids) for output in outputs)
