@@ -27,7 +27,7 @@ from typing import Any, TypedDict
 from actors.engine_settings import EngineSettings
 from actors.images import ImageCache, image_path
 from actors.outcomes import ObjectLost, Outcome, outcome_of
-from actors.processor import Processor, load_processor
+from actors.processor import Processor, load_processor, processor_sha256
 from pipeline.engine import Engine, Sample, SampleRequest
 from pipeline.errors import BadData, BadModel, CorruptObject, StoreMissing
 from pipeline.images import Limits
@@ -121,6 +121,7 @@ class Generator:
         self._beat = beat or Beat()
         self._load_processor = processors
         self._processor: Processor | None = None
+        self._processor_sha256 = ""
         self._policy = ""
         self._users = 0
         self._turn = threading.Condition()
@@ -181,7 +182,11 @@ class Generator:
             raise ObjectLost(path, str(error)) from error
         folder.touch()
         self._beat(f"loading {policy}")
-        self._processor = self._load_processor(folder)
+        sha256 = processor_sha256(folder)
+        if self._processor is None or sha256 != self._processor_sha256:
+            self._processor = self._load_processor(folder)
+            self._processor_sha256 = sha256
+        # With equal files the one that is here is kept, and the prompts that it has made.
         self.engine.load_policy(folder)
         self._policy = policy
         _forget_policies(self._cache, keep=POLICIES_KEPT)

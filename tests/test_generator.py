@@ -206,6 +206,27 @@ def test_a_policy_is_fetched_and_loaded_once_for_many_shards(world: World, folde
     ).read_bytes()
 
 
+def test_a_processor_is_kept_while_its_files_are_equal(
+    world: World, processor: Processor, tmp_path: Path
+) -> None:
+    loaded: list[Path] = []
+
+    def load(folder: Path) -> Processor:
+        loaded.append(folder)
+        return processor
+
+    world.generator._load_processor = load
+    world.generator.run(world.spec(group(1)))
+    folder = make_policy(tmp_path / "next", 1)
+    for count in (1, 2):
+        policy = publish_folder(world.store, folder)
+        spec = world.spec(group(count), policy=policy.version, policy_path=policy.path)
+        world.generator.run(spec)
+        assert len(loaded) == count
+        template = folder / "chat_template.jinja"
+        template.write_text(template.read_text() + "{# another #}")
+
+
 def test_a_policy_that_is_gone_or_corrupt_is_named(world: World) -> None:
     weights = f"{world.policy.path}/model.safetensors"
     world.store.replace(weights, b"other")
