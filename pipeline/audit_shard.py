@@ -80,7 +80,7 @@ def _rollouts(files: ShardFiles, rows: Sequence[Rollout]) -> Iterator[Found]:
     if path.split("/")[2] != spec.key:
         yield path, f"it does not lie under its shard's key {spec.key}"
     asked = [query for query in spec.queries_Q if query not in _bad_of(event)]
-    problem = group_problem(rows, asked, spec.sampling.samples)
+    problem = group_problem(rows, asked, {query: spec.samples_of(query) for query in asked})
     if problem is not None:
         yield path, problem
     if len(rows) != event["rows"] or sum(len(row.token_ids) for row in rows) != event["tokens"]:

@@ -139,7 +139,7 @@ class Store:
         error = state.outcome.exception() if state.outcome else None
         self._say(
             f"the store does not answer ({error}); attempt {state.attempt_number}, asking again "
-            f"for up to {self.patience_s - state.idle_for:.0f} s"
+            f"for up to {max(0.0, self.patience_s - state.idle_for):.0f} s"
         )
 
     def get(self, path: str) -> bytes:

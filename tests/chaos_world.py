@@ -15,7 +15,7 @@ from typing import Any, Literal
 from pipeline.agenda import RunStopped
 from pipeline.config import Config
 from pipeline.driver import Driver
-from pipeline.errors import CorruptObject, StoreMissing
+from pipeline.errors import CorruptObject, StoreError, StoreMissing
 from pipeline.lease import Lease, LeaseHeld
 from pipeline.ledger import Ledger, LedgerFenced
 from pipeline.program import Program
@@ -117,6 +117,8 @@ class Lives:
         self.overtaken = False
         self.learner_dies_at = 0
         self.heard: list[str] = []
+        self._asked = 0
+        self._failing: tuple[range, StoreError] = (range(0), StoreError())
         self._mail = Mail(Random(0))
         self._plan: dict[int, Fault] = {}
         self._calls = 0
@@ -198,7 +200,14 @@ class Lives:
         self.watch.driver = made
         return made
 
+    def fail_calls(self, at: int, count: int, error: StoreError) -> None:
+        """From its call number `at` on, the store answers `count` times with this error."""
+        self._asked, self._failing = 0, (range(at, at + count), error)
+
     def _strike_store(self, operation: str, path: str, number: int) -> StoreFault | None:
+        self._asked += 1
+        if self._asked in self._failing[0]:
+            raise self._failing[1]
         fault = self._next()
         if fault is None:
             return None

@@ -10,8 +10,9 @@ from typing import Any
 import pytest
 
 from pipeline.agenda import RunStopped
-from pipeline.errors import CorruptObject
+from pipeline.errors import CorruptObject, StoreError, StoreRefused, StoreUnavailable
 from pipeline.state import State
+from pipeline.store_backend import StoreFull
 from tests.chaos_world import RUN, Damage, Lives, damaged
 from tests.test_driver_machine import outcome, undisturbed
 
@@ -160,3 +161,43 @@ def test_a_snapshot_costs_time_only(tmp_path: Path, how: Damage) -> None:
     if how != "remove":
         assert any("using an earlier one" in line for line in lives.heard)
         assert any(path.startswith("quarantine/runs/") for path in lives.store.list("quarantine"))
+
+
+# --- a store that is away, full, or refuses -------------------------------------------------------
+
+
+@pytest.mark.parametrize("at", [30, 300, 500])
+def test_a_store_that_is_gone_for_a_while_is_waited_for_and_said(tmp_path: Path, at: int) -> None:
+    lives = Lives(tmp_path)
+    lives.fail_calls(at, 9, StoreUnavailable("no answer from the server"))
+    assert lives.live() is not None
+    waited = [line for line in lives.heard if "the store does not answer" in line]
+    assert len(waited) == 9
+    assert lives.clock.now > 8
+    stays_whole(lives)
+
+
+@pytest.mark.parametrize("at", [30, 300, 500])
+@pytest.mark.parametrize(
+    "error",
+    [
+        StoreFull("No space left on device. Free some space there, then start again."),
+        StoreRefused("the server said 403 AccessDenied"),
+        StoreUnavailable("no answer from the server"),
+    ],
+    ids=lambda error: type(error).__name__,
+)
+def test_a_store_that_is_full_or_refuses_or_stays_away_stops_the_run(
+    tmp_path: Path, at: int, error: StoreError
+) -> None:
+    """At once where asking again is no use; and the same command goes on once it is mended."""
+    lives = Lives(tmp_path)
+    lives.fail_calls(at, 10**6, error)
+    with pytest.raises(type(error)) as caught:
+        lives.drive()
+    assert str(error) in str(caught.value)
+    waited = lives.clock.now > 30
+    assert waited is isinstance(error, StoreUnavailable)
+    lives.fail_calls(0, 0, error)
+    assert lives.live() is not None
+    stays_whole(lives)
