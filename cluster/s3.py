@@ -88,6 +88,11 @@ class LocalS3:
         return f"http://127.0.0.1:{self.port}"
 
     @property
+    def pid(self) -> int:
+        """The process group that serves, 0 when nobody does."""
+        return 0 if self._process is None else self._process.pid
+
+    @property
     def credentials_file(self) -> Path:
         return self.folder / "credentials"
 

@@ -12,4 +12,10 @@ BENCHES: dict[str, str] = {
     "generation-deterministic": "jobs.benches.generation:generation_deterministic",
     "learner": "jobs.benches.learner:learner",
     "learner-deterministic": "jobs.benches.learner:learner_deterministic",
+    "shards": "jobs.benches.durability:shards",
+    "ledger": "jobs.benches.durability:ledger_cost",
+    "replay": "jobs.benches.durability:replay",
+    "replay-memory": "jobs.benches.durability:replay_memory",
+    "driver-memory": "jobs.benches.durability:driver_memory",
+    "restart": "jobs.benches.restart:restart",
 }

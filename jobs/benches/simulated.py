@@ -1,0 +1,183 @@
+"""What `jobs.benches.durability` measures in a process of its own; each prints one line of JSON.
+
+    python -m jobs.benches.simulated replay STORE
+    python -m jobs.benches.simulated live STORE ITERATIONS
+
+`live` is the real driver over a world that does nothing: shards are accepted that nobody sampled,
+jobs are done that trained nothing. Only the grades of evaluations, which the driver reads, exist.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import resource
+import sys
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from pipeline.canonical import sha256_hex
+from pipeline.config import config_from_dict
+from pipeline.dataset import Dataset
+from pipeline.driver import Driver
+from pipeline.ledger import Ledger
+from pipeline.plan import EngineIdentity, ShardSpec
+from pipeline.program import Program
+from pipeline.query import Query
+from pipeline.records import Grade, to_parquet
+from pipeline.roles import (
+    CheckpointRef,
+    GradeDone,
+    GradeTask,
+    LearnDone,
+    LearnJob,
+    PolicyRef,
+    Progress,
+    ShardDone,
+    World,
+)
+from pipeline.select import Coverage
+from pipeline.state import State
+from pipeline.store import Store, open_store, put_content
+
+RUN = "bench"
+
+
+def replay(store: Store) -> dict[str, float]:
+    """Seconds, and the most memory that this process ever had."""
+    begun = time.perf_counter()
+    snapshot, events = Ledger(store, RUN).resume()
+    state = State() if snapshot is None else State.from_dict(snapshot)
+    for event in events:
+        state.apply(event)
+    took = time.perf_counter() - begun
+    return {"seconds": took, "MB": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1000.0}
+
+
+class Fleet:
+    """Every shard is sampled at once, by nobody."""
+
+    def __init__(self) -> None:
+        self._done: list[ShardDone] = []
+        self.shards = 0
+
+    def submit(self, spec: ShardSpec, policy: PolicyRef) -> None:
+        self.shards += 1
+        path = f"shards/rollout/{spec.key}/{sha256_hex(spec.key.encode())}.parquet"
+        self._done.append(ShardDone(spec.key, path, spec.rows, 100 * spec.rows, 0.1))
+
+    def poll(self) -> list[ShardDone]:
+        done, self._done = self._done, []
+        return done
+
+
+def _count(task: GradeTask, query: str) -> int:
+    return task.samples if isinstance(task.samples, int) else task.samples[query]
+
+
+class Grader:
+    """Every response is right."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+        self._done: list[GradeDone] = []
+
+    def submit(self, task: GradeTask) -> None:
+        rows = [
+            Grade(query.content_hash, index, "correct", query.answer)
+            for query in task.queries_Q
+            for index in range(_count(task, query.content_hash))
+        ]
+        count = len(rows)
+        kept = count if task.rule is not None else 0
+        if task.rule is None:
+            grades = put_content(self._store, "grade", task.key, to_parquet(rows, Grade), "parquet")
+        else:
+            grades = f"shards/grade/{task.key}/{'0' * 64}.parquet"
+        coverage = Coverage(queries=len(task.queries_Q), samples=count, correct=count, kept=kept)
+        selected = f"shards/select/{task.key}/{'1' * 64}.parquet" if kept else None
+        self._done.append(GradeDone(task.key, task.rollout, grades, selected, coverage, 0.1))
+
+    def poll(self) -> list[GradeDone]:
+        done, self._done = self._done, []
+        return done
+
+
+class Learner:
+    """Every job is done in one step."""
+
+    def __init__(self) -> None:
+        self._done: list[LearnDone] = []
+
+    def submit(self, job: LearnJob, resume: CheckpointRef | None) -> None:
+        sha = sha256_hex(job.name.encode())
+        step = 1 + (job.start.step if job.start else 0)
+        checkpoint = CheckpointRef(f"checkpoints/{RUN}/{sha}", sha, job.name, 1, step)
+        policy = PolicyRef(f"policy-{sha[:16]}", f"policies/model/{sha}")
+        self._done.append(LearnDone(job.name, checkpoint, policy, 1, 8, 800, 0.5, 0.1))
+
+    def poll(self) -> list[LearnDone]:
+        done, self._done = self._done, []
+        return done
+
+
+class Memory:
+    """Looks at the process's memory whenever an iteration is closed."""
+
+    def __init__(self) -> None:
+        self.mb: list[float] = []
+
+    def event(self, event: Mapping[str, Any], state: Any) -> None:
+        if event["type"] == "iteration_closed":
+            pages = int(Path("/proc/self/statm").read_text().split()[1])
+            self.mb.append(pages * os.sysconf("SC_PAGE_SIZE") / 1e6)
+
+    def progress(self, progress: Progress) -> None:
+        """Not kept."""
+
+    def say(self, text: str) -> None:
+        """Not kept."""
+
+
+def live(store: Store, iterations: int) -> dict[str, float]:
+    """MB after the first tenth of a run's iterations, and after the last."""
+    base = Path(store.url) / "base"
+    base.mkdir(parents=True, exist_ok=True)
+    (base / "model.json").write_text("{}")
+    config = config_from_dict(
+        {
+            "run": {"name": RUN},
+            "policy": {"path": str(base)},
+            "data": {"test": ["test"]},
+            "warmup": {"queries": 4},
+            "generate": {"samples": 2, "shard_queries": 1, "lookahead": 16, "max_new_tokens": 8},
+            "learn": {"batch_size": 8},
+            "evolve": {"iterations": iterations, "interval": 0.25, "control": False},
+            "evaluate": {"samples": 0, "shard_queries": 8},
+        }
+    )
+    queries = [
+        Query(f"{split}-{i}", (), f"{split} {i}?", None, str(i), "number", split=split)
+        for split, count in (("train", 64), ("validation", 8), ("test", 8))
+        for i in range(count)
+    ]
+    engine = EngineIdentity("nobody", "1", "float32", 1, 512)
+    program = Program.of(config, Dataset(queries, {}), engine, "nobody-1")
+    fleet, watch = Fleet(), Memory()
+    ledger = Ledger(store, RUN)
+    world = World(fleet, Grader(store), Learner())
+    Driver(program, store, ledger, world, watch, sleep=lambda seconds: None).run()
+    return {
+        "first_tenth": watch.mb[len(watch.mb) // 10],
+        "end": watch.mb[-1],
+        "shards": float(fleet.shards),
+        "entries": float(ledger.position + 1),
+    }
+
+
+if __name__ == "__main__":
+    task, folder, *rest = sys.argv[1:]
+    opened = open_store(folder)
+    print(json.dumps(replay(opened) if task == "replay" else live(opened, int(rest[0]))))
