@@ -11,6 +11,7 @@ finished, 2 when the person has to mend something, 130 when it was interrupted, 
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from contextlib import ExitStack
 from typing import Annotated, Any
 
@@ -67,6 +68,22 @@ def evolve(config: Config, *, take_over: bool = False) -> dict[str, Any]:
         return found
 
 
+def drive_to(config: Config, until: Callable[[State], bool], *, take_over: bool = False) -> State:
+    """The run that a configuration describes, up to a state."""
+    check_here(config)
+    console = make_console(config.run.console)
+    with ExitStack() as stack:
+        stack.callback(console.close)
+        store = run_store(config, console.say)
+        state = state_so_far(config, store)
+        if state.finished is not None or until(state):
+            return state
+        dataset = load_data(config, console.say)
+        program = Program.of(config, dataset, engine_settings(config).identity(), GRADER_VERSION)
+        check_models(config)
+        return _drive(program, store, dataset, console, take_over=take_over, until=until)
+
+
 def state_so_far(config: Config, store: Store) -> State:
     """What the ledger says of this run, read without a lease and without starting anything.
 
@@ -89,6 +106,7 @@ def _drive(
     console: PlainConsole | RichBars,
     *,
     take_over: bool,
+    until: Callable[[State], bool] = lambda state: False,
 ) -> State:
     """Hold the run's lease and drive it to its end."""
     config = program.config
@@ -103,7 +121,7 @@ def _drive(
             console.say(f"{count} images put into {store.url}")
         world = stack.enter_context(running(program, store, dataset, console.say))
         watch = Watchers(console, board)
-        return Driver(program, store, ledger, world, watch, lease=lease).run()
+        return Driver(program, store, ledger, world, watch, lease=lease).run(until)
 
 
 def show(found: dict[str, Any], config: Config, console: PlainConsole | RichBars) -> None:

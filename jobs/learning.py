@@ -27,6 +27,7 @@ from typing import Any, Protocol
 
 from actors.learner import LearnerFailed, LearnerGroup
 from actors.processor import Processor, load_processor
+from actors.step_head import write_headed
 from jobs.training_rows import GuardFailed, RowMaker, Rows, StoreImages
 from pipeline.errors import BadData, BadModel, CorruptObject, StoreMissing, StoreUnavailable
 from pipeline.learn import LearnSettings, TrainingDiverged, TrainMetrics, TrainRow
@@ -160,9 +161,9 @@ class GroupLearner:
     def _run(self, job: LearnJob, resume: CheckpointRef | None) -> None:
         started = self._clock()
         policy = self._fetch("policies", job.policy.path)
-        made = self._rows.rows(policy, job.data)
+        made = self._rows.rows(policy, job.data, job.prm)
         rows = made.rows
-        lengths = Lengths([row.length for row in rows], [len(row.token_ids_T) for row in rows])
+        lengths = Lengths([row.length for row in rows], [row.units for row in rows])
         sizes = {"batch_size": self._config.learn.batch_size, "window": self._config.learn.window}
         group = self._at_start(job, resume or job.start)
         deviation = None
@@ -248,6 +249,7 @@ class GroupLearner:
             schedule_rise=job.schedule_rise,
             schedule_steps=job.schedule_steps,
             seed=job.seed,
+            **_objective(job),
         )
         group = self._group
         at, self._at = self._at, None
@@ -255,6 +257,8 @@ class GroupLearner:
         if group is not None and in_place and group.settings == settings:
             return group
         policy = self._fetch("policies", job.policy.path)
+        if job.prm is not None:
+            policy = write_headed(policy, self._new_folder("headed"))
         checkpoint = None if start is None else self._fetch("checkpoints", start.path)
         if group is None:
             group = self._group = self._start(settings, policy, checkpoint)
@@ -318,6 +322,13 @@ class GroupLearner:
                 "lower precision"
             )
         return deviation
+
+
+def _objective(job: LearnJob) -> dict[str, Any]:
+    """The settings of a job that trains a process reward model."""
+    if job.prm is None:
+        return {}
+    return {"objective": "steps", "step_loss": job.prm.loss, "frozen": job.prm.frozen}
 
 
 def _failed(job: LearnJob, error: BaseException) -> LearnEvent | BaseException:

@@ -39,7 +39,9 @@ def start_ray(config: Config) -> Iterator[None]:
     )
     options: dict[str, Any] = {"logging_level": logging.ERROR, "log_to_driver": False}
     if cluster.address is None:
-        wanted = generate.engines * cluster.cpus_per_engine + learn.ranks * cluster.cpus_per_rank
+        scorers = config.prm.scorers if config.select.reward == "prm" else 0
+        engines = generate.engines + scorers
+        wanted = engines * cluster.cpus_per_engine + learn.ranks * cluster.cpus_per_rank
         options["num_cpus"] = int(max(os.cpu_count() or 1, wanted + 0.999))
         options["object_store_memory"] = RAY_STORE_BYTES
         options["include_dashboard"] = False

@@ -103,7 +103,8 @@ def images_of(program: Program) -> list[str]:
 def repairer(store: Store, dataset: Dataset, config: Config) -> Callable[[str], bool]:
     """Puts an image, a model folder of the user's, or a policy or checkpoint of which this machine
     still has a copy back into the store."""
-    theirs = [Path(name) for name in (config.policy.path, config.warmup.checkpoint) if name]
+    given = (config.policy.path, config.warmup.checkpoint, config.prm.path)
+    theirs = [Path(name) for name in given if name]
     kept = out_folder(config) / "learner"
 
     def copies(kind: str, name: str) -> list[Path]:

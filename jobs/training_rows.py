@@ -8,8 +8,8 @@ are trained on under the question alone, so there is no engine's hash to compare
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -19,9 +19,11 @@ from actors.processor import Processor, load_processor, processor_sha256
 from pipeline.errors import CorruptObject, StoreMissing
 from pipeline.images import decode
 from pipeline.learn import TrainRow, prompt_hash
+from pipeline.prm_labels import LabelKind, target
 from pipeline.prompts import question_text
 from pipeline.query import Query
-from pipeline.records import Selected
+from pipeline.records import Selected, StepValues
+from pipeline.roles import PrmLearning
 from pipeline.stages import Lost, read_rows
 from pipeline.store import Store, get_verified, open_store
 
@@ -76,14 +78,16 @@ class RowMaker:
             self._processor, self._sha256 = self._load_processor(folder), sha256
         return self._processor
 
-    def rows(self, folder: Path, paths: tuple[str, ...]) -> Rows:
-        """The rows of these selections.
+    def rows(self, folder: Path, paths: tuple[str, ...], prm: PrmLearning | None = None) -> Rows:
+        """The rows of these selections; with `prm`, of step values that are not held out.
 
         Raises:
             Lost: an object is corrupt or gone.
             GuardFailed: a response was sampled from another prompt.
         """
         processor = self.processor(folder)
+        if prm is not None:
+            return Rows(list(self._step_rows(processor, paths, prm.labels)), [])
         made = Rows([], [])
         for path in paths:
             selected: list[Selected] = read_rows(self._store, path, Selected)
@@ -91,7 +95,24 @@ class RowMaker:
             made.logprobs.extend(row.logprobs for row in selected)
         return made
 
-    def _row(self, processor: Processor, row: Selected) -> TrainRow:
+    def _step_rows(
+        self, processor: Processor, paths: tuple[str, ...], kind: LabelKind
+    ) -> Iterator[TrainRow]:
+        for path in paths:
+            valued: list[StepValues] = read_rows(self._store, path, StepValues)
+            for row in valued:
+                if row.held_out:
+                    continue
+                # One token more than the last step, which is predicted and never read.
+                read = row.token_ids[: row.step_ends[-1] + 1]
+                yield replace(
+                    self._row(processor, row),
+                    token_ids_T=read,
+                    step_ends_S=row.step_ends,
+                    targets_S=tuple(target(value, kind) for value in row.values),
+                )
+
+    def _row(self, processor: Processor, row: Selected | StepValues) -> TrainRow:
         query = self._queries[row.query]
         prompt = processor.prompt(question_text(query), len(query.images))
         ids = processor.input_ids(prompt, query.images, self._open_image)

@@ -15,11 +15,12 @@ from pathlib import Path
 from actors.grading import GradePool
 from actors.processor import load_processor
 from jobs.cli import interruptible
-from jobs.prepare import out_folder, repairer, store_url, versions
+from jobs.prepare import engine_settings, out_folder, repairer, store_url, versions
 from jobs.wiring import EngineFleet, PoolGrader
 from pipeline.config import Config, check_machine
 from pipeline.dataset import Dataset
 from pipeline.dataset import check_writable as check_folder
+from pipeline.errors import BadConfig
 from pipeline.program import Program
 from pipeline.roles import World
 from pipeline.store import Store, check_writable, open_store
@@ -43,9 +44,15 @@ def run_store(config: Config, say: Say) -> Store:
     """The run's store, tried out, with a word on what it can guarantee.
 
     Raises:
-        StoreError: it cannot be written.
+        BadConfig: it cannot be written, or engines could not reach it.
     """
-    store = open_store(store_url(config), say=say)
+    url = store_url(config)
+    if url.startswith("memory://"):
+        raise BadConfig(
+            f"store.url = {url}: it lies in this process, and engines are others; give a folder or "
+            "s3://bucket/prefix"
+        )
+    store = open_store(url, say=say)
     check_writable(store)
     if store.conditional_writes():
         say(f"{store.url} honours conditional writes: one driver at a time, wherever it runs")
@@ -65,13 +72,21 @@ def check_models(config: Config) -> None:
     """
     for model in filter(None, (config.policy.path, config.warmup.checkpoint)):
         load_processor(Path(model))
+    if config.select.reward == "prm" and config.prm.path is not None:
+        from actors.prm_model import check_prm
+        from jobs.scoring import tag_words
+
+        policy = Path(config.warmup.checkpoint or config.policy.path)
+        with tempfile.TemporaryDirectory() as scratch:
+            check_prm(Path(config.prm.path), policy, tag_words(config), Path(scratch))
 
 
 @contextmanager
 def running(program: Program, store: Store, dataset: Dataset, say: Say) -> Iterator[World]:
-    """Ray, the engines, the graders and the learner, for as long as they are needed."""
+    """Ray, the engines, the graders, the scorers and the learner, for as long as needed."""
     from jobs.learning import GroupLearner, ray_start
     from jobs.pools import generator_pool, start_ray
+    from jobs.scoring import PolicyDecoders, PoolScorer, scored_how, scorer_pool
     from jobs.training_rows import StoreImages
 
     config = program.config
@@ -82,6 +97,12 @@ def running(program: Program, store: Store, dataset: Dataset, say: Say) -> Itera
         stack.callback(pool.close)
         grader = PoolGrader(store, GradePool(config.grade.processes, config.grade.deadline_s))
         stack.callback(grader.close)
+        scorer = None
+        if config.select.reward == "prm":
+            identity = engine_settings(config).identity()
+            scorers = scorer_pool(config, store, tempfile.gettempdir(), say)
+            stack.callback(scorers.close)
+            scorer = PoolScorer(store, scorers, identity, scored_how(config))
         learner = GroupLearner(
             config,
             store,
@@ -94,6 +115,8 @@ def running(program: Program, store: Store, dataset: Dataset, say: Say) -> Itera
             fleet=EngineFleet(pool, program.by_hash),
             grader=grader,
             learner=learner,
+            scorer=scorer,
+            decoder=PolicyDecoders(store, out_folder(config) / "learner" / "policies"),
             versions=versions(),
             repair=repairer(store, dataset, config),
         )

@@ -4,6 +4,7 @@ The order of a run:
 
     base ──► measure it ──► warm-up: sample chains ──► (train ──► validation greedy)* until flat
          ──► measure the warm-up policy
+         ──► with select.reward=prm: build and judge the process reward model (`prm_agenda`)
          ──► (sample a slice ──► train ──► validate ──► close)* for each iteration
          ──► control: (train as many steps on warm-up's data ──► validation greedy)*
          ──► measure control and final (best validation greedy, ties to the later) ──► done
@@ -13,106 +14,39 @@ The test splits are measured for base, warm-up, control and final; nothing is ev
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any
 
-from pipeline.errors import UserError
-from pipeline.plan import ShardSpec
+from pipeline.prm_agenda import evolve_rule, evolve_scoring, measure_scoring, next_prm
 from pipeline.program import Program, evaluation_purpose
 from pipeline.roles import CheckpointRef, LearnJob, PolicyRef
-from pipeline.select import Rule
 from pipeline.settings import Config
 from pipeline.state import GREEDY, SAMPLED, State
-
-
-class RunStopped(UserError):
-    """The run cannot go on; the message says why and what can be done."""
-
-
-@dataclass(frozen=True)
-class PublishFolder:
-    """Put a model folder of the user's into the store as policy `name`."""
-
-    stage: str
-    name: str
-    folder: str
-
-
-@dataclass(frozen=True)
-class SampleShards:
-    """Generate, grade and (with a rule) select from every shard of a purpose, then close it."""
-
-    stage: str
-    purpose: str
-    specs: tuple[ShardSpec, ...]
-    policy: PolicyRef
-    rule: Rule | None
-
-
-@dataclass(frozen=True)
-class Measure:
-    """Sum up the graded shards of an evaluation."""
-
-    stage: str
-    purpose: str
-    policy: PolicyRef
-    split: str
-    mode: str
-
-
-@dataclass(frozen=True)
-class Train:
-    """Run a learning job."""
-
-    stage: str
-    job: LearnJob
-
-
-@dataclass(frozen=True)
-class SkipTraining:
-    """An iteration that selected nothing leaves the policy as it is."""
-
-    stage: str
-    job: str
-    policy: PolicyRef
-
-
-@dataclass(frozen=True)
-class ChooseWarmup:
-    """Fix which training round of the warm-up is the warm-up policy."""
-
-    stage: str
-    name: str
-
-
-@dataclass(frozen=True)
-class CloseIteration:
-    """Record an iteration's row and forget its shards."""
-
-    stage: str
-    iteration: int
-
-
-@dataclass(frozen=True)
-class Finish:
-    """Record which policies are final and control."""
-
-    stage: str
-    final: str
-    control: str | None
-
-
-Step = (
-    PublishFolder
-    | SampleShards
-    | Measure
-    | Train
-    | SkipTraining
-    | ChooseWarmup
-    | CloseIteration
-    | Finish
+from pipeline.steps import (
+    ChooseWarmup,
+    CloseIteration,
+    Finish,
+    Measure,
+    PublishFolder,
+    RunStopped,
+    SampleShards,
+    SkipTraining,
+    Step,
+    Train,
 )
 
+__all__ = [
+    "ChooseWarmup",
+    "CloseIteration",
+    "Finish",
+    "Measure",
+    "PublishFolder",
+    "RunStopped",
+    "SampleShards",
+    "SkipTraining",
+    "Step",
+    "Train",
+    "next_step",
+]
 
 # --- the order -----------------------------------------------------------------------------------
 
@@ -127,6 +61,7 @@ def next_step(state: State, program: Program) -> Step | None:
         _measured(state, program, "base", "base")
         or _next_warmup(state, program)
         or _measured(state, program, "warmup", "warmup")
+        or next_prm(state, program)
         or _next_iteration(state, program)
         or _next_control(state, program)
         or _next_final(state, program)
@@ -162,7 +97,8 @@ def _evaluated(
         if purpose in state.closed:
             return Measure(stage, purpose, policy, split, mode)
         specs = program.evaluation_specs(policy, split, mode)
-        return SampleShards(stage, purpose, specs, policy, None)
+        scoring = measure_scoring(state, program, split) if mode == SAMPLED else None
+        return SampleShards(stage, purpose, specs, policy, None, scoring)
     return None
 
 
@@ -278,7 +214,8 @@ def _next_iteration(state: State, program: Program) -> Step | None:
     if not state.job_done(purpose):
         if purpose not in state.closed:
             specs = program.evolve_specs(t, policy)
-            return SampleShards(f"{purpose}/generate", purpose, specs, policy, program.rule)
+            rule, scoring = evolve_rule(state, program), evolve_scoring(state, program)
+            return SampleShards(f"{purpose}/generate", purpose, specs, policy, rule, scoring)
         data = selections(state, purpose)
         if not data:
             return SkipTraining(f"{purpose}/learn", purpose, policy)

@@ -31,6 +31,7 @@ from pipeline.errors import BadConfig
 from pipeline.lease import Lease
 from pipeline.ledger import Ledger
 from pipeline.policies import publish_folder
+from pipeline.prm_stage import build, lose_labels
 from pipeline.program import Program
 from pipeline.report import iteration_row
 from pipeline.roles import (
@@ -49,10 +50,11 @@ from pipeline.sampling import Sampling
 from pipeline.select import Coverage
 from pipeline.stages import Lost, measure
 from pipeline.state import State
+from pipeline.steps import Annotate, JudgePrm
 from pipeline.store import Store
 from pipeline.store_tree import delete_tree
 
-POLL_S = 0.02
+POLL_S = 0.05
 # A shard or a checkpoint that is lost this often in one driver's life is not bad luck.
 MAX_LOSSES = 5
 
@@ -106,15 +108,15 @@ class Driver:
         self._started = clock()
         self._losses: Counter[str] = Counter()
 
-    def run(self) -> State:
-        """To the end, from wherever the ledger says the run is.
+    def run(self, until: Callable[[State], bool] = lambda state: False) -> State:
+        """To the end (or `until` a state), from wherever the ledger says the run is.
 
         Raises:
             BadConfig: the ledger belongs to a run of another meaning.
             RunStopped: going on makes no sense, with the reason.
         """
         self._begin()
-        while (step := agenda.next_step(self.state, self.program)) is not None:
+        while not until(self.state) and (step := agenda.next_step(self.state, self.program)):
             self._do(step)
         return self.state
 
@@ -208,6 +210,8 @@ class Driver:
                 self.commit(step.stage, [skipped])
             case agenda.ChooseWarmup():
                 self.commit(step.stage, [{"type": "warmup_chosen", "name": step.name}])
+            case Annotate() | JudgePrm():
+                build(self, step)
             case agenda.CloseIteration():
                 row = iteration_row(self.state, self.program, step.iteration)
                 closed = {"type": "iteration_closed", "iteration": step.iteration, "row": row}
@@ -259,12 +263,7 @@ class Driver:
         index = self._shard_with(purpose, path)
         if index is None:
             raise RunStopped(f"{path} is corrupt or gone, and nothing can make it again: {reason}")
-        self._losses[f"{purpose}/{index}"] += 1
-        if self._losses[f"{purpose}/{index}"] > MAX_LOSSES:
-            raise RunStopped(
-                f"shard {index} of {purpose} was lost {MAX_LOSSES + 1} times, the last time "
-                f"{path}: {reason}. The store does not keep what it is given."
-            )
+        self.count_loss(f"shard {index} of {purpose}", path, reason)
         self.watch.say(f"{path} is lost ({reason}): it is made again")
         return {
             "type": "object_lost",
@@ -273,6 +272,15 @@ class Driver:
             "path": path,
             "reason": reason,
         }
+
+    def count_loss(self, what: str, path: str, reason: str) -> None:
+        """One more loss of `what` in this driver's life; too many stop the run."""
+        self._losses[what] += 1
+        if self._losses[what] > MAX_LOSSES:
+            raise RunStopped(
+                f"{what} was lost {MAX_LOSSES + 1} times, the last time {path}: {reason}. "
+                "The store does not keep what it is given."
+            )
 
     def mended(self, path: str, reason: str) -> bool:
         """Put an object that no shard of ours made back into the store, if somebody has a copy."""
@@ -284,7 +292,7 @@ class Driver:
 
     def _shard_with(self, purpose: str, path: str) -> int | None:
         for index, shard in self.state.shards.get(purpose, {}).items():
-            if path in (shard.rollout, shard.grades, shard.selected):
+            if path in (shard.rollout, shard.grades, shard.scores, shard.selected):
                 return index
         return None
 
@@ -368,6 +376,9 @@ class Driver:
             lost = {"type": "checkpoint_lost", "job": job.name, "path": event.path}
             self.commit(step.stage, [lost | {"reason": event.reason}])
             return
+        if job.prm is not None:
+            lose_labels(self, step.stage, event.path, event.reason)
+            return
         purpose = "warmup" if not job.name.startswith("evolve/") else job.name
         self.commit(step.stage, [self.loss(purpose, event.path, event.reason)])
 
@@ -377,12 +388,7 @@ class Driver:
 
 
 def _published(name: str, policy: PolicyRef) -> dict[str, Any]:
-    return {
-        "type": "policy_published",
-        "name": name,
-        "version": policy.version,
-        "path": policy.path,
-    }
+    return {"type": "policy_published", "name": name, **asdict(policy)}
 
 
 def _progress(stage: str, event: LearnProgress) -> Progress:

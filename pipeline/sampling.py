@@ -10,12 +10,22 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
-from pipeline.agenda import RunStopped, SampleShards
 from pipeline.plan import ShardSpec
-from pipeline.roles import GradeDone, GradeTask, ObjectLost, Progress, ShardDone, ShardFailed
+from pipeline.prm_stage import score_lost, score_task
+from pipeline.roles import (
+    GradeDone,
+    GradeTask,
+    ObjectLost,
+    Progress,
+    ScoreFailed,
+    Scorer,
+    ShardDone,
+    ShardFailed,
+)
 from pipeline.select import Coverage
 from pipeline.stages import adoptable
 from pipeline.state import ShardState
+from pipeline.steps import RunStopped, SampleShards
 
 if TYPE_CHECKING:
     from pipeline.driver import Driver
@@ -24,9 +34,9 @@ if TYPE_CHECKING:
 class Sampling:
     """One pass through a `SampleShards` step.
 
-    not begun ──► under way ──► accepted ──► being graded ──► done
-        │  in the store already     ▲  │          │
-        └────────── adopted ────────┘  └── lost ──┴──► not begun
+    not begun ──► under way ──► accepted ──► being graded ──► (being scored) ──► done
+        │  in the store already     ▲  │          │                │
+        └────────── adopted ────────┘  └── lost ──┴────────────────┴──► not begun, or back a step
     """
 
     def __init__(self, driver: Driver, step: SampleShards) -> None:
@@ -35,6 +45,7 @@ class Sampling:
         self.by_key = {spec.key: spec for spec in step.specs}
         self.under_way: set[str] = set()
         self.being_graded: set[str] = set()
+        self.being_scored: set[str] = set()
         self.first = 0
 
     def run(self) -> None:
@@ -56,7 +67,8 @@ class Sampling:
 
     def _done(self, index: int) -> bool:
         shard = self._shards.get(index)
-        return shard is not None and shard.done
+        scored = self.step.scoring is None or (shard is not None and shard.scores is not None)
+        return shard is not None and shard.done and scored
 
     def _unfinished(self) -> bool:
         while self.first < len(self.step.specs) and self._done(self.first):
@@ -81,7 +93,19 @@ class Sampling:
             elif shard is not None and not shard.done and spec.key not in self.being_graded:
                 self.being_graded.add(spec.key)
                 self.driver.world.grader.submit(self._task(spec, shard))
+            elif shard is not None and shard.done and self._to_score(spec):
+                self.being_scored.add(spec.key)
+                self._scorer.submit(score_task(self.driver, self.step, spec, shard))
         return adopted
+
+    @property
+    def _scorer(self) -> Scorer:
+        if self.driver.world.scorer is None:
+            raise RuntimeError("a step asks for scores, and this world has no scorer")
+        return self.driver.world.scorer
+
+    def _to_score(self, spec: ShardSpec) -> bool:
+        return not self._done(spec.index) and spec.key not in self.being_scored
 
     def _task(self, spec: ShardSpec, shard: ShardState) -> GradeTask:
         by_hash = self.driver.program.by_hash
@@ -91,7 +115,8 @@ class Sampling:
             queries_Q=tuple(by_hash[item] for item in spec.queries_Q if item not in shard.bad),
             samples={item: spec.samples_of(item) for item in spec.queries_Q},
             prompt=spec.prompt,
-            rule=self.step.rule,
+            # With a PRM selection waits for its scores.
+            rule=self.step.rule if self.step.scoring is None else None,
             seed=self.driver.program.config.run.seed,
         )
 
@@ -122,7 +147,26 @@ class Sampling:
             elif isinstance(result, ObjectLost) and result.path == shard.rollout:
                 lost = self.driver.loss(self.step.purpose, result.path, result.reason)
                 events["graded", spec.index] = lost
+        if self.step.scoring is not None:
+            events |= self._collect_scores()
         return list(events.values())
+
+    def _collect_scores(self) -> dict[tuple[str, int], dict[str, Any]]:
+        events: dict[tuple[str, int], dict[str, Any]] = {}
+        for answer in self._scorer.poll():
+            spec = self.by_key.get(answer.key)
+            shard = self._shards.get(spec.index) if spec is not None else None
+            if spec is None or shard is None or self._done(spec.index):
+                continue
+            self.being_scored.discard(answer.key)
+            if isinstance(answer, ScoreFailed):
+                lost = score_lost(self.driver, self.step.purpose, spec, answer)
+                if lost is not None:
+                    events["scored", spec.index] = lost
+            elif answer.rollout == shard.rollout and shard.done:
+                scored = {"type": "shard_scored", "purpose": self.step.purpose, "index": spec.index}
+                events["scored", spec.index] = scored | asdict(answer)
+        return events
 
     def _failed(self, spec: ShardSpec, answer: ShardFailed) -> None:
         """What a shard reads may be mended, and then it is dispatched again; the rest is fatal."""
@@ -167,7 +211,7 @@ class Sampling:
         return f"{known.query_id if known else query}: {reason}"
 
     def _show(self) -> None:
-        done = sum(shard.done for shard in self._shards.values())
+        done = sum(map(self._done, self._shards))
         tokens = sum(shard.tokens for shard in self._shards.values())
         self.driver.watch.progress(
             Progress(self.step.stage, done, len(self.step.specs), "shards", f"{tokens} tokens")

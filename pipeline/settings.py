@@ -135,6 +135,8 @@ class Prm(Section):
     scoring: Literal["needed", "all"] = "needed"
     """needed: distinct right responses of a training shard; all: every distinct response, and the
     validation samples too (for Reward-Pass@2 after each iteration)."""
+    scorers: int = Field(default=1, ge=1, json_schema_extra=FREE)
+    """Scoring engines alive; each asks for what a generation engine does."""
     use_anyway: bool = False
     """Use a PRM that the gate does not pass."""
     least_auc_step: float = Field(default=0.6, ge=0.0, le=1.0)
@@ -306,7 +308,7 @@ class Store(Section):
     """Where objects lie."""
 
     url: str | None = Field(default=None, json_schema_extra=FREE)
-    """A folder, s3://bucket/prefix or memory://; null: <out>/<name>/store."""
+    """A folder or s3://bucket/prefix, which every node can reach; null: <out>/<name>/store."""
 
 
 class Cluster(Section):

@@ -13,7 +13,7 @@ from typing import Any, Protocol
 
 from pipeline.errors import CorruptObject, StoreMissing
 from pipeline.measure import measure_greedy, measure_sampled
-from pipeline.plan import ShardSpec, grade_key, select_key
+from pipeline.plan import PromptKind, ShardSpec, grade_key, select_key
 from pipeline.prompts import refers_to_gold
 from pipeline.query import Query
 from pipeline.records import Grade, Rollout, Selected, from_parquet, to_parquet
@@ -127,7 +127,10 @@ def finish_shard(
     grades = put_content(store, GRADES, key, to_parquet(graded, Grade), "parquet")
     outcomes = [_outcome(task, row, grade) for row, grade in zip(rows, graded, strict=True)]
     kept = [] if task.rule is None else select(rows, outcomes, None, task.rule, seed=task.seed)
-    selected = _store_selected(store, task, grades, kept)
+    selected = None
+    if task.rule is not None:
+        key = select_key(task.rollout, grades, task.rule.identity, task.seed, task.prompt)
+        selected = store_selected(store, key, kept, rollout=task.rollout, prompt=task.prompt)
     counted = coverage(rows, outcomes, kept)
     return GradeDone(task.key, task.rollout, grades, selected, counted, clock() - started, bad)
 
@@ -162,26 +165,33 @@ def _outcome(task: GradeTask, row: Rollout, grade: Grade) -> str:
     return "leaning" if leans else grade.outcome
 
 
-def _store_selected(
-    store: Store, task: GradeTask, grades: str, kept: Sequence[Rollout]
-) -> str | None:
-    if task.rule is None:
-        return None
+def store_selected(
+    store: Store,
+    key: str,
+    kept: Sequence[Rollout],
+    *,
+    rollout: str,
+    prompt: PromptKind,
+    rewards: Mapping[tuple[str, int], float] | None = None,
+) -> str:
+    """Put a selection into the store; its path.
+
+    rewards: by query and sample index what rows were selected by; None: by being right.
+    """
     rows = [
         Selected(
             query=row.query,
             query_id=row.query_id,
             sample_index=row.sample_index,
-            rollout_shard=task.rollout,
+            rollout_shard=rollout,
             token_ids=row.token_ids,
             logprobs=row.logprobs,
             # A warm-up chain is trained on under another prompt than it was sampled from.
-            prompt_sha256=row.prompt_sha256 if task.prompt == "question" else "",
-            reward=1.0,
+            prompt_sha256=row.prompt_sha256 if prompt == "question" else "",
+            reward=1.0 if rewards is None else rewards[row.query, row.sample_index],
         )
         for row in kept
     ]
-    key = select_key(task.rollout, grades, task.rule.identity, task.seed, task.prompt)
     return put_content(store, SELECTED, key, to_parquet(rows, Selected), "parquet")
 
 

@@ -13,7 +13,11 @@ every one):
     shard_accepted    purpose, index, key, rollout, rows, tokens, seconds, engine, adopted, bad
     shard_graded      purpose, index, key, grades, selected, coverage, seconds, bad
     object_lost       purpose, index, path, reason
+    shard_scored      purpose, index, key, scores, selected, coverage, excluded, choice, seconds
     sampling_closed   purpose, coverage, rows, tokens
+    labels_made       path, trained, held_out, counts, cost
+    labels_lost       path, reason
+    prm_judged        version, path, used, reasons, card
     evaluated         version, split, mode, purpose, grades, result
     checkpoint_saved  job, key, checkpoint
     checkpoint_lost   job, path, reason
@@ -54,6 +58,7 @@ class ShardState:
     grades: str | None = None
     selected: str | None = None
     coverage: dict[str, int] = field(default_factory=dict)
+    scores: str | None = None
 
     @property
     def done(self) -> bool:
@@ -87,6 +92,8 @@ class State:
     evaluations: dict[str, dict[str, Any]] = field(default_factory=dict)
     jobs: dict[str, JobState] = field(default_factory=dict)
     warmup: str | None = None
+    labels: dict[str, Any] | None = None
+    prm: dict[str, Any] | None = None
     iterations: list[dict[str, Any]] = field(default_factory=list)
     bad_queries: dict[str, str] = field(default_factory=dict)
     retired: list[str] = field(default_factory=list)
@@ -217,6 +224,32 @@ def _shard_graded(state: State, event: Event) -> None:
     shard.coverage = dict(event["coverage"])
 
 
+def _shard_scored(state: State, event: Event) -> None:
+    shard = state.shards[event["purpose"]][event["index"]]
+    shard.scores, shard.selected = event["scores"], event["selected"]
+    if event["coverage"] is not None:
+        shard.coverage = dict(event["coverage"])
+
+
+def _labels_made(state: State, event: Event) -> None:
+    state.labels = {key: event[key] for key in ("path", "trained", "held_out", "counts", "cost")}
+    for purpose in [name for name in state.shards if name.startswith("prm/values/")]:
+        del state.shards[purpose]
+
+
+def _labels_lost(state: State, event: Event) -> None:
+    """Their completions are adopted from the store when they are made again."""
+    state.labels = None
+    for purpose in [name for name in state.closed if name.startswith("prm/values/")]:
+        del state.closed[purpose]
+
+
+def _prm_judged(state: State, event: Event) -> None:
+    state.policies["prm"] = PolicyRef(event["version"], event["path"])
+    state.prm = {key: event[key] for key in ("used", "reasons", "card")}
+    state.shards.pop("prm/rollouts", None)
+
+
 def _object_lost(state: State, event: Event) -> None:
     """Back to before the object: without its rollout a shard is gone, else only its grades are."""
     shards = state.shards.get(event["purpose"], {})
@@ -226,7 +259,9 @@ def _object_lost(state: State, event: Event) -> None:
     if event["path"] == shard.rollout:
         del shards[event["index"]]
     elif event["path"] in (shard.grades, shard.selected):
-        shard.grades = shard.selected = None
+        shard.grades = shard.selected = shard.scores = None
+    elif event["path"] == shard.scores:
+        shard.selected = shard.scores = None
     state.closed.pop(event["purpose"], None)
 
 
@@ -309,6 +344,10 @@ _FOLDS: dict[str, Callable[[State, Event], None]] = {
     "policy_published": _policy_published,
     "shard_accepted": _shard_accepted,
     "shard_graded": _shard_graded,
+    "shard_scored": _shard_scored,
+    "labels_made": _labels_made,
+    "labels_lost": _labels_lost,
+    "prm_judged": _prm_judged,
     "object_lost": _object_lost,
     "sampling_closed": _sampling_closed,
     "evaluated": _evaluated,

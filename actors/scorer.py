@@ -1,0 +1,245 @@
+"""What a PRM does with a graded rollout shard, and the Ray actor around it.
+
+What always holds:
+
+* a score belongs to the prompt that the response was sampled from: the PRM's own processor must
+  make the very same tokens of it, or the shard is refused;
+* every row that was asked for has a score in the object, or is named with the reason why not;
+* the object written is a function of the spec alone; while shards are scored with one PRM, no other
+  is loaded.
+
+Axes: Q queries of a shard, S steps of a response.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, TypedDict
+
+from actors.engine_settings import EngineSettings
+from actors.generator import Beat
+from actors.images import ImageCache, image_path
+from actors.outcomes import ObjectLost, Outcome, outcome_of
+from actors.prm_model import TagWords, fit_prm
+from actors.processor import Processor, load_processor
+from pipeline.errors import BadModel, CorruptObject, StoreMissing
+from pipeline.images import Limits
+from pipeline.learn import prompt_hash
+from pipeline.prm_labels import MOST_STEPS, merged
+from pipeline.records import Rollout, Score, from_parquet, to_parquet
+from pipeline.responses import step_ends
+from pipeline.rewards import Aggregate, reward_p
+from pipeline.score_stage import SCORES, excluded_counts
+from pipeline.scoring import ScoreRequest, StepScorer
+from pipeline.store import Store, get_verified, open_store, put_content
+
+
+class Asked(TypedDict):
+    """A query of a shard as it was asked: its rendered text, without chat template, and images."""
+
+    text: str
+    images: list[str]
+
+
+class ScoreSpec(TypedDict):
+    """One piece of scoring as it is sent to an actor: hashes and text, no bytes.
+
+    prm_path: where its folder lies in the store. rows: query and sample index.
+    """
+
+    id: str
+    key: str
+    prm: str
+    prm_path: str
+    rollout: str
+    queries: dict[str, Asked]
+    rows: list[tuple[str, int]]
+    aggregate: Aggregate
+
+
+@dataclass(frozen=True)
+class ScorerSettings:
+    """What an actor needs to know; can be sent.
+
+    backend: which engine holds the PRM. tag: how a model that answers at a step tag is read; None:
+    one with a `score` head. cache: folder on the node's own disk for models.
+    """
+
+    engine: EngineSettings
+    store_url: str
+    cache: str
+    backend: Literal["vllm", "transformers"] = "vllm"
+    tag: TagWords | None = None
+    image_bytes: int = 256 << 20
+    max_image_pixels: int = 50_000_000
+
+
+MakeScorer = Callable[[tuple[int, ...]], StepScorer]
+
+
+class ShardScorer:
+    """Turns specs into score objects, one at a time."""
+
+    def __init__(
+        self,
+        make: MakeScorer,
+        store: Store,
+        images: ImageCache,
+        cache: Path,
+        *,
+        tag: TagWords | None = None,
+        beat: Beat | None = None,
+    ) -> None:
+        self._make = make
+        self._store = store
+        self._images = images
+        self._cache = cache
+        self._tag = tag
+        self._beat = beat or Beat()
+        self._scorer: StepScorer | None = None
+        self._processor: Processor | None = None
+        self._prm = ""
+        self._lock = threading.Lock()
+
+    def run(self, spec: ScoreSpec) -> dict[str, Any]:
+        """Score and store; what it is worth to the driver.
+
+        Raises:
+            ObjectLost: the PRM, the rollouts or an image is corrupt or gone.
+            BadModel: the PRM does not fit the policy, or gives no finite numbers.
+        """
+        started = time.monotonic()
+        with self._lock:
+            if self._prm != spec["prm"]:
+                self._load(spec["prm"], spec["prm_path"])
+            rows = self._rows(spec)
+            self._beat(f"scoring {len(rows)} responses of {spec['id']}")
+            assert self._scorer is not None
+            made = self._scorer.score([request for _, request in rows])
+        scores, excluded = [], []
+        for (row, request), one in zip(rows, made, strict=True):
+            if isinstance(one, str):
+                excluded.append(one)
+                continue
+            reward = reward_p(one, spec["aggregate"])
+            scores.append(Score(row.query, row.sample_index, request.ends_S, one, reward))
+        path = put_content(self._store, SCORES, spec["key"], to_parquet(scores, Score), "parquet")
+        return {
+            "scores": path,
+            "excluded": excluded_counts(excluded),
+            "seconds": time.monotonic() - started,
+        }
+
+    def _load(self, prm: str, path: str) -> None:
+        self._beat(f"fetching {prm}")
+        self._prm = ""  # whatever fails from here on, no model counts as loaded
+        folder = self._cache / path.rsplit("/", 1)[-1]
+        try:
+            self._store.get_tree(path, folder)
+        except (CorruptObject, StoreMissing) as error:
+            raise ObjectLost(path, str(error)) from error
+        self._beat(f"loading {prm}")
+        model = fit_prm(folder, self._cache / f"{folder.name}-headed", self._tag)
+        self._processor = load_processor(model.folder)
+        if self._scorer is None:
+            self._scorer = self._make(model.tag_ids)
+        self._scorer.load_policy(model.folder)
+        self._prm = prm
+        self._beat()
+
+    def _rows(self, spec: ScoreSpec) -> list[tuple[Rollout, ScoreRequest]]:
+        try:
+            data = get_verified(self._store, spec["rollout"])
+        except (CorruptObject, StoreMissing) as error:
+            raise ObjectLost(spec["rollout"], str(error)) from error
+        wanted = {tuple(place) for place in spec["rows"]}
+        rows = [r for r in from_parquet(data, Rollout) if (r.query, r.sample_index) in wanted]
+        if len(rows) != len(wanted):
+            raise ObjectLost(
+                spec["rollout"], f"it holds {len(rows)} of the {len(wanted)} rows to be scored"
+            )
+        return [(row, self._request(spec, row)) for row in rows]
+
+    def _request(self, spec: ScoreSpec, row: Rollout) -> ScoreRequest:
+        processor, asked = self._processor, spec["queries"][row.query]
+        assert processor is not None
+        images = tuple(asked["images"])
+        prompt = processor.prompt(asked["text"], len(images))
+        ids = processor.input_ids(prompt, images, self._images.get)
+        if prompt_hash(ids) != row.prompt_sha256:
+            raise BadModel(
+                f"query {row.query_id}: the process reward model's processor makes other tokens of "
+                "its prompt than the policy's; it needs the policy's tokenizer, image processor "
+                "and chat template (prm.path)"
+            )
+        ends = merged(step_ends(row.token_ids, processor.decode), MOST_STEPS)
+        return ScoreRequest(prompt, images, row.token_ids, ends)
+
+
+class ScorerActor:
+    """A PRM in a Ray actor: the contract of `actors.pool`."""
+
+    def __init__(self, settings: ScorerSettings) -> None:
+        self._settings = settings
+        self._beat = Beat()
+        self._scorer: ShardScorer | None = None
+
+    def start(self) -> Outcome:
+        """Everything that needs no model: the store, and the engine's imports."""
+        return outcome_of(self._start)
+
+    def _start(self) -> None:
+        settings = self._settings
+        store = open_store(settings.store_url)
+
+        def fetch(sha: str) -> bytes:
+            path = image_path(sha)
+            try:
+                return get_verified(store, path)
+            except (CorruptObject, StoreMissing) as error:
+                raise ObjectLost(path, str(error)) from error
+
+        images = ImageCache(
+            fetch,
+            budget=settings.image_bytes,
+            limits=Limits(max_pixels=settings.max_image_pixels),
+        )
+        self._scorer = ShardScorer(
+            lambda tag_ids: self._engine(tag_ids, images, fetch),
+            store,
+            images,
+            Path(settings.cache),
+            tag=settings.tag,
+            beat=self._beat,
+        )
+
+    def _engine(
+        self, tag_ids: tuple[int, ...], images: ImageCache, fetch: Callable[[str], bytes]
+    ) -> StepScorer:
+        engine = self._settings.engine
+        if self._settings.backend == "transformers":
+            from actors.scorer_plain import TransformersScorer
+
+            return TransformersScorer(
+                fetch,
+                max_model_len=engine.max_model_len,
+                precision=engine.precision,
+                tag_ids=tag_ids,
+            )
+        from actors.scorer_engine import VllmScorer
+
+        return VllmScorer(engine, images.get, self._beat, tag_ids=tag_ids)
+
+    def run(self, spec: ScoreSpec) -> Outcome:
+        """One shard. An engine that breaks raises, and the pool replaces this actor."""
+        if self._scorer is None:
+            raise RuntimeError("run before start")
+        return outcome_of(self._scorer.run, spec)
+
+    def progress(self) -> tuple[int, str]:
+        """How far the work has moved, and what it is at."""
+        return self._beat.count, self._beat.what

@@ -1,0 +1,87 @@
+"""Build a run's process reward model, and show its card: `python -m jobs.prm --config digits`.
+
+This is the run of `jobs.evolve` up to the point where its PRM is judged (warm-up, annotation,
+training, gate): the same ledger, so `jobs.evolve` goes on from there, and a run that was
+interrupted goes on here. The card is written to <out>/<run>/prm_card.json and lies in the PRM's
+folder in the store.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from typing import Annotated, Any
+
+import typer
+
+from jobs.cli import ending
+from jobs.evolve import drive_to
+from jobs.prepare import out_folder
+from pipeline.config import Config, load_config
+from pipeline.errors import BadConfig
+from pipeline.prm_agenda import NAME
+from pipeline.state import State
+
+app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
+
+
+@app.command()
+def main(
+    config: Annotated[str, typer.Option(help="recipe name or YAML file")] = "digits",
+    set_: Annotated[list[str] | None, typer.Option("--set", help="section.key=value")] = None,
+    take_over: Annotated[bool, typer.Option(help="fence a driver that is still alive")] = False,
+) -> None:
+    """Annotate, train and judge the run's PRM."""
+    with ending("interrupted; the same command goes on from here"):
+        prm(load_config(config, set_ or []), take_over=take_over)
+
+
+def prm(config: Config, *, take_over: bool = False) -> dict[str, Any] | None:
+    """The PRM's card; None for one from elsewhere (prm.path), which is not judged.
+
+    Raises:
+        BadConfig: the configuration asks for no PRM.
+    """
+    if config.select.reward != "prm":
+        raise BadConfig("select.reward = binary uses no process reward model: set it to prm")
+    state = drive_to(config, lambda state: NAME in state.policies, take_over=take_over)
+    if state.prm is None:
+        print(f"the process reward model is {config.prm.path}, used as it is")
+        return None
+    show(state, print)
+    path = out_folder(config) / "prm_card.json"
+    path.write_text(json.dumps(state.prm, indent=1, sort_keys=True) + "\n", "utf-8")
+    print(path)
+    card: dict[str, Any] = state.prm["card"]
+    return card
+
+
+def show(state: State, say: Callable[[str], None]) -> None:
+    """Labels, gate and decision in a few lines."""
+    assert state.prm is not None
+    assert state.labels is not None
+    card, labels = state.prm["card"], state.labels
+    say(f"labels: {labels['trained']} responses trained on, {labels['held_out']} held out by image")
+    for key, words in (
+        ("auc_step", "step AUC"),
+        ("auc_within", "AUC within a question, right against wrong processes"),
+        ("auc_answer", "AUC within a question, right against wrong answers"),
+    ):
+        say(f"{words}: {_told(card[key])}")
+    say(f"calibration: error {_told(card['calibration']['error'])}")
+    say(f"first wrong step found: {_told(card['first_wrong']['wrong'])}")
+    say(f"closed by Top-2, by labels: {_told(card['top2']['closed'])}")
+    for reason in state.prm["reasons"]:
+        say(f"below the bar: {reason}")
+    say("used" if state.prm["used"] else "not used (prm.use_anyway=true would use it)")
+
+
+def _told(estimate: dict[str, Any] | None) -> str:
+    if estimate is None:
+        return "cannot be said from these labels"
+    low, high = estimate["ci95"]
+    return f"{estimate['value']:.3f} [{low:.3f}, {high:.3f}] n={estimate['n']}"
+
+
+if __name__ == "__main__":
+    app()

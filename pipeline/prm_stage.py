@@ -1,0 +1,361 @@
+"""The driver's work on a process reward model: annotate, judge, and hand out what is to be scored.
+
+Everything read is verified; what is corrupt or gone is named in an event and made again. Doing any
+of this twice stores the same bytes: after a crash it is simply done again, and completions that are
+in the store are adopted.
+"""
+
+from __future__ import annotations
+
+import json
+import tempfile
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict
+from itertools import count
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pipeline.accuracy import image_groups
+from pipeline.canonical import canonical_json, key_of
+from pipeline.completions import CompletionSpec, completion_specs, reached
+from pipeline.errors import CorruptObject, StoreMissing
+from pipeline.plan import ShardSpec
+from pipeline.policies import publish_folder
+from pipeline.prm_gate import Bar, Scored, card_of, right_by_labels, shortfalls
+from pipeline.prm_labels import (
+    Labelled,
+    Picked,
+    Prefix,
+    Reached,
+    Take,
+    cost,
+    held_out_queries,
+    next_prefixes,
+    pick,
+    step_values,
+)
+from pipeline.records import Grade, Score, StepValues, to_parquet
+from pipeline.roles import PolicyRef, ScoreFailed, ScoreTask, Scoring
+from pipeline.score_stage import graded_rows
+from pipeline.stages import Lost, read_rows
+from pipeline.state import ShardState
+from pipeline.steps import Annotate, JudgePrm, RunStopped, SampleShards
+from pipeline.store import put_content
+
+if TYPE_CHECKING:
+    from pipeline.driver import Driver
+
+LABELS = "labels"
+CARD = "prm_card.json"
+
+
+def build(driver: Driver, step: Annotate | JudgePrm) -> None:
+    """One of the two steps of building a PRM that are the driver's own."""
+    if isinstance(step, Annotate):
+        annotate(driver, step)
+    else:
+        judge(driver, step)
+
+
+# --- scoring shards ------------------------------------------------------------------------------
+
+
+def score_task(driver: Driver, step: SampleShards, spec: ShardSpec, shard: ShardState) -> ScoreTask:
+    """What a scorer is asked about a graded shard."""
+    assert step.scoring is not None
+    assert shard.grades is not None
+    by_hash = driver.program.by_hash
+    return ScoreTask(
+        key=spec.key,
+        rollout=shard.rollout,
+        grades=shard.grades,
+        queries_Q=tuple(by_hash[item] for item in spec.queries_Q if item not in shard.bad),
+        prompt=spec.prompt,
+        scoring=step.scoring,
+        rule=step.rule,
+        seed=driver.program.config.run.seed,
+    )
+
+
+def score_lost(
+    driver: Driver, purpose: str, spec: ShardSpec, answer: ScoreFailed
+) -> dict[str, Any] | None:
+    """The event that names what a scorer could not read; None when it was put back.
+
+    Raises:
+        RunStopped: nothing can be made again, or it is no loss at all.
+    """
+    shard = driver.state.shards[purpose][spec.index]
+    if answer.kind == "lost" and answer.path in (shard.rollout, shard.grades, shard.scores):
+        return driver.loss(purpose, answer.path, answer.reason)
+    if answer.kind == "lost" and driver.mended(answer.path, answer.reason):
+        return None
+    raise RunStopped(f"shard {spec.index} of {purpose} could not be scored: {answer.reason}")
+
+
+# --- annotation ----------------------------------------------------------------------------------
+
+
+def annotate(driver: Driver, step: Annotate) -> None:
+    """From graded rollouts to stored step values; one event when all of it is there."""
+    try:
+        responses, counts = _chosen(driver, step)
+        found = _completed(driver, step, responses)
+    except Lost as lost:
+        _lose(driver, step.stage, lost)
+        return
+    rows = [row for row in (_values(driver, one, found) for one in responses) if row]
+    counts += Picked(unknown=len(responses) - len(rows))
+    trained = sum(not row.held_out for row in rows)
+    if not trained or trained == len(rows):
+        raise RunStopped(_too_little(counts))
+    key = key_of(LABELS, {"rows": [[r.rollout_shard, r.query, r.sample_index] for r in rows],
+                          "values": [r.values for r in rows]})  # fmt: skip
+    path = put_content(driver.store, LABELS, key, to_parquet(rows, StepValues), "parquet")
+    made = {
+        "type": "labels_made",
+        "path": path,
+        "trained": trained,
+        "held_out": len(rows) - trained,
+        "counts": counts.to_dict(),
+        "cost": asdict(cost(responses, driver.program.config.prm.completions)),
+    }
+    driver.commit(step.stage, [made])
+
+
+def _too_little(counts: Picked) -> str:
+    return (
+        f"of {counts.questions} questions {counts.always_right} were always right and "
+        f"{counts.never_right} never, and {counts.mixed} can be labelled: too few to train a "
+        "process reward model and to judge it. Raise prm.queries or prm.samples, or set "
+        "select.reward=binary"
+    )
+
+
+def _chosen(driver: Driver, step: Annotate) -> tuple[list[Labelled], Picked]:
+    """The responses to label, read from the shards of the warm-up policy's rollouts."""
+    prm, seed = driver.program.config.prm, driver.program.config.run.seed
+    if driver.world.decoder is None:
+        raise RuntimeError("annotation needs a decoder of the policy's tokens")
+    decode = driver.world.decoder(step.policy)
+    rows, outcomes, shards = [], [], []
+    for _, shard in sorted(driver.state.shards[step.rollouts].items()):
+        assert shard.grades is not None
+        graded = graded_rows(driver.store, shard.rollout, shard.grades)
+        rows += graded[0]
+        outcomes += [grade.outcome for grade in graded[1]]
+        shards += [shard.rollout] * len(graded[0])
+    queries = [driver.program.by_hash[name] for name in dict.fromkeys(row.query for row in rows)]
+    responses, counts = pick(
+        rows,
+        outcomes,
+        shards,
+        decode=decode,
+        take=Take(prm.pairs, prm.held_out_responses),
+        held_out=held_out_queries(queries, prm.held_out, seed),
+        seed=seed,
+    )
+    driver.watch.say(f"{cost(responses, prm.completions)}")
+    return responses, counts
+
+
+def _completed(
+    driver: Driver, step: Annotate, responses: Sequence[Labelled]
+) -> dict[Prefix, Reached]:
+    """Rounds of completions until every prefix that matters has its value."""
+    from pipeline.sampling import Sampling
+
+    prm = driver.program.config.prm
+    found: dict[Prefix, Reached] = {}
+    for number in count():
+        wanted = next_prefixes(responses, found, early_stop=prm.early_stop)
+        if not wanted:
+            break
+        purpose = f"prm/values/{number}"
+        specs = _completion_specs(driver, step, purpose, wanted)
+        if purpose not in driver.state.closed:
+            Sampling(driver, SampleShards(step.stage, purpose, specs, step.policy, None)).run()
+        found |= _values_of(driver, purpose, specs)
+    return found
+
+
+def _completion_specs(
+    driver: Driver, step: Annotate, purpose: str, wanted: Sequence[Prefix]
+) -> tuple[CompletionSpec, ...]:
+    program = driver.program
+    config = program.config
+    return completion_specs(
+        purpose,
+        wanted,
+        program.by_hash,
+        policy=step.policy.version,
+        sampling=program.sampling(config.prm.completions, config.prm.temperature),
+        engine=program.engine,
+        run_seed=config.run.seed,
+        shard_queries=config.generate.shard_queries,
+    )
+
+
+def _values_of(
+    driver: Driver, purpose: str, specs: Sequence[CompletionSpec]
+) -> dict[Prefix, Reached]:
+    found: dict[Prefix, Reached] = {}
+    for spec in specs:
+        shard = driver.state.shards[purpose][spec.index]
+        assert shard.grades is not None
+        found |= reached(spec, read_rows(driver.store, shard.grades, Grade))
+    return found
+
+
+def _values(driver: Driver, one: Labelled, found: dict[Prefix, Reached]) -> StepValues | None:
+    valued = step_values(one, found, early_stop=driver.program.config.prm.early_stop)
+    if valued is None:
+        return None
+    return StepValues(
+        query=one.query,
+        query_id=one.query_id,
+        sample_index=one.sample_index,
+        rollout_shard=one.rollout_shard,
+        prompt_sha256=one.prompt_sha256,
+        prompt_tokens=one.prompt_tokens,
+        correct=one.correct,
+        held_out=one.held_out,
+        token_ids=one.token_ids_T,
+        step_ends=one.step_ends_S,
+        values=valued[0],
+        completions=valued[1],
+    )
+
+
+def _lose(driver: Driver, stage: str, lost: Lost) -> None:
+    """Name a lost object of whichever purpose of the PRM it belongs to."""
+    for purpose, shards in driver.state.shards.items():
+        for shard in shards.values():
+            if lost.path in (shard.rollout, shard.grades, shard.scores):
+                driver.commit(stage, [driver.loss(purpose, lost.path, lost.reason)])
+                return
+    raise RunStopped(f"{lost.path} is corrupt or gone, and nothing can make it again: {lost}")
+
+
+def lose_labels(driver: Driver, stage: str, path: str, reason: str) -> None:
+    """The step values are corrupt or gone: they are made again from what they were made of.
+
+    Raises:
+        RunStopped: they are lost again and again, or it is not they that are lost.
+    """
+    if driver.state.labels is None or path != driver.state.labels["path"]:
+        raise RunStopped(f"{path} is corrupt or gone, and nothing can make it again: {reason}")
+    driver.count_loss("the step values", path, reason)
+    driver.commit(stage, [{"type": "labels_lost", "path": path, "reason": reason}])
+
+
+# --- the gate ------------------------------------------------------------------------------------
+
+
+def judge(driver: Driver, step: JudgePrm) -> None:
+    """Score the held-out responses, write the card into the PRM's folder, and decide."""
+    from pipeline.sampling import Sampling
+
+    assert driver.state.labels is not None
+    labels_path = driver.state.labels["path"]
+    try:
+        labels = [row for row in read_rows(driver.store, labels_path, StepValues) if row.held_out]
+    except Lost as lost:
+        lose_labels(driver, step.stage, lost.path, lost.reason)
+        return
+    config = driver.program.config
+    which = tuple((row.query, row.sample_index) for row in labels)
+    scoring = Scoring(step.prm, which, config.prm.aggregate)
+    rollouts = step.rollouts
+    Sampling(
+        driver,
+        SampleShards(step.stage, rollouts.purpose, rollouts.specs, rollouts.policy, None, scoring),
+    ).run()
+    try:
+        scored = list(_scored(driver, rollouts.purpose, labels))
+    except Lost as lost:
+        _lose(driver, step.stage, lost)
+        return
+    _decide(driver, step, scored)
+
+
+def _scored(driver: Driver, purpose: str, labels: Sequence[StepValues]) -> Iterator[Scored]:
+    """Held-out responses with both their values and their scores."""
+    scores: dict[tuple[str, int], Score] = {}
+    for shard in driver.state.shards[purpose].values():
+        assert shard.scores is not None
+        for score in read_rows(driver.store, shard.scores, Score):
+            scores[score.query, score.sample_index] = score
+    queries = [driver.program.by_hash[row.query] for row in labels]
+    for row, group in zip(labels, image_groups(queries), strict=True):
+        found = scores.get((row.query, row.sample_index))
+        if found is None:
+            continue
+        values_S = tuple(
+            value if graded else None
+            for value, graded in zip(row.values, row.completions, strict=True)
+        )
+        yield Scored(
+            query=row.query,
+            group=group,
+            sample_index=row.sample_index,
+            correct=row.correct,
+            scores_S=found.step_scores,
+            reward=found.reward_p,
+            values_S=values_S,
+            process_right=right_by_labels(row.values),
+        )
+
+
+def _decide(driver: Driver, step: JudgePrm, scored: Sequence[Scored]) -> None:
+    prm, state = driver.program.config.prm, driver.state
+    assert state.labels is not None
+    card = card_of(scored, seed=0)
+    reasons = shortfalls(card, Bar(prm.least_auc_step, prm.least_auc_within))
+    facts = {
+        "run": driver.program.config.run.name,
+        "policy": state.policies["warmup"].version,
+        "prm": step.prm.version,
+        "settings": prm.model_dump(mode="json"),
+        "labels": dict(state.labels),
+        "training": dict(state.jobs["prm/train"].report),
+        "gate": card,
+        "shortfalls": reasons,
+    }
+    published = with_card(driver, step.prm, facts)
+    used = not reasons or prm.use_anyway
+    driver.watch.say(verdict(reasons, used))
+    judged = {
+        "type": "prm_judged",
+        "version": published.version,
+        "path": published.path,
+        "used": used,
+        "reasons": reasons,
+        "card": card,
+    }
+    driver.commit(step.stage, [judged])
+
+
+def verdict(reasons: Sequence[str], used: bool) -> str:
+    """One line on what becomes of a judged PRM."""
+    if not reasons:
+        return "the process reward model passes its gate and is used"
+    told = "; ".join(reasons)
+    if used:
+        return f"the process reward model does not pass its gate ({told}); prm.use_anyway uses it"
+    return f"the process reward model is not used: {told}. Responses are drawn by lot instead"
+
+
+def with_card(driver: Driver, prm: PolicyRef, facts: dict[str, Any]) -> PolicyRef:
+    """The PRM's folder with its card in it, in the store."""
+    # Nothing in a content-addressed folder may depend on when it was written.
+    plain = json.loads(canonical_json(facts))
+    plain["training"].pop("seconds", None)
+    with tempfile.TemporaryDirectory() as scratch:
+        folder = Path(scratch) / "prm"
+        try:
+            driver.store.get_tree(prm.path, folder)
+        except (CorruptObject, StoreMissing) as error:
+            raise RunStopped(f"{prm.path} is corrupt or gone: {error}") from error
+        (folder / CARD).write_text(json.dumps(plain, indent=1, sort_keys=True) + "\n", "utf-8")
+        return publish_folder(driver.store, folder)

@@ -1,0 +1,157 @@
+"""What is done with a graded shard and its scores: which rows are scored, and selection by them.
+
+Idempotent, as every stage: doing it twice stores the same bytes under the same path. A response
+that cannot be scored (it has no finished step, or is longer than the model's context) is named and
+counted; it is never selected by a score that it does not have.
+
+Axes: S steps of a response.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from typing import Any
+
+from pipeline.canonical import key_of
+from pipeline.plan import EngineIdentity, select_key
+from pipeline.prm_labels import MOST_STEPS
+from pipeline.prompts import refers_to_gold
+from pipeline.records import Grade, Rollout, Score
+from pipeline.roles import ScoreDone, ScoreTask
+from pipeline.select import Coverage, candidates, coverage, dedup, select
+from pipeline.stages import Lost, read_rows, store_selected
+from pipeline.store import Store
+
+SCORES = "score"
+Place = tuple[str, int]
+"""Query and sample index."""
+
+
+def graded_rows(store: Store, rollout: str, grades: str) -> tuple[list[Rollout], list[Grade]]:
+    """The rows of a rollout shard that were graded, with their grades.
+
+    Raises:
+        Lost: one of the objects is corrupt or gone.
+    """
+    graded = {(g.query, g.sample_index): g for g in read_rows(store, grades, Grade)}
+    rows = [
+        row for row in read_rows(store, rollout, Rollout) if (row.query, row.sample_index) in graded
+    ]
+    return rows, [graded[row.query, row.sample_index] for row in rows]
+
+
+def rows_to_score(
+    rows: Sequence[Rollout], grades: Sequence[Grade], task: ScoreTask
+) -> list[Rollout]:
+    """The rows of a shard that need a score, equal texts once."""
+    which = task.scoring.which
+    if which == "right":
+        return candidates(rows, _outcomes(task, rows, grades))
+    if which == "all":
+        return dedup(list(rows))
+    wanted = set(which)
+    return [row for row in rows if (row.query, row.sample_index) in wanted]
+
+
+def _outcomes(task: ScoreTask, rows: Sequence[Rollout], grades: Sequence[Grade]) -> list[str]:
+    return [
+        "leaning"
+        if task.prompt == "warmup" and grade.outcome == "correct" and refers_to_gold(row.text)
+        else grade.outcome
+        for row, grade in zip(rows, grades, strict=True)
+    ]
+
+
+def score_key(task: ScoreTask, places: Sequence[Place], engine: EngineIdentity, kind: str) -> str:
+    """Identity of the scores of some rows of a rollout object. kind: how the PRM is read."""
+    return key_of(
+        "score",
+        {
+            "rollout": task.rollout,
+            "rows": sorted(places),
+            "prm": task.scoring.prm.version,
+            "kind": kind,
+            "aggregate": task.scoring.aggregate,
+            "most_steps": MOST_STEPS,
+            "engine": asdict(engine),
+        },
+    )
+
+
+def finish_scored(
+    store: Store, task: ScoreTask, scores: str, excluded: Mapping[str, int], seconds: float
+) -> ScoreDone:
+    """Select from a shard by its scores, where the task has a rule.
+
+    Raises:
+        Lost: an object is corrupt or gone.
+    """
+    done = ScoreDone(task.key, task.rollout, scores, None, None, dict(excluded), {}, seconds)
+    if task.rule is None:
+        return done
+    rows, grades = graded_rows(store, task.rollout, task.grades)
+    found: list[Score] = read_rows(store, scores, Score)
+    reward_of = {(s.query, s.sample_index): s.reward_p for s in found}
+    outcomes = _outcomes(task, rows, grades)
+    chosen = candidates(rows, outcomes)
+    scored = [row for row in chosen if (row.query, row.sample_index) in reward_of]
+    if len(chosen) - len(scored) > sum(excluded.values()):
+        raise Lost(scores, "it lacks scores of responses that no reason excludes")
+    kept = select(
+        scored,
+        ["correct"] * len(scored),
+        [reward_of[row.query, row.sample_index] for row in scored],
+        task.rule,
+        seed=task.seed,
+    )
+    key = select_key(
+        task.rollout, f"{task.grades}+{scores}", task.rule.identity, task.seed, task.prompt
+    )
+    selected = store_selected(
+        store, key, kept, rollout=task.rollout, prompt=task.prompt, rewards=reward_of
+    )
+    counted: Coverage = coverage(rows, outcomes, kept)
+    ends = {(s.query, s.sample_index): len(s.step_ends) for s in found}
+    choice = choice_report(scored, kept, ends)
+    return ScoreDone(
+        task.key, task.rollout, scores, selected, counted, dict(excluded), choice, seconds
+    )
+
+
+def choice_report(
+    scored: Sequence[Rollout], kept: Sequence[Rollout], steps: Mapping[Place, int]
+) -> dict[str, Any]:
+    """Of kept and of dropped responses: how many, and sums of their tokens and steps."""
+    places = {(row.query, row.sample_index) for row in kept}
+    report = {}
+    for name, wanted in (("kept", True), ("dropped", False)):
+        chosen = [row for row in scored if ((row.query, row.sample_index) in places) == wanted]
+        report[name] = {
+            "responses": len(chosen),
+            "tokens": sum(len(row.token_ids) for row in chosen),
+            "steps": sum(steps[row.query, row.sample_index] for row in chosen),
+        }
+    return report
+
+
+def rewards_by_sample(
+    rows: Sequence[Rollout], scores: Sequence[Score]
+) -> dict[Place, float | None]:
+    """The reward of every sample: equal texts share the one of the row that was scored.
+
+    None: the response could not be scored.
+    """
+    by_text: dict[tuple[str, str], float] = {}
+    reward_of = {(s.query, s.sample_index): s.reward_p for s in scores}
+    for row in rows:
+        reward = reward_of.get((row.query, row.sample_index))
+        if reward is not None:
+            by_text[row.query, row.text] = reward
+    return {(row.query, row.sample_index): by_text.get((row.query, row.text)) for row in rows}
+
+
+def excluded_counts(reasons: Sequence[str]) -> dict[str, int]:
+    """How many responses have no score, by reason."""
+    return dict(sorted(Counter(reasons).items()))
