@@ -66,6 +66,7 @@ class S3Proxy:
         self._thread = threading.Thread(target=self._serve, name="s3 proxy", daemon=True)
         self._ready = threading.Event()
         self._stop = asyncio.Event()
+        self._session: ClientSession
 
     @property
     def endpoint(self) -> str:
@@ -93,8 +94,8 @@ class S3Proxy:
     async def _run(self) -> None:
         connector = TCPConnector(limit=0)
         async with ClientSession(auto_decompress=False, connector=connector) as session:
+            self._session = session
             app = web.Application(client_max_size=_LIMIT_BYTES)
-            app["session"] = session
             app.router.add_route("*", "/{path:.*}", self._handle)
             runner = web.AppRunner(app, access_log=None)
             await runner.setup()
@@ -122,7 +123,6 @@ class S3Proxy:
         return answer
 
     async def _forward(self, request: web.Request, body: bytes, *, cut: bool) -> web.Response:
-        session: ClientSession = request.app["session"]
         headers = {
             name: value
             for name, value in request.headers.items()
@@ -130,7 +130,7 @@ class S3Proxy:
         }
         if cut:
             headers["Content-Length"] = str(len(body))
-        async with session.request(
+        async with self._session.request(
             request.method,
             URL(self.upstream + request.raw_path, encoded=True),
             headers=headers,

@@ -1,0 +1,137 @@
+"""Nothing is ever lost: a run that is killed again and again ends with the same bits.
+
+    make chaos                     # or: python -m jobs.chaos [--kills 3] [--seed 0]
+
+On a local S3 server (which is itself killed), from one small deterministic recipe: a run that
+nobody disturbs, and one, in a store of its own, that is killed at every stage x victim while the
+victim works and in every crash window, and started again by the same command each time. Both must
+have selected the same rows and end with the same weights and moments, bit for bit; no accepted
+shard may be generated twice; the audit must be clean; no process may survive. Two controls must
+come out different: another seed, and one shard dropped from what an iteration trains on. Then the
+driver's state machine with scripted roles runs over `--examples` (5,000) examples.
+
+Writes <out>/chaos.json and exits with 1 when anything of this does not hold.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from cluster.s3 import LocalS3
+from cluster.s3_proxy import S3Proxy
+from jobs.chaos_plan import plan
+from jobs.chaos_runs import Bed, meaning
+from jobs.cli import ending, say
+from jobs.prepare import versions
+from pipeline.audit import audit
+from pipeline.compare import first_difference
+from pipeline.dataset import check_writable
+
+app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
+ROOT = Path(__file__).resolve().parent.parent
+MACHINE = "tests/test_driver_machine.py"
+
+
+@app.command()
+def main(
+    *,
+    kills: Annotated[int | None, typer.Option(min=1, help="how many; default: all")] = None,
+    seed: Annotated[int, typer.Option(help="of the plan: order, delays, moments")] = 0,
+    examples: Annotated[int, typer.Option(min=0, help="of the driver's state machine")] = 5000,
+    out: Annotated[Path, typer.Option(help="folder for the result, runs and logs")] = Path("out"),
+    config: Annotated[str, typer.Option(help="recipe name or YAML file")] = "chaos",
+    set_: Annotated[list[str] | None, typer.Option("--set", help="section.key=value")] = None,
+) -> None:
+    """Kill a run until nothing is left to be killed, and compare."""
+    with ending():
+        check_writable(out)
+        found = chaos(out / "chaos", config, set_ or [], kills=kills, seed=seed)
+        if examples:
+            found["examples"] = examples
+            found["state_machine"] = state_machine(examples)
+        found["ok"] = holds(found)
+        path = out / "chaos.json"
+        path.write_text(json.dumps(found, indent=1, sort_keys=True) + "\n", "utf-8")
+        say(f"{'all of it holds' if found['ok'] else 'IT DOES NOT HOLD'}; {path}")
+    raise typer.Exit(0 if found["ok"] else 1)
+
+
+def holds(found: dict[str, Any]) -> bool:
+    """Everything that must be so."""
+    wanted = ("identical", "controls_differ", "audit_clean")
+    unwanted = ("missed", "generated_twice", "survivors")
+    return (
+        all(found[key] for key in wanted)
+        and not any(found[key] for key in unwanted)
+        and found.get("state_machine", True)
+    )
+
+
+def chaos(
+    folder: Path, config: str, changes: list[str], *, kills: int | None, seed: int
+) -> dict[str, Any]:
+    """The runs and what they show."""
+    started = time.monotonic()
+    with LocalS3(folder / "s3") as server, S3Proxy(server.endpoint) as proxy:
+        os.environ.update(server.environment() | {"AWS_ENDPOINT_URL": proxy.endpoint})
+        bed = Bed(folder, server, proxy, config=config, changes=changes, say=say)
+        say("1 of 4: a run that nobody disturbs")
+        bed.undisturbed("reference")
+        say("2 of 4: the same run, killed")
+        watch, left, restarts = bed.killed("killed", plan(seed, kills), seed)
+        say("3 of 4: another seed")
+        bed.undisturbed("seed", "run.seed=1")
+        say("4 of 4: one shard dropped")
+        bed.without_a_shard("reference", "dropped")
+        bed.undisturbed("dropped")
+        events = {name: bed.events(name) for name in ("reference", "killed", "seed", "dropped")}
+        reference = meaning(events["reference"])
+        parted = first_difference(events["reference"], events["killed"])
+        if parted is not None:
+            say(f"the killed run differs: {parted}")
+        report = audit(bed.store("killed"), bed.run)
+        for problem in report.problems:
+            say(f"audit: {problem}")
+        return {
+            "kills": [record.to_dict() for record in watch.records],
+            "identical": meaning(events["killed"]) == reference and parted is None,
+            "controls_differ": all(
+                meaning(events[name])[part] != reference[part]
+                for name in ("seed", "dropped")
+                for part in ("weights", "moments")
+            ),
+            "difference": None if parted is None else str(parted),
+            "audit_clean": report.clean,
+            "audited_objects": report.objects,
+            "generated_twice": sorted(set(watch.again)),
+            "survivors": left,
+            "restarts": restarts,
+            "missed": [
+                f"{kill.stage} {kill.victim} {kill.window}".strip() for kill in watch.pending
+            ],
+            "accepted_shards": sum(e["type"] == "shard_accepted" for e in events["killed"]),
+            "store_said_away": "the store does not answer" in bed.log("killed"),
+            "seed": seed,
+            "seconds": round(time.monotonic() - started, 1),
+            "versions": versions(),
+        }
+
+
+def state_machine(examples: int) -> bool:
+    """The driver over a scripted world, as often as asked; whether it held."""
+    say(f"the driver's state machine over {examples} examples")
+    command = [sys.executable, "-m", "pytest", "-q", MACHINE]
+    environment = os.environ | {"MSTAR_EXAMPLES": str(examples)}
+    return subprocess.run(command, cwd=ROOT, env=environment, check=False).returncode == 0
+
+
+if __name__ == "__main__":
+    app()
