@@ -231,10 +231,10 @@ def _check_files(folder: Path) -> None:
         raise BadModel(f"{folder} holds no config.json, so it is not a model folder")
     missing = []
     if not any((folder / name).is_file() for name in ("tokenizer.json", "tokenizer.model")):
-        missing.append("a tokenizer (tokenizer.json)")
+        missing.append("tokenizer (tokenizer.json)")
     kinds = ("processor_config.json", "preprocessor_config.json")
     if not any((folder / kind).is_file() for kind in kinds):
-        missing.append(f"an image processor ({' or '.join(kinds)})")
+        missing.append(f"image processor ({' or '.join(kinds)})")
     if not any(folder.glob("*.safetensors")):
         missing.append("weights as safetensors (*.safetensors; pickled weights are not read)")
     if missing:

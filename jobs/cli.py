@@ -30,6 +30,8 @@ def ending(interrupted: str = "interrupted") -> Iterator[None]:
         SystemExit: with the code above.
     """
     interruptible()
+    # Whoever reads a job's lines has no use for what model libraries think of config files.
+    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     if MAKE in os.environ:
         end_with(int(os.environ[MAKE]))
     try:

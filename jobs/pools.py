@@ -14,6 +14,7 @@ from actors.guardian import guard
 from actors.pool import Pool, PoolSettings
 from jobs.prepare import engine_settings
 from pipeline.config import Config, check_machine
+from pipeline.errors import UserError
 from pipeline.store import Store
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -57,7 +58,11 @@ def start_ray(config: Config) -> Iterator[None]:
 
 
 def _init(options: dict[str, Any]) -> None:
-    """`ray.init`, again where a busy machine was slower than the 30 s that Ray allows its parts."""
+    """`ray.init`, again where a busy machine was slower than the 30 s that Ray allows its parts.
+
+    Raises:
+        UserError: it is too slow every time.
+    """
     import ray
 
     for attempt in range(START_ATTEMPTS):
@@ -66,8 +71,13 @@ def _init(options: dict[str, Any]) -> None:
             return
         except Exception as error:  # Ray raises just that
             ray.shutdown()
-            if "timed out during startup" not in str(error) or attempt == START_ATTEMPTS - 1:
+            if "timed out during startup" not in str(error):
                 raise
+            if attempt == START_ATTEMPTS - 1:
+                raise UserError(
+                    f"Ray did not start within 30 s, {START_ATTEMPTS} times: the machine is too "
+                    "busy. Start the job again when it is less so"
+                ) from error
 
 
 def generator_pool(config: Config, store: Store, cache: Path, say: Callable[[str], None]) -> Pool:

@@ -68,6 +68,7 @@ def command(config: Config, tmp_path: Path, *overrides: str) -> Any:
         ("learn.ranks=4096", ["learn.ranks = 4096"]),
         ("data.path=nowhere.jsonl", ["nowhere.jsonl"]),
         ("store.url=gopher://x", ["gopher"]),
+        ("store.url=memory://x", ["memory://x", "engines are others"]),
     ],
 )
 def test_bad_input_is_refused_with_a_clear_word(
