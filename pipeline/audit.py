@@ -19,7 +19,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
-from pipeline.agenda import RunStopped, SampleShards, Step, Train, next_step
+from pipeline.agenda import next_step
 from pipeline.asked import program_of
 from pipeline.audit_shard import RECORDS_OF, ShardFiles, check_shard
 from pipeline.errors import BadConfig, CorruptObject, StoreError, StoreMissing
@@ -30,6 +30,7 @@ from pipeline.plan import ShardSpec
 from pipeline.program import Program
 from pipeline.records import read_table
 from pipeline.state import State
+from pipeline.steps import Annotate, RunStopped, SampleShards, Step, Train
 from pipeline.store import Store, get_verified
 from pipeline.store_tree import check_tree
 
@@ -172,7 +173,11 @@ class _Audit:
         """A lost object takes what was made from it along."""
         place = (event["purpose"], event["index"])
         files = self.shards.pop(place, None)
-        if files is not None and files.accepted["rollout"] != event["path"]:
+        if files is None or files.accepted["rollout"] == event["path"]:
+            return
+        if files.scored is not None and files.scored["scores"] == event["path"]:
+            self.shards[place] = replace(files, scored=None)
+        else:
             self.shards[place] = ShardFiles(files.spec, files.accepted)
 
     def _follow(self, n: int, event: Mapping[str, Any]) -> None:
@@ -183,15 +188,19 @@ class _Audit:
                 self._images(self.program)
             case "shard_accepted":
                 spec = self._spec(event)
+                if spec is None and isinstance(self._step(), Annotate):
+                    return  # completions: chosen by what other shards hold, named by their hashes
                 if spec is None or spec.key != event["key"]:
                     self._bad(
-                        self.ledger.path(n), f"accepts {event['rollout']}, which no plan asks for"
+                        self.ledger.path(n),
+                        f"accepts {event['rollout']}, which no plan asks for",
                     )
                     return
                 self.shards[event["purpose"], event["index"]] = ShardFiles(spec, event)
             case "shard_graded":
-                place = (event["purpose"], event["index"])
-                self.shards[place] = replace(self.shards[place], graded=event)
+                self._add(event, graded=event, scored=None)
+            case "shard_scored":
+                self._add(event, scored=event)
             case "checkpoint_saved" | "job_done":
                 step = self._step()
                 if not isinstance(step, Train) or step.job.key != event["key"]:
@@ -199,6 +208,11 @@ class _Audit:
                         self.ledger.path(n),
                         f"job {event['job']} did not train what the plan asks for",
                     )
+
+    def _add(self, about: Mapping[str, Any], **events: Any) -> None:
+        place = (about["purpose"], about["index"])
+        if place in self.shards:
+            self.shards[place] = replace(self.shards[place], **events)
 
     def _step(self) -> Step | None:
         if self.program is None:

@@ -9,7 +9,16 @@ from typing import Any
 from pipeline.errors import StoreError
 from pipeline.plan import ShardSpec, grade_key
 from pipeline.query import Query
-from pipeline.records import Asked, Grade, Record, Rollout, Score, Selected, from_parquet
+from pipeline.records import (
+    Asked,
+    Grade,
+    Record,
+    Rollout,
+    Score,
+    Selected,
+    StepValues,
+    from_parquet,
+)
 from pipeline.stages import group_problem
 from pipeline.store import Store, get_verified
 
@@ -17,6 +26,7 @@ RECORDS_OF: Mapping[str, type[Record]] = {
     "queries": Asked,
     "rollout": Rollout,
     "grade": Grade,
+    "labels": StepValues,
     "score": Score,
     "select": Selected,
 }
@@ -31,12 +41,18 @@ class ShardFiles:
     spec: ShardSpec
     accepted: Mapping[str, Any]
     graded: Mapping[str, Any] | None = None
+    scored: Mapping[str, Any] | None = None
+
+    @property
+    def selected(self) -> str | None:
+        """What is trained on; where there are scores, it was selected by them."""
+        return (self.scored or self.graded or {}).get("selected")
 
     @property
     def paths(self) -> list[str]:
-        """Its objects: rollout, then grades and selection where there are any."""
-        graded = self.graded or {}
-        found = [self.accepted["rollout"], graded.get("grades"), graded.get("selected")]
+        """Its objects: rollout, then grades, scores and selection where there are any."""
+        grades, scores = (self.graded or {}).get("grades"), (self.scored or {}).get("scores")
+        found = [self.accepted["rollout"], grades, scores, self.selected]
         return [path for path in found if path]
 
 
@@ -54,9 +70,9 @@ def check_shard(
             return None
 
     rollouts = rows(files.accepted["rollout"], Rollout)
-    graded = files.graded
+    graded, path = files.graded, files.selected
     grades = None if graded is None else rows(graded["grades"], Grade)
-    path = None if graded is None else graded["selected"]
+    scores = None if files.scored is None else rows(files.scored["scores"], Score)
     selected = rows(path, Selected) if path else None
     if rollouts is not None:
         found += _rollouts(files, rollouts)
@@ -68,6 +84,8 @@ def check_shard(
         found += _grades(graded, rollouts, grades)
         if path and selected is not None:
             found += _selected(path, files.accepted["rollout"], rollouts, grades, selected)
+    if files.scored is not None and rollouts is not None and scores is not None:
+        found += _scores(files.scored["scores"], rollouts, scores, selected or ())
     return found
 
 
@@ -107,6 +125,24 @@ def _grades(
     want = [(row.query, row.sample_index) for row in rollouts if row.query not in left_out]
     if [(row.query, row.sample_index) for row in grades] != want:
         yield graded["grades"], "its rows are not those of its rollouts"
+
+
+def _scores(
+    path: str,
+    rollouts: Sequence[Rollout],
+    scores: Sequence[Score],
+    selected: Sequence[Selected],
+) -> Iterator[Found]:
+    lengths = {(row.query, row.sample_index): len(row.token_ids) for row in rollouts}
+    rewards = {}
+    for score in scores:
+        place = (score.query, score.sample_index)
+        rewards[place] = score.reward_p
+        if place not in lengths or (score.step_ends and score.step_ends[-1] > lengths[place]):
+            yield path, f"it scores sample {place[1]} of {place[0]}, which is not of this shard"
+    for row in selected:
+        if rewards.get((row.query, row.sample_index)) != row.reward:
+            yield path, f"sample {row.sample_index} of {row.query_id} was selected by another score"
 
 
 def _selected(

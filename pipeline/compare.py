@@ -14,16 +14,12 @@ from itertools import zip_longest
 from typing import Any
 
 from pipeline.config import config_from_dict, diff
+from pipeline.paths import GAVE_UP
 
 Event = Mapping[str, Any]
 _ALWAYS_DIFFERENT = {"at", "stage", "type", "seconds", "engine", "adopted", "versions", "key"}
-_NOT_COMPARED = {
-    "checkpoint_lost",
-    "checkpoint_saved",
-    "driver_started",
-    "object_lost",
-    "retired",
-}
+_NOT_COMPARED = {*GAVE_UP, "checkpoint_saved", "driver_started"}
+_OF_SHARDS = {"shard_accepted", "shard_graded", "shard_scored"}
 
 
 @dataclass(frozen=True)
@@ -61,7 +57,7 @@ def facts(events: Iterable[Event]) -> Iterator[Fact]:
 
     for event in events:
         kind = event["type"]
-        if kind in ("shard_accepted", "shard_graded"):
+        if kind in _OF_SHARDS:
             one = shards.setdefault(event["purpose"], {}).setdefault(event["index"], {})
             one |= _values(event)
         elif kind == "sampling_closed":
@@ -85,9 +81,12 @@ def _values(event: Event) -> dict[str, Any]:
         values["checkpoint"] = {key: values["checkpoint"][key] for key in kept}
     if event["type"] == "run_created":
         values = {"data": values["data"], "queries": values["queries"]}
+    # compared with the engine where a job begins, and not again where it goes on
+    values.pop("logprob_deviation", None)
     if event["type"] == "iteration_closed":
         row = event["row"].items()
-        values["row"] = {key: value for key, value in row if not key.endswith("_s")}
+        left_out = ("_s", "logprob_deviation")
+        values["row"] = {key: value for key, value in row if not key.endswith(left_out)}
     return values
 
 

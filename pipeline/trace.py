@@ -58,24 +58,19 @@ def trace(store: Store, run: str, sample: str) -> list[dict[str, Any]]:
         raise BadConfig(f"{store.url} holds no run {run!r}")
     program = program_of(store, events[0])
     state = State.replay(events)
-    graded = {
-        (event["purpose"], event["index"]): event
-        for event in events
-        if event["type"] == "shard_graded" and event["selected"]
-    }
-    accepted = {
-        (event["purpose"], event["index"]): event
-        for event in events
-        if event["type"] == "shard_accepted"
-    }
-    wanted = parse(sample, sorted({purpose for purpose, _ in graded}, key=len, reverse=True))
+    told: dict[tuple[str, int], dict[str, Any]] = {}
+    for event in events:
+        if event["type"] in ("shard_accepted", "shard_graded", "shard_scored"):
+            told.setdefault((event["purpose"], event["index"]), {}).update(event)
+    chosen = {place: facts for place, facts in told.items() if facts.get("selected")}
+    wanted = parse(sample, sorted({purpose for purpose, _ in chosen}, key=len, reverse=True))
     found = []
-    for place, event in graded.items():
+    for place, facts in chosen.items():
         if wanted.purpose not in (None, place[0]):
             continue
-        for row in _rows(store, event["selected"], Selected):
+        for row in _rows(store, facts["selected"], Selected):
             if wanted.fits(row.query, row.query_id, row.sample_index):
-                origin = _Origin(store, program, state, accepted[place], event)
+                origin = _Origin(store, program, state, facts)
                 found.append(origin.of(row) | {"trained_by": _trained_by(events, place[0])})
     if not found:
         raise BadConfig(f"run {run!r} was trained on no sample {sample!r}")
@@ -104,21 +99,22 @@ def _trained_by(events: list[dict[str, Any]], purpose: str) -> list[dict[str, An
 
 @dataclass(frozen=True)
 class _Origin:
+    """facts: all that was told about the row's shard, the last word on each."""
+
     store: Store
     program: Program
     state: State
-    accepted: Mapping[str, Any]
-    graded: Mapping[str, Any]
+    facts: Mapping[str, Any]
 
     def of(self, row: Selected) -> dict[str, Any]:
         """Everything behind one selected row."""
         rollout = self._one(row, row.rollout_shard, Rollout)
-        grade = self._one(row, self.graded["grades"], Grade)
-        scores = self.graded.get("scores")
+        grade = self._one(row, self.facts["grades"], Grade)
+        scores = self.facts.get("scores")
         return {
             "sample": {
-                "purpose": self.graded["purpose"],
-                "shard": self.graded["index"],
+                "purpose": self.facts["purpose"],
+                "shard": self.facts["index"],
                 "query": row.query,
                 "query_id": row.query_id,
                 "sample_index": row.sample_index,
@@ -141,14 +137,14 @@ class _Origin:
                 "finish": rollout.finish,
             },
             "grade": {
-                "grades": self.graded["grades"],
+                "grades": self.facts["grades"],
                 "outcome": grade.outcome,
                 "extracted": grade.extracted,
                 "gold": self.program.by_hash[row.query].answer,
                 "grader": self.program.grader,
             },
             "score": None if not scores else self._score(row, scores),
-            "selection": {"selected": self.graded["selected"], "reward": row.reward},
+            "selection": {"selected": self.facts["selected"], "reward": row.reward},
         }
 
     def _one(self, row: Selected, path: str, kind: type[Any]) -> Any:
@@ -159,9 +155,14 @@ class _Origin:
 
     def _score(self, row: Selected, path: str) -> dict[str, Any]:
         score = self._one(row, path, Score)
-        prm = (self.state.config or {}).get("prm")
+        prm = self.state.policies["prm"]
         steps = list(zip(score.step_ends, score.step_scores, strict=True))
-        return {"scores": path, "prm": prm, "steps": steps, "reward_p": score.reward_p}
+        return {
+            "scores": path,
+            "prm": {"version": prm.version, "path": prm.path},
+            "steps": steps,
+            "reward_p": score.reward_p,
+        }
 
     def _query(self, content_hash: str) -> dict[str, Any]:
         query: Query = self.program.by_hash[content_hash]
