@@ -166,3 +166,18 @@ def test_what_is_lost_is_put_back_from_the_copies_there_are(config: Config, tmp_
     assert store.exists(f"{path}/state.json")
     assert not repair(f"policies/model/{'0' * 64}")
     assert not repair(f"shards/select/k/{'0' * 64}.parquet")
+
+
+@pytest.mark.parametrize("left", [b"", b'{"checksum":"0"}'])
+def test_a_run_that_cannot_go_on_says_why_and_exits_with_1(
+    config: Config, tmp_path: Path, left: bytes
+) -> None:
+    """A damaged ledger entry: nothing can make it again, and nothing is started."""
+    store = open_store(store_url(config))
+    ledger = Ledger(store, config.run.name)
+    for n in range(3):
+        ledger.append([{"type": "driver_started", "versions": {"n": str(n)}, "changes": []}])
+    store.replace(ledger.path(1), left)
+    ended = command(config, tmp_path)
+    assert ended.exit_code == 1
+    assert f"stopped: {store.url}: ledger entry {ledger.path(1)}" in ended.output
