@@ -26,6 +26,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from actors.learner import LearnerFailed, LearnerGroup
+from actors.outcomes import ObjectLost
 from actors.processor import Processor, load_processor
 from actors.step_head import write_headed
 from jobs.training_rows import GuardFailed, RowMaker, Rows, StoreImages
@@ -338,6 +339,8 @@ def _failed(job: LearnJob, error: BaseException) -> LearnEvent | BaseException:
             return LearnFailed(job.name, "infrastructure", str(error))
         case Lost():
             return LearnFailed(job.name, "lost", error.reason, error.path)
+        case ObjectLost():
+            return LearnFailed(job.name, "lost", str(error), error.path)
         case CorruptObject() | StoreMissing():
             return LearnFailed(job.name, "lost", str(error))
         case GuardFailed() | TrainingDiverged() | BadData() | BadModel():

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from actors.images import image_path
+from actors.outcomes import ObjectLost
 from actors.processor import Processor, load_processor, processor_sha256
 from pipeline.errors import CorruptObject, StoreMissing
 from pipeline.images import decode
@@ -34,12 +35,19 @@ class GuardFailed(Exception):
 
 @dataclass(frozen=True)
 class StoreImages:
-    """Image bytes by content hash, out of the store; can be sent to the ranks."""
+    """Image bytes by content hash, out of the store; can be sent to the ranks.
+
+    One that is corrupt or gone is an `ObjectLost`, which keeps its path on the way back.
+    """
 
     url: str
 
     def __call__(self, sha: str) -> bytes:
-        return get_verified(_store(self.url), image_path(sha))
+        path = image_path(sha)
+        try:
+            return get_verified(_store(self.url), path)
+        except (CorruptObject, StoreMissing) as error:
+            raise ObjectLost(path, str(error)) from error
 
 
 @lru_cache(maxsize=4)

@@ -12,7 +12,9 @@ from typing import Any
 import pytest
 
 from actors.learner import LearnerFailed
+from actors.outcomes import ObjectLost
 from jobs.learning import GroupLearner
+from jobs.training_rows import StoreImages
 from pipeline.batches import batches
 from pipeline.canonical import canonical_json, sha256_hex
 from pipeline.config import Config
@@ -325,6 +327,29 @@ def test_what_is_lost_is_named(bench: Bench) -> None:
     assert isinstance(failed, Failed)
     assert (failed.kind, failed.path) == ("lost", gone.path)
     learner.close()
+
+
+def test_an_image_that_a_rank_cannot_read_is_named(bench: Bench) -> None:
+    """And the ranks' own image source says which."""
+    sha = "1" * 64
+
+    def lose(group: FakeGroup) -> None:
+        def train(*args: Any, **named: Any) -> Any:
+            raise ObjectLost(f"images/{sha}", "it is corrupt")
+
+        group.train = train  # type: ignore[method-assign]
+
+    bench.prepare = lose
+    learner = bench.learner()
+    failed = run(learner, bench.job("evolve/0", [bench.selection(0, 4)]))[-1]
+    assert isinstance(failed, Failed)
+    assert (failed.kind, failed.path) == ("lost", f"images/{sha}")
+    learner.close()
+    store = open_store(bench.folder / "store")
+    store.put(f"images/{sha}", b"not what hashes to it")
+    with pytest.raises(ObjectLost) as caught:
+        StoreImages(store.url)(sha)
+    assert caught.value.path == f"images/{sha}"
 
 
 def test_max_steps_ends_a_job_in_the_middle_of_an_epoch(bench: Bench) -> None:
