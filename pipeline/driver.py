@@ -31,6 +31,7 @@ from pipeline.errors import BadConfig
 from pipeline.lease import Lease
 from pipeline.ledger import Ledger
 from pipeline.policies import publish_folder
+from pipeline.prm_measure import reward_pass_2
 from pipeline.prm_stage import build, lose_labels
 from pipeline.program import Program
 from pipeline.report import iteration_row
@@ -239,7 +240,7 @@ class Driver:
                 mode=step.mode,
                 counts=coverage.to_dict(),
                 samples=samples,
-            )
+            ) | reward_pass_2(self.store, queries, shards)
         except Lost as lost:
             self.commit(step.stage, [self.loss(step.purpose, lost.path, lost.reason)])
             return

@@ -123,6 +123,12 @@ def test_only_right_responses_are_scored_unless_all_are_wanted(
         len(s["rows"]) for s in plain.pool.specs
     )
     assert any(e["purpose"].startswith("evaluate/") for e in more.of_type("shard_scored"))
+    told = [e["result"] for e in more.of_type("evaluated") if "reward_pass_2" in e["result"]]
+    assert told
+    for one in told:
+        # Of two samples, both are among the best two.
+        assert one["reward_pass_2"]["value"] == one["pass_at"]["2"]["value"]
+        assert one["reward_pass_2"]["value"] <= one["reward_pass_2_distinct"]["value"]
 
 
 def test_the_card_lies_in_the_prms_folder(plain: PrmBench, tmp_path: Path) -> None:
