@@ -8,6 +8,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
 import sys
@@ -41,6 +42,14 @@ def ending(interrupted: str = "interrupted") -> Iterator[None]:
         raise SystemExit(2) from error
     except StoreError as error:
         say(f"stopped: {error}")
+        raise SystemExit(1) from error
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        say(
+            f"stopped: {error}: this machine's own disk is full. Free some space, then start the "
+            "same command again."
+        )
         raise SystemExit(1) from error
     except KeyboardInterrupt:
         say(interrupted)

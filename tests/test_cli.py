@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
 import subprocess
@@ -36,6 +37,12 @@ sys.exit(subprocess.call([sys.executable, "-c", {JOB!r}]))
     [
         (BadConfig("generate.samples = 0"), 2, "error: generate.samples = 0"),
         (StoreRefused("the disk is full"), 1, "stopped: the disk is full"),
+        (
+            OSError(errno.ENOSPC, "No space left on device", "out/x"),
+            1,
+            "stopped: [Errno 28] No space left on device: 'out/x': this machine's own disk is "
+            "full. Free some space, then start the same command again.",
+        ),
         (KeyboardInterrupt(), 130, "interrupted; goes on"),
     ],
 )
@@ -49,8 +56,9 @@ def test_an_error_has_words_and_a_code(
 
 
 def test_what_nobody_can_mend_keeps_its_traceback() -> None:
-    with pytest.raises(ZeroDivisionError), ending():
-        raise ZeroDivisionError
+    for error in (ZeroDivisionError(), OSError(errno.EIO, "Input/output error")):
+        with pytest.raises(type(error)), ending():
+            raise error
 
 
 def start(program: str) -> tuple[subprocess.Popen[str], psutil.Process]:
