@@ -17,6 +17,7 @@ from typing import Annotated, Any
 
 import typer
 
+from actors.only_driver import OnlyDriver
 from jobs.cli import ending
 from jobs.console import Board, PlainConsole, RichBars, Watchers, make_console
 from jobs.prepare import engine_settings, images_of, load_data, out_folder, upload_images
@@ -112,7 +113,13 @@ def _drive(
     config = program.config
     lease = Lease(store, config.run.name, say=console.say)
     lease.acquire(take_over=take_over)
-    ledger = Ledger(store, config.run.name, nonce=lease.nonce, guard=lease.check, say=console.say)
+    only = OnlyDriver(store.url, config.run.name)
+
+    def guard() -> None:
+        lease.check()
+        only.check()
+
+    ledger = Ledger(store, config.run.name, nonce=lease.nonce, guard=guard, say=console.say)
     board = Board(out_folder(config) / "tensorboard")
     with lease.kept(), ExitStack() as stack:
         stack.callback(board.close)
@@ -120,6 +127,8 @@ def _drive(
         if count:
             console.say(f"{count} images put into {store.url}")
         world = stack.enter_context(running(program, store, dataset, console.say))
+        if not store.conditional_writes():
+            only.take(take_over=take_over)
         watch = Watchers(console, board)
         return Driver(program, store, ledger, world, watch, lease=lease).run(until)
 
