@@ -17,7 +17,7 @@ from pipeline.select import SCORED, Rule
 from pipeline.state import State
 from pipeline.steps import Annotate, JudgePrm, PublishFolder, SampleShards, Step, Train
 
-ROLLOUTS, TRAINED, NAME = "prm/rollouts", "prm/train", "prm"
+ROLLOUTS, TRAINED, NAME = "prm/rollouts", "prm/0", "prm"
 
 
 def next_prm(state: State, program: Program) -> Step | None:

@@ -21,6 +21,7 @@ from pipeline.completions import CompletionSpec, completion_specs, reached
 from pipeline.errors import CorruptObject, StoreMissing
 from pipeline.plan import ShardSpec
 from pipeline.policies import publish_folder
+from pipeline.prm_agenda import TRAINED
 from pipeline.prm_gate import Bar, Scored, card_of, right_by_labels, shortfalls
 from pipeline.prm_labels import (
     Labelled,
@@ -318,7 +319,7 @@ def _decide(driver: Driver, step: JudgePrm, scored: Sequence[Scored]) -> None:
         "prm": step.prm.version,
         "settings": prm.model_dump(mode="json"),
         "labels": dict(state.labels),
-        "training": dict(state.jobs["prm/train"].report),
+        "training": dict(state.jobs[TRAINED].report),
         "gate": card,
         "shortfalls": reasons,
     }

@@ -18,6 +18,7 @@ from pipeline.plan import slice_of
 from pipeline.program import Program
 from pipeline.records import Grade
 from pipeline.roles import PolicyRef
+from pipeline.score_stage import choice_totals
 from pipeline.stages import read_rows
 from pipeline.state import GREEDY, SAMPLED, State
 from pipeline.store import Store
@@ -59,6 +60,8 @@ def iteration_row(state: State, program: Program, iteration: int) -> dict[str, A
         "n": greedy.get("n"),
         "ci95": greedy.get("ci95"),
         "pass_at": sampled["pass_at"] if sampled is not None else {},
+        "reward_pass_2": (sampled or {}).get("reward_pass_2"),
+        "choice": choice_totals(shard.choice for shard in state.shards.get(purpose, {}).values()),
         "generate_s": generate_s,
         "learn_s": learn_s,
         "evaluate_s": state.stage_s.get(f"{purpose}/evaluate", 0.0),
@@ -168,6 +171,7 @@ def summary(state: State, program: Program, store: Store) -> dict[str, Any]:
         "finished": state.finished,
         **results,
         "comparisons": comparisons(state, program, store) if state.finished else {},
+        "prm": state.prm and {**state.prm, "labels": state.labels},
         "iterations": state.iterations,
         "bad_queries": state.bad_queries,
         "stage_s": stages,

@@ -10,7 +10,7 @@ Axes: S steps of a response.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
@@ -134,6 +134,28 @@ def choice_report(
             "steps": sum(steps[row.query, row.sample_index] for row in chosen),
         }
     return report
+
+
+def choice_totals(choices: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
+    """The reports of some shards as one: counts, mean tokens and steps; {} where nothing was
+    chosen by a score."""
+    sums: dict[str, Counter[str]] = {"kept": Counter(), "dropped": Counter()}
+    excluded: Counter[str] = Counter()
+    seen = False
+    for choice in choices:
+        excluded.update(choice.get("excluded", {}))
+        for name in sums.keys() & choice.keys():
+            sums[name].update(choice[name])
+            seen = True
+    if not seen:
+        return {}
+    found: dict[str, Any] = {"excluded": dict(sorted(excluded.items()))}
+    for name, counts in sums.items():
+        n = counts["responses"]
+        found[name] = {"responses": n} | {
+            unit: counts[unit] / n if n else None for unit in ("tokens", "steps")
+        }
+    return found
 
 
 def rewards_by_sample(

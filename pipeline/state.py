@@ -59,6 +59,7 @@ class ShardState:
     selected: str | None = None
     coverage: dict[str, int] = field(default_factory=dict)
     scores: str | None = None
+    choice: dict[str, Any] = field(default_factory=dict)
 
     @property
     def done(self) -> bool:
@@ -227,6 +228,7 @@ def _shard_graded(state: State, event: Event) -> None:
 def _shard_scored(state: State, event: Event) -> None:
     shard = state.shards[event["purpose"]][event["index"]]
     shard.scores, shard.selected = event["scores"], event["selected"]
+    shard.choice = {**event["choice"], "excluded": event["excluded"]}
     if event["coverage"] is not None:
         shard.coverage = dict(event["coverage"])
 

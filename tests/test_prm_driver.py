@@ -102,6 +102,11 @@ def test_selections_keep_the_right_response_with_the_highest_reward(plain: PrmBe
         assert event["coverage"]["kept"] == event["choice"]["kept"]["responses"]
         assert sum(part["responses"] for part in event["choice"].values()) == len(scores)
     assert kept > 10
+    for event in plain.of_type("iteration_closed"):
+        choice = event["row"]["choice"]
+        assert choice["kept"]["responses"] == event["row"]["kept"]
+        assert choice["kept"]["steps"] == 2.0
+        assert choice["excluded"] == {}
     for event in plain.of_type("shard_graded"):
         assert event["purpose"] == "warmup" or event["selected"] is None
 

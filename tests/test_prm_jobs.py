@@ -92,10 +92,10 @@ def test_a_prm_job_starts_from_the_policy_with_a_head(store: Store, tmp_path: Pa
         HeadGroup,
         processors=lambda folder: FakeProcessor(),  # type: ignore[arg-type, return-value]
     )  # fmt: skip
-    job = LearnJob("prm/train", None, policy, (path,), 0, 1, None, 1e-3, prm=SOFT)
+    job = LearnJob("prm/0", None, policy, (path,), 0, 1, None, 1e-3, prm=SOFT)
     events = run(learner, job)
     learner.close()
-    assert events[-1].job == "prm/train"
+    assert events[-1].job == "prm/0"
     assert not isinstance(events[-1], Failure)
     ((objective, frozen, head),) = seen
     assert (objective, frozen) == ("steps", ("*vision*",))
