@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 import time
@@ -55,7 +56,7 @@ def main(
     with ending():
         check_writable(out)
         found = chaos(
-            out / "chaos", config, set_ or [], plan(seed, kills), seed=seed, controls=controls
+            out / "chaos-runs", config, set_ or [], plan(seed, kills), seed=seed, controls=controls
         )
         if examples:
             found["examples"] = examples
@@ -85,6 +86,7 @@ def chaos(
 ) -> dict[str, Any]:
     """The runs and what they show."""
     started = time.monotonic()
+    shutil.rmtree(folder, ignore_errors=True)  # every run begins in an empty store
     with LocalS3(folder / "s3") as server, S3Proxy(server.endpoint) as proxy:
         os.environ.update(server.environment() | {"AWS_ENDPOINT_URL": proxy.endpoint})
         bed = Bed(folder, server, proxy, config=config, changes=changes, say=say)

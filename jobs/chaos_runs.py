@@ -22,6 +22,8 @@ from pipeline.records import Selected, to_parquet
 from pipeline.store import Store, open_store, put_content
 
 ROOT = Path(__file__).resolve().parent.parent
+# Without these a job cannot go on, and without any other it must.
+ENDS_A_LIFE = ("driver", "raylet")
 LIFE_S = 3600.0
 """No single life of a run may take longer."""
 
@@ -144,11 +146,12 @@ class Bed:
             if status == 0:
                 self.proxy.hook = look_on
                 return watch, left, lives - 1
-            if len(watch.records) == before:
+            last = watch.records[-1] if len(watch.records) > before else None
+            if last is None or last.victim not in ENDS_A_LIFE:
+                struck = "nobody was" if last is None else f"only {last.victim} was"
                 raise ChaosFailed(
-                    f"{name} ended with {status} though nobody killed it; {self._tail(name)}"
+                    f"{name} ended with {status} though {struck} killed; {self._tail(name)}"
                 )
-            last = watch.records[-1]
             self._say(f"{last.stage}: {last.window or last.victim} ({status}); started again")
 
     def _strike(self, one: Kill) -> int | None:
