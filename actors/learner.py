@@ -104,7 +104,7 @@ class LearnerGroup:
             group._launch(config, storage)
             if wait:
                 group.ready()
-        except BaseException:
+        except BaseException:  # raised on; Ctrl-C while the ranks start must not leave them
             group.close()
             raise
         return group

@@ -154,7 +154,7 @@ class GroupLearner:
             job, resume = work
             try:
                 self._run(job, resume)
-            except BaseException as error:  # noqa: BLE001  told apart, or raised where it is polled
+            except BaseException as error:  # noqa: BLE001  goes to the driver: it polls
                 # What the ranks hold now is not known: the next job starts others.
                 self._end_group()
                 self._events.put(_failed(job, error))

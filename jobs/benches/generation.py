@@ -24,7 +24,6 @@ from jobs.prepare import engine_settings, images_of, load_data, upload_images
 from jobs.training_rows import StoreImages
 from jobs.wiring import generate_spec
 from jobs.world import check_models, running
-from pipeline.agenda import SampleShards
 from pipeline.config import Config
 from pipeline.driver import Driver
 from pipeline.errors import BadConfig
@@ -36,6 +35,7 @@ from pipeline.policies import publish_folder
 from pipeline.program import Program
 from pipeline.roles import PolicyRef, Progress
 from pipeline.sampling import Sampling
+from pipeline.steps import SampleShards
 from pipeline.store import Store, open_store
 
 QUERIES, SAMPLES = 448, 8
