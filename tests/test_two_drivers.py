@@ -6,6 +6,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -21,7 +22,7 @@ from pipeline.store import Store, open_store
 from tests.chaos_world import RUN, small_config
 from tests.s3_servers import bucket_store, moto_server, rclone_server
 from tests.scripted import Quiet, make_program, with_base
-from tests.scripted_world import make_world
+from tests.scripted_world import Hooked, make_world
 
 TTL_S = 1.5
 ELSEWHERE = Process("another host", 1)  # so that it is watched, not looked up
@@ -50,15 +51,14 @@ def drive(
     lease.acquire(take_over=take_over)
     ledger = Ledger(store, RUN, nonce=lease.nonce, guard=lease.check, say=watch.say)
     world, fleet, _ = make_world(store, program)
-    submit = fleet.submit
-
-    def slowly(*args: Any) -> None:
-        time.sleep(pause_s)
-        submit(*args)
-
-    fleet.submit = slowly  # type: ignore[method-assign]
+    world = replace(world, fleet=Hooked(fleet, "fleet", lambda call: _rest(call, pause_s)))
     with lease.kept():
         return Driver(program, store, ledger, world, watch, lease=lease).run()
+
+
+def _rest(call: str, pause_s: float) -> None:
+    if call == "before fleet.submit":
+        time.sleep(pause_s)
 
 
 def test_a_live_driver_is_left_alone_until_it_is_taken_over(
