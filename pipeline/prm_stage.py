@@ -37,7 +37,7 @@ from pipeline.prm_labels import (
 )
 from pipeline.records import Grade, Score, StepValues, to_parquet
 from pipeline.roles import PolicyRef, ScoreFailed, ScoreTask, Scoring
-from pipeline.score_stage import graded_rows
+from pipeline.score_stage import SCORES, graded_rows
 from pipeline.stages import Lost, read_rows
 from pipeline.state import ShardState
 from pipeline.steps import Annotate, JudgePrm, RunStopped, SampleShards
@@ -89,6 +89,12 @@ def score_lost(
     shard = driver.state.shards[purpose][spec.index]
     if answer.kind == "lost" and answer.path in (shard.rollout, shard.grades, shard.scores):
         return driver.loss(purpose, answer.path, answer.reason)
+    if answer.kind == "lost" and answer.path.startswith(f"shards/{SCORES}/"):
+        # Scores that were written and cannot be read: no event names them yet, so do them again.
+        driver.count_loss(
+            f"the scores of shard {spec.index} of {purpose}", answer.path, answer.reason
+        )
+        return None
     if answer.kind == "lost" and driver.mended(answer.path, answer.reason):
         return None
     raise RunStopped(f"shard {spec.index} of {purpose} could not be scored: {answer.reason}")

@@ -238,3 +238,21 @@ def test_lost_labels_and_scores_are_made_again(plain: PrmBench, tmp_path: Path) 
     assert taken == {"labels_made", "shard_scored"}
     assert len(bench.of_type("labels_lost")) == 1
     assert result(bench) == result(plain)
+
+
+def test_scores_that_cannot_be_read_back_are_made_again(plain: PrmBench, tmp_path: Path) -> None:
+    bench = PrmBench(tmp_path, prm_config())
+    driver = bench.driver()
+    submit, spoiled = bench.pool.submit, []
+
+    def spoil(spec: dict[str, Any]) -> None:
+        submit(spec)
+        if len(spoiled) < 2:
+            (path,) = bench.store.list(f"shards/score/{spec['key']}")
+            bench.store.delete(path)
+            spoiled.append(path)
+
+    bench.pool.submit = spoil  # type: ignore[method-assign]
+    driver.run()
+    assert len(spoiled) == 2
+    assert result(bench) == result(plain)
