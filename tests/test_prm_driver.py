@@ -243,7 +243,8 @@ def test_lost_labels_and_scores_are_made_again(plain: PrmBench, tmp_path: Path) 
 def test_scores_that_cannot_be_read_back_are_made_again(plain: PrmBench, tmp_path: Path) -> None:
     bench = PrmBench(tmp_path, prm_config())
     driver = bench.driver()
-    submit, spoiled = bench.pool.submit, []
+    submit = bench.pool.submit
+    spoiled: list[str] = []
 
     def spoil(spec: dict[str, Any]) -> None:
         submit(spec)

@@ -140,6 +140,14 @@ def test_closed_is_the_share_of_the_way_from_random_to_oracle() -> None:
     assert closed(rows[:1], seed=0, reps=REPS)["closed"] is None
 
 
+def test_one_group_of_images_gives_no_interval_of_closed() -> None:
+    rows = [response("q", i, [0.9 - i / 10], [None], right=i == 0) for i in range(4)]
+    found = closed(rows, seed=0, reps=REPS)
+    assert found["questions"] == 1
+    assert found["closed"] is None
+    assert found["top"].ci95 == (0.0, 1.0)
+
+
 def test_what_cannot_be_known_is_none_and_is_not_let_through() -> None:
     card = card_of([response("q", 0, [0.9], [1.0])], seed=0, reps=REPS)
     assert card["auc_step"] is None
