@@ -19,7 +19,7 @@ from pipeline.store import Store, open_store
 
 ROOT = Path(__file__).resolve().parent.parent
 LIMIT_S = 1500
-GONE_S = 90  # for what a job started to go after it
+GONE_S = 600  # for what a job started to go after it; a starved machine is slow
 Event = dict[str, Any]
 # Ctrl-C in a terminal, SIGKILL of the job itself, SIGKILL of the make that started it.
 Way = Literal["interrupted", "killed", "make killed"]
