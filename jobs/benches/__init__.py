@@ -18,4 +18,6 @@ BENCHES: dict[str, str] = {
     "replay-memory": "jobs.benches.durability:replay_memory",
     "driver-memory": "jobs.benches.durability:driver_memory",
     "restart": "jobs.benches.restart:restart",
+    "scoring": "jobs.benches.scoring:scoring",
+    "scoring-reuse": "jobs.benches.scoring:scoring_reuse",
 }

@@ -1,0 +1,295 @@
+"""What scoring costs beside one bare vLLM, and what reusing prefixes saves: responses by second.
+
+ours: the loop's scorer, from the graded shards in the store to scores and selections in it. bare:
+one `LLM.encode` on the same tokens and images, prefix reuse on, in a process of its own with the
+same threads; what it loses to cache hits it simply does not return. Every turn scores other texts.
+
+Responses are lines of digits, so each has its own text, four steps, and a prompt of at least
+`PROMPT_TOKENS`; the model is the base with a head of noise: what scores say plays no part in what
+they cost.
+"""
+
+from __future__ import annotations
+
+import random
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from actors.engine_settings import EngineSettings
+from actors.processor import Processor, load_processor
+from actors.scorer_engine import VllmScorer, start_pooling
+from actors.step_head import HEAD, write_headed
+from jobs.benches.record import Options, Result, by_turns
+from jobs.pools import start_ray
+from jobs.prepare import engine_settings, images_of, load_data, upload_images
+from jobs.scoring import PoolScorer, scorer_pool
+from jobs.training_rows import StoreImages
+from jobs.world import check_models
+from pipeline.grade import GRADER_VERSION
+from pipeline.images import decode
+from pipeline.learn import prompt_hash
+from pipeline.policies import publish_folder
+from pipeline.program import Program
+from pipeline.prompts import question_text
+from pipeline.query import Query
+from pipeline.records import Grade, Rollout, to_parquet
+from pipeline.responses import step_ends
+from pipeline.roles import PolicyRef, ScoreDone, ScoreTask, Scoring
+from pipeline.scoring import ScoreRequest
+from pipeline.select import Rule
+from pipeline.store import open_store, put_content
+
+QUERIES, SAMPLES, STEPS = 64, 16, 4
+PROMPT_TOKENS = 100
+BAR, REUSE_BAR = 0.90, 2.0
+
+
+def scoring(options: Options) -> Result:
+    """The loop's scoring against a bare engine."""
+    bench = Bench(options)
+    with start_ray(bench.config):
+        pool = scorer_pool(bench.config, bench.store, str(options.folder), options.say)
+        scorer = PoolScorer(bench.store, pool, bench.engine.identity(), "head")
+        bare = bench.actor()
+        values = by_turns(
+            options.rounds,
+            ours=lambda turn: bench.through(scorer, turn),
+            bare=lambda turn: bench.bare(bare, turn),
+        )
+        pool.close()
+    return Result(
+        name="scoring",
+        what="responses scored by second: the loop's scorer, and one bare LLM.encode",
+        unit="responses/s",
+        values=values,
+        compared=("ours", "bare"),
+        bar=BAR,
+        notes=bench.notes,
+    )
+
+
+def scoring_reuse(options: Options) -> Result:
+    """The scoring engine with prefix reuse, and without."""
+    bench = Bench(options)
+    with start_ray(bench.config):
+        actors = {reuse: bench.actor(reuse) for reuse in (True, False)}
+        values = by_turns(
+            options.rounds,
+            reuse=lambda turn: bench.engine_alone(actors[True], turn),
+            whole=lambda turn: bench.engine_alone(actors[False], turn),
+        )
+    return Result(
+        name="scoring-reuse",
+        what="responses scored by second: shared prefixes computed once, and every time",
+        unit="responses/s",
+        values=values,
+        compared=("reuse", "whole"),
+        bar=REUSE_BAR,
+        notes=bench.notes,
+    )
+
+
+class Bench:
+    """The model, the questions, and the responses of each turn."""
+
+    def __init__(self, options: Options) -> None:
+        select = options.config.select.model_copy(update={"reward": "prm", "rule": "top_k"})
+        self.config = options.config.model_copy(update={"select": select})
+        check_models(self.config)
+        dataset = load_data(self.config, options.say)
+        self.engine = engine_settings(self.config)
+        program = Program.of(self.config, dataset, self.engine.identity(), GRADER_VERSION)
+        self.samples = 2 if options.small else SAMPLES
+        pool = program.splits[self.config.data.train][: 4 if options.small else QUERIES]
+        words = " ".join(["Look at it again."] * (PROMPT_TOKENS // 4))
+        self.queries = [replace(q, question=f"{words} {q.question}") for q in pool]
+        self.store = open_store(options.folder / "store", say=options.say)
+        upload_images(self.store, dataset, images_of(program))
+        self.folder = with_noise(Path(self.config.policy.path), options.folder / "prm")
+        self.prm = publish_folder(self.store, self.folder)
+        self.processor = load_processor(self.folder)
+        self.notes = {"queries": len(self.queries), "samples": self.samples, "steps": STEPS}
+
+    def actor(self, reuse: bool = True) -> Any:
+        """An engine in a process of its own."""
+        import ray
+
+        environment = {"env_vars": self.engine.environment()}
+        made = ray.remote(ScoringEngine).options(num_cpus=0, runtime_env=environment)
+        return made.remote(self.engine, str(self.folder), StoreImages(self.store.url), reuse)
+
+    def texts(self, turn: int, query: int) -> Iterator[str]:
+        """The responses to a question in a turn, all different."""
+        rng = random.Random(f"scoring/{turn}/{query}")
+        for _ in range(self.samples):
+            steps = ["plus ".join(str(rng.randrange(100)) for _ in range(4)) for _ in range(STEPS)]
+            yield "\n\n".join([*steps, "# Answer", str(rng.randrange(100))])
+
+    def requests(self, turn: int) -> list[ScoreRequest]:
+        """The same responses as an engine is asked about them."""
+        made = []
+        for number, query in enumerate(self.queries):
+            prompt = self.processor.prompt(question_text(query), len(query.images))
+            for text in self.texts(turn, number):
+                ids = tokens(self.processor, text)
+                ends = tuple(step_ends(ids, self.processor.decode))
+                made.append(ScoreRequest(prompt, query.images, ids, ends))
+        return made
+
+    def engine_alone(self, actor: Any, turn: int) -> float:
+        """Responses by second of the scoring engine, without store and pool."""
+        import ray
+
+        requests = self.requests(turn)
+        seconds: float = ray.get(actor.score.remote(requests))
+        return len(requests) / seconds
+
+    def bare(self, actor: Any, turn: int) -> float:
+        """Responses by second of vLLM itself."""
+        import ray
+
+        requests = self.requests(turn)
+        ray.get(actor.prepare.remote(requests))
+        seconds: float = ray.get(actor.encode.remote())
+        return len(requests) / seconds
+
+    def through(self, scorer: PoolScorer, turn: int) -> float:
+        """Responses by second of the loop's scorer, from graded shards to selections."""
+        per_shard = self.config.generate.shard_queries
+        places = range(0, len(self.queries), per_shard)
+        tasks = [
+            self._task(turn, start, self.queries[start : start + per_shard]) for start in places
+        ]
+        begun = time.perf_counter()
+        for task in tasks:
+            scorer.submit(task)
+        left = len(tasks)
+        while left:
+            for answer in scorer.poll():
+                if not isinstance(answer, ScoreDone):
+                    raise RuntimeError(f"scoring: {answer.reason}")
+                left -= 1
+        return self.samples * len(self.queries) / (time.perf_counter() - begun)
+
+    def _task(self, turn: int, start: int, queries: Sequence[Query]) -> ScoreTask:
+        rollouts: list[Rollout] = []
+        for number, query in enumerate(queries, start):
+            rollouts += self._rollouts(turn, number, query)
+        grades = [Grade(row.query, row.sample_index, "correct", "7") for row in rollouts]
+        key = f"bench-{turn}-{start}"
+        return ScoreTask(
+            key=key,
+            rollout=put_content(
+                self.store, "rollout", key, to_parquet(rollouts, Rollout), "parquet"
+            ),
+            grades=put_content(self.store, "grade", key, to_parquet(grades, Grade), "parquet"),
+            queries_Q=tuple(queries),
+            prompt="question",
+            scoring=Scoring(PolicyRef(self.prm.version, self.prm.path), "right", "min"),
+            rule=Rule("top_k", 2),
+            seed=0,
+        )
+
+    def _rollouts(self, turn: int, number: int, query: Query) -> Iterator[Rollout]:
+        prompt = self.processor.prompt(question_text(query), len(query.images))
+        ids = self.processor.input_ids(prompt, query.images, self._open)
+        for index, text in enumerate(self.texts(turn, number)):
+            token_ids = tokens(self.processor, text)
+            yield Rollout(
+                query=query.content_hash,
+                query_id=query.query_id,
+                sample_index=index,
+                seed=index,
+                policy="bench",
+                temperature=1.0,
+                top_p=1.0,
+                prompt_sha256=prompt_hash(ids),
+                prompt_tokens=len(ids),
+                token_ids=token_ids,
+                logprobs=(0.0,) * len(token_ids),
+                text=text,
+                finish="stop",
+            )
+
+    def _open(self, sha: str) -> Any:
+        return decode(StoreImages(self.store.url)(sha))
+
+
+def tokens(processor: Processor, text: str) -> tuple[int, ...]:
+    """A written response as ids."""
+    return tuple(processor.tokenizer(text, add_special_tokens=False)["input_ids"])
+
+
+def with_noise(policy: Path, folder: Path) -> Path:
+    """The policy with a head of noise."""
+    import torch
+    from safetensors.torch import load_file, save_file
+
+    made = write_headed(policy, folder)
+    file = sorted(made.glob("*.safetensors"))[-1]
+    tensors = load_file(file)
+    generator = torch.Generator().manual_seed(0)
+    tensors[HEAD] = torch.randn(tensors[HEAD].shape, generator=generator).to(tensors[HEAD].dtype)
+    file.unlink()
+    save_file(tensors, file, metadata={"format": "pt"})
+    return made
+
+
+class ScoringEngine:
+    """A pooling vLLM in a process of its own: as the loop's engine, or bare."""
+
+    def __init__(
+        self, settings: EngineSettings, folder: str, images: StoreImages, reuse: bool
+    ) -> None:
+        self._settings = settings
+        self._folder = Path(folder)
+        self._images = images
+        self._reuse = reuse
+        self._scorer: VllmScorer | None = None
+        self._llm: Any = None
+        self._prompts: list[dict[str, Any]] = []
+
+    def score(self, requests: Sequence[ScoreRequest]) -> float:
+        """Seconds that the loop's engine takes; it starts at the first call."""
+        if self._scorer is None:
+            self._scorer = VllmScorer(self._settings, self._open, reuse=self._reuse)
+            self._scorer.load_policy(self._folder)
+        begun = time.perf_counter()
+        self._scorer.score(requests)
+        return time.perf_counter() - begun
+
+    def _open(self, sha: str) -> Any:
+        return decode(self._images(sha))
+
+    def prepare(self, requests: Sequence[ScoreRequest]) -> None:
+        """What vLLM is asked, pictures open; the bare engine starts at the first call."""
+        if self._llm is None:
+            self._llm = start_pooling(self._folder, self._settings)
+        processor = load_processor(self._folder)
+        pictures: dict[str, Any] = {}
+        self._prompts = []
+        for request in requests:
+            for sha in request.images:
+                pictures.setdefault(sha, decode(self._images(sha)))
+            text = processor.decode(request.token_ids_T[: request.ends_S[-1]])
+            prompt: dict[str, Any] = {"prompt": request.prompt + text}
+            if request.images:
+                prompt["multi_modal_data"] = {"image": [pictures[sha] for sha in request.images]}
+                prompt["multi_modal_uuids"] = {"image": list(request.images)}
+            self._prompts.append(prompt)
+
+    def encode(self) -> float:
+        """Seconds of one call of vLLM with all of them."""
+        from vllm import PoolingParams
+
+        params = PoolingParams(
+            task="token_classify", use_activation=False, skip_reading_prefix_cache=False
+        )
+        begun = time.perf_counter()
+        self._llm.encode(
+            self._prompts, pooling_params=params, pooling_task="token_classify", use_tqdm=False
+        )
+        return time.perf_counter() - begun
