@@ -9,7 +9,8 @@ from __future__ import annotations
 import json
 import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
@@ -35,6 +36,22 @@ def tiny_policy() -> Path:
 def image_bytes(sha: str) -> bytes:
     """The bytes of one of the test images."""
     return IMAGES[sha]
+
+
+@contextmanager
+def group_of_one(folder: Path) -> Iterator[None]:
+    """A process group with this process alone; another may follow it."""
+    import torch
+    from deepspeed.utils import groups
+
+    from actors.trainer import join_group
+
+    join_group(0, 1, f"file://{folder}/rendezvous")
+    try:
+        yield
+    finally:
+        torch.distributed.destroy_process_group()
+        groups._WORLD_GROUP = None  # DeepSpeed would go on with its copy of the group that is gone
 
 
 def make_rows(policy: Path, count: int, seed: int = 0) -> list[TrainRow]:

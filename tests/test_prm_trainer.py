@@ -11,10 +11,10 @@ import torch
 from safetensors.torch import load_file
 
 from actors.step_head import HEAD, add_head, read_head, step_loss, write_headed
-from actors.trainer import Trainer, join_group
+from actors.trainer import Trainer
 from pipeline.errors import BadData, BadModel
 from pipeline.learn import LearnSettings, TrainRow
-from tests.learning import image_bytes, make_rows, tiny_policy
+from tests.learning import group_of_one, image_bytes, make_rows, tiny_policy
 
 SETTINGS = LearnSettings(
     learning_rate=2e-3, batch_size=8, micro_batch=3, objective="steps", frozen=("*vision*",)
@@ -23,9 +23,8 @@ SETTINGS = LearnSettings(
 
 @pytest.fixture(scope="module", autouse=True)
 def _group(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    join_group(0, 1, f"file://{tmp_path_factory.mktemp('group')}/rendezvous", timeout_s=60)
-    yield
-    torch.distributed.destroy_process_group()
+    with group_of_one(tmp_path_factory.mktemp("group")):
+        yield
 
 
 @pytest.fixture(scope="module")

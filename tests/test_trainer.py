@@ -23,7 +23,7 @@ from safetensors.numpy import load_file
 from actors.checkpoint import MANIFEST, owners, read_manifest
 from actors.collate import Collator
 from actors.publish import weight_files
-from actors.trainer import Trainer, join_group
+from actors.trainer import Trainer
 from pipeline.errors import BadModel, CorruptObject
 from pipeline.learn import (
     LearnSettings,
@@ -32,7 +32,15 @@ from pipeline.learn import (
     TrainRow,
     merge,
 )
-from tests.learning import SETTINGS, gradients, image_bytes, make_rows, save, tiny_policy
+from tests.learning import (
+    SETTINGS,
+    gradients,
+    group_of_one,
+    image_bytes,
+    make_rows,
+    save,
+    tiny_policy,
+)
 
 # On two idle cores all of it takes a minute; on busy ones two ranks wait for each other a lot.
 pytestmark = pytest.mark.timeout(1200)
@@ -51,9 +59,8 @@ def rows(policy: Path) -> list[TrainRow]:
 
 @pytest.fixture(scope="module", autouse=True)
 def _group(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    join_group(0, 1, f"file://{tmp_path_factory.mktemp('group')}/rendezvous")
-    yield
-    torch.distributed.destroy_process_group()
+    with group_of_one(tmp_path_factory.mktemp("group")):
+        yield
 
 
 @pytest.fixture(scope="module")
