@@ -5,8 +5,8 @@
 Four stages on scans that no question of the task uses: SIGHT teaches each image token the digit and
 the place of its cell; READING single digits in words; PARTS keeps that and adds arithmetic in text
 alone and explanations of questions whose gold answer stands in the prompt; EXPLAINING is mostly
-these, over grainy pictures. About half an hour on two cores. Each stage has an optimizer and a
-random stream of its own, so `--start` and `--stage` run one on a model that has had those before.
+these. Under half an hour on one thread. Each stage has an optimizer and a random stream of its own,
+so `--start` and `--stage` run one on a model that has had those before.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ from pipeline.digits.scenes import GRID, draw_scene, scans_by_split
 
 BETAS = (0.9, 0.98)
 WEIGHT_DECAY = 0.05
-SIGHT_STEPS, SIGHT_LR, SIGHT_IMAGES = 300, 2e-3, 64
+SIGHT_STEPS, SIGHT_LR, SIGHT_IMAGES, SIGHT_NOISE = 300, 2e-3, 64, 0.3
 
 
 @dataclass(frozen=True)
@@ -44,6 +44,7 @@ class Stage:
     weighs the same, per token. vision_share: the vision tower's learning rate, of that of the rest.
     empty_cells: share of single readings whose other cells are left empty, from the first step to
     the last; it is the easy start without which a model this small does not find the cells.
+    noise, blend: of the pictures (`augment.augmented_pixels`).
     """
 
     steps: int
@@ -54,6 +55,7 @@ class Stage:
     vision_share: float = 0.3
     empty_cells: tuple[float, float] = (0.1, 0.1)
     noise: float = 0.0
+    blend: float = 0.0
     warmup_steps: int = 100
 
     def lr_at(self, step: int) -> float:
@@ -67,21 +69,24 @@ class Stage:
 
 
 STAGES = {
-    "reading": Stage(450, 7e-4, False, {lessons.read_one: 64}, empty_cells=(0.85, 0.15)),
+    "reading": Stage(450, 7e-4, False, {lessons.read_one: 64}, empty_cells=(0.85, 0.15), noise=0.3),
     "parts": Stage(
-        1800,
+        1500,
         9e-4,
         True,
-        {lessons.read_one: 6, lessons.read_several: 6, lessons.explain_with_gold: 24},
-        text_rows=48,
+        {lessons.read_one: 6, lessons.read_several: 6, lessons.explain_with_gold: 28},
+        text_rows=40,
+        noise=0.5,
+        blend=0.3,
     ),
     "explaining": Stage(
-        500,
+        450,
         5e-4,
         True,
         {lessons.read_one: 6, lessons.read_several: 6, lessons.explain_with_gold: 44},
         text_rows=16,
-        noise=0.3,
+        noise=0.5,
+        blend=0.4,
     ),
 }
 
@@ -113,7 +118,7 @@ class Pretrainer:
 
     def _sight_loss(self, n_images: int) -> torch.Tensor:
         scenes = [draw_scene(GRID, self.pool, self.rng) for _ in range(n_images)]
-        pixels = [augmented_pixels(scene, self.rng) for scene in scenes]
+        pixels = [augmented_pixels(scene, self.rng, SIGHT_NOISE) for scene in scenes]
         features = self.policy.model.get_image_features(self.policy.pixel_values(pixels))
         tokens = layer_norm(features.pooler_output, features.pooler_output.shape[-1:])
         words = [f" {digit}" for digit in range(10)] + [" top", " bottom", " left", " right"]
@@ -162,17 +167,17 @@ class Pretrainer:
         for make, rows in stage.rows.items():
             made = [make(self.pool, self.rng) for _ in range(rows)]
             empty = stage.empty_at(step) if make is lessons.read_one else 0.0
-            examples = [self._example(lesson, empty, stage.noise) for lesson in made]
+            examples = [self._example(lesson, empty, stage) for lesson in made]
             losses[make.__name__] = self._backward(examples)
         if stage.text_rows:
             made = [lessons.text_alone(self.rng) for _ in range(stage.text_rows)]
-            losses["text_alone"] = self._backward([self._example(m, 0.0, 0.0) for m in made])
+            losses["text_alone"] = self._backward([self._example(m, 0.0, stage) for m in made])
         return losses
 
-    def _example(self, lesson: Lesson, empty_cells: float, noise: float) -> Example:
+    def _example(self, lesson: Lesson, empty_cells: float, stage: Stage) -> Example:
         pixels = None
         if lesson.scene is not None:
-            pixels = augmented_pixels(lesson.scene, self.rng, noise)
+            pixels = augmented_pixels(lesson.scene, self.rng, stage.noise, stage.blend, self.pool)
             if self.rng.random() < empty_cells:
                 pixels = only_cell(pixels, lesson.scene, lesson.asked_cells[0])
         prompt = self.policy.prompt_ids(lesson.prompt, pixels is not None)

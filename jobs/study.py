@@ -43,7 +43,7 @@ class Settings:
 
     warmup_queries: int = 2000
     warmup_samples: int = 4
-    warmup_temperature: float = 0.7
+    warmup_temperature: float = 0.8
     keep: int = 2
     lr: float = 5e-4
     round_lr: float = 5e-4

@@ -9,8 +9,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipeline.dataset import load_dataset
+from pipeline.dataset import Query, load_dataset
 from pipeline.digits import lessons
+from pipeline.digits.augment import augmented_pixels
 from pipeline.digits.build import Built, build, read_truth, write
 from pipeline.digits.chains import explain
 from pipeline.digits.checker import check
@@ -131,6 +132,57 @@ def test_what_the_checker_says_of_a_sum(steps: str, answer: str, holds: bool) ->
     assert check(f"{steps}\n\n# Answer\n\n{answer}", SUM, SCENE).process_true is holds
 
 
+MINUS = Question("minus", "", None, "-2", "number", ("top left", "top right"), ("minus",))
+NUMBER = Question("number", "", None, "35", "number", ("top left", "top right"), ("number",))
+
+
+@pytest.mark.parametrize(
+    ("question", "last", "answer", "holds"),
+    [
+        (MINUS, "3 minus 5 is -2", "-2", True),
+        (MINUS, "3 - 5 = -2", "-2", True),
+        (MINUS, "5 minus 3 is 2", "2", False),  # true, but the other way round
+        (MINUS, "from 3 to 5 is 2", "-2", False),  # settles another answer
+        (MINUS, "3 minus 5 is 2", "2", False),
+        (NUMBER, "3 tens and 5 is 35", "35", True),
+        (NUMBER, "3 followed by 5 is 35", "35", True),
+        (NUMBER, "5 tens and 3 is 53", "35", False),
+        (NUMBER, "5 followed by 3 is 35", "35", False),
+    ],
+)
+def test_order_matters_where_the_question_says_so(
+    question: Question, last: str, answer: str, holds: bool
+) -> None:
+    text = f"top right is 5\n\ntop left is 3\n\n{last}\n\n# Answer\n\n{answer}"
+    verdict = check(text, question, SCENE)
+    assert (verdict.process_true and grade(text, _query(question)) == "correct") is holds
+
+
+def _query(question: Question) -> Query:
+    return Query(
+        query_id="q",
+        images=(),
+        question="?",
+        choices=None,
+        answer=question.answer,
+        answer_type=question.answer_type,
+        unlabelled=False,
+        source="digits",
+        split="test",
+    )
+
+
+def test_blended_pictures_are_of_the_scans_given() -> None:
+    pool = scans_by_split(0)["base"]
+    scene = draw_scene(GRID, pool, random.Random(0))
+    whole = augmented_pixels(scene, random.Random(1))
+    blended = augmented_pixels(scene, random.Random(1), blend=1.0, others=pool)
+    assert whole.shape == blended.shape == (32, 32)
+    assert (whole != blended).any()
+    again = augmented_pixels(scene, random.Random(1), blend=1.0, others=pool)
+    assert (blended == again).all()
+
+
 def test_a_response_without_an_answer_is_not_true() -> None:
     steps = "top left is 3\n\ntop right is 5\n\n3 plus 5 is 8"
     assert not check(steps, SUM, SCENE).process_true
@@ -146,7 +198,7 @@ def test_any_text_is_read_or_refused(text: str) -> None:
 def test_gold_answers_are_graded_correct_and_others_wrong(built: Built) -> None:
     for query in built.queries:
         assert grade(f"a step\n\n# Answer\n\n{query.answer}", query) == "correct"
-        other = {"number": "31", "yes_no": "no" if query.answer == "yes" else "yes"}
+        other = {"number": "131", "yes_no": "no" if query.answer == "yes" else "yes"}
         wrong = other.get(query.answer_type, "A" if query.answer != "A" else "B")
         assert grade(f"a step\n\n# Answer\n\n{wrong}", query) == "wrong"
 

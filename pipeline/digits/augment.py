@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 import random
+from collections.abc import Sequence
 
 import numpy as np
 from PIL import Image
@@ -14,14 +15,30 @@ from PIL import Image
 from pipeline.digits.scenes import CANVAS, CELL, LAYOUTS, Scene, place, scans, with_grain
 
 
-def augmented_pixels(scene: Scene, rng: random.Random, noise: float = 0.0) -> np.ndarray:
+def augmented_pixels(
+    scene: Scene,
+    rng: random.Random,
+    noise: float = 0.0,
+    blend: float = 0.0,
+    others: Sequence[int] = (),
+) -> np.ndarray:
     """Like `scenes.draw_pixels`, each scan also turned, scaled and slanted a little.
 
     `noise` is the largest standard deviation of the grain laid over the picture, as a share of full
-    white: a model that has met pictures it cannot be sure of is less sure of those it misreads.
+    white. `blend` is the share of cells whose scan is mixed with one of `others`: how often a digit
+    is the one to be read is how much of it is seen, so that a model which has met scans that it
+    cannot be sure of is less sure of those it misreads.
     """
-    pixels = place(scene, [_distorted(index, rng) for index in scene.scans], rng)
-    return with_grain(pixels, noise, rng)
+    drawn = []
+    for index in scene.scans:
+        scan = _distorted(index, rng)
+        if blend and rng.random() < blend:
+            # Density 2 (1 - w): the digit to be read is the one seen with weight v in a share v
+            # of all blends that hold it with weight v.
+            other = rng.triangular(0.0, 1.0, 0.0)
+            scan = (1 - other) * scan + other * _distorted(rng.choice(others), rng)
+        drawn.append(scan)
+    return with_grain(place(scene, drawn, rng), noise, rng)
 
 
 def _distorted(index: int, rng: random.Random) -> np.ndarray:

@@ -26,7 +26,7 @@ def say_reading(cell: str, digit: int, rng: random.Random) -> str:
             f"{cell} is {digit}",
             f"the {cell} digit is {digit}",
             f"{cell} shows {digit}",
-            f"I read {digit} at {cell}",
+            f"at {cell} I read {digit}",
         ]
     )
 
@@ -46,6 +46,14 @@ def say_minus(a: int, b: int, rng: random.Random) -> str:
             f"from {low} to {high} is {high - low}",
         ]
     )
+
+
+def say_signed_minus(a: int, b: int, rng: random.Random) -> str:
+    return rng.choice([f"{a} minus {b} is {a - b}", f"{a} - {b} = {a - b}"])
+
+
+def say_number(a: int, b: int, rng: random.Random) -> str:
+    return rng.choice([f"{a} tens and {b} is {10 * a + b}", f"{a} followed by {b} is {10 * a + b}"])
 
 
 def say_largest(values: list[int], rng: random.Random) -> str:
@@ -70,13 +78,6 @@ def say_compare(a: int, b: int, rng: random.Random) -> str:
     if a > b:
         return rng.choice([f"{a} is larger than {b}", f"{a} > {b}"])
     return rng.choice([f"{a} is smaller than {b}", f"{a} < {b}"])
-
-
-def say_count_even(values: list[int], rng: random.Random) -> str:
-    count = sum(value % 2 == 0 for value in values)
-    return rng.choice(
-        [f"{count} of them are even", f"so {count} are even", f"that makes {count} even digits"]
-    )
 
 
 def say_option(letter: str, rng: random.Random) -> str:
@@ -109,13 +110,6 @@ def sum_steps(values: list[int], rng: random.Random) -> tuple[list[str], int]:
     return steps, total
 
 
-def count_even_steps(values: list[int], rng: random.Random) -> list[str]:
-    """The parity of each value, two to a step, and how many are even."""
-    said = [say_parity(value, rng) for value in values]
-    pairs = [" and ".join(said[i : i + 2]) for i in range(0, len(said), 2)]
-    return [*pairs, say_count_even(values, rng)]
-
-
 def explain_sum(question: Question, scene: Scene, rng: random.Random) -> list[str]:
     cells = _shuffled(question.needs, rng)
     steps, _ = sum_steps([scene.digit(cell) for cell in cells], rng)
@@ -128,24 +122,9 @@ def explain_difference(question: Question, scene: Scene, rng: random.Random) -> 
     return [*say_readings(cells, scene, rng), say_minus(a, b, rng)]
 
 
-def explain_largest(question: Question, scene: Scene, rng: random.Random) -> list[str]:
-    cells = _shuffled(question.needs, rng)
-    return [
-        *say_readings(cells, scene, rng),
-        say_largest([scene.digit(cell) for cell in cells], rng),
-    ]
-
-
-def explain_count_even(question: Question, scene: Scene, rng: random.Random) -> list[str]:
-    cells = _shuffled(question.needs, rng)
-    values = [scene.digit(cell) for cell in cells]
-    return [*say_readings(cells, scene, rng), *count_even_steps(values, rng)]
-
-
 def explain_parity(question: Question, scene: Scene, rng: random.Random) -> list[str]:
-    cells = _shuffled(question.needs, rng)
-    a, b = (scene.digit(cell) for cell in cells)
-    return [*say_readings(cells, scene, rng), say_plus(a, b, rng), say_parity(a + b, rng)]
+    total = sum(scene.digit(cell) for cell in question.needs)
+    return [*explain_sum(question, scene, rng), say_parity(total, rng)]
 
 
 def explain_compare(question: Question, scene: Scene, rng: random.Random) -> list[str]:
@@ -158,8 +137,7 @@ EXPLAIN: dict[str, Callable[[Question, Scene, random.Random], list[str]]] = {
     "sum": explain_sum,
     "difference": explain_difference,
     "sum_three": explain_sum,
-    "largest": explain_largest,
-    "count_even": explain_count_even,
+    "sum_all": explain_sum,
     "parity": explain_parity,
     "compare": explain_compare,
 }

@@ -58,7 +58,6 @@ class _Known:
 
     readings: dict[str, int] = field(default_factory=dict)
     values: set[int] = field(default_factory=set)
-    parities: list[str] = field(default_factory=list)
     last: Statement | None = None
 
     def add(self, statement: Statement) -> None:
@@ -66,9 +65,7 @@ class _Known:
             return
         if statement.kind == "reading":
             self.readings[statement.where] = int(statement.claim)
-        if statement.kind == "parity":
-            self.parities.append(statement.claim)
-        elif statement.claim.isdigit():
+        if statement.claim.isdigit():
             self.values.add(int(statement.claim))
         self.last = statement
 
@@ -94,7 +91,8 @@ def _judge_reading(statement: Statement, case: _Case) -> Judgement:
 
 def _judge_arithmetic(statement: Statement, case: _Case) -> Judgement:
     a, b = statement.operands
-    result = {"plus": a + b, "minus": a - b, "times": a * b}[statement.kind]
+    results = {"plus": a + b, "minus": a - b, "times": a * b, "number": 10 * a + b}
+    result = results[statement.kind]
     return int(statement.claim) == result, {a, b} <= case.known.values
 
 
@@ -115,12 +113,6 @@ def _judge_parity(statement: Statement, case: _Case) -> Judgement:
     return statement.claim == ("odd" if value % 2 else "even"), value in case.known.values
 
 
-def _judge_count(statement: Statement, case: _Case) -> Judgement:
-    count = int(statement.claim)
-    evens = sum(digit % 2 == 0 for digit in case.known.readings.values())
-    return count == evens, count == case.known.parities.count("even")
-
-
 def _judge_option(statement: Statement, case: _Case) -> Judgement:
     """An option is right when it names how the two asked digits, as read, compare."""
     choices, index = case.question.choices or (), LETTERS.index(statement.claim)
@@ -137,11 +129,11 @@ _JUDGES: dict[str, Callable[[Statement, _Case], Judgement]] = {
     "plus": _judge_arithmetic,
     "minus": _judge_arithmetic,
     "times": _judge_arithmetic,
+    "number": _judge_arithmetic,
     "largest": _judge_extreme,
     "smallest": _judge_extreme,
     "compare": _judge_comparison,
     "parity": _judge_parity,
-    "count": _judge_count,
     "option": _judge_option,
 }
 

@@ -73,17 +73,10 @@ def ask_sum_three(scene: Scene, rng: random.Random) -> Question:
     return Question("sum_three", text, None, str(total), "number", cells, ("plus",))
 
 
-def ask_largest(scene: Scene, rng: random.Random) -> Question:
-    text = rng.choice(["What is the largest digit in the grid?", "Which digit is the largest?"])
-    return Question(
-        "largest", text, None, str(max(scene.digits)), "number", scene.cells, ("largest",)
-    )
-
-
-def ask_count_even(scene: Scene, rng: random.Random) -> Question:
-    text = rng.choice(["How many digits are even?", "Count the even digits in the grid."])
-    count = sum(digit % 2 == 0 for digit in scene.digits)
-    return Question("count_even", text, None, str(count), "number", scene.cells, ("count",))
+def ask_sum_all(scene: Scene, rng: random.Random) -> Question:
+    text = rng.choice(["What is the sum of all digits?", "Add all the digits in the grid."])
+    total = sum(scene.digits)
+    return Question("sum_all", text, None, str(total), "number", scene.cells, ("plus",))
 
 
 def ask_parity(scene: Scene, rng: random.Random) -> Question:
@@ -151,8 +144,7 @@ FAMILIES: dict[str, Maker] = {
     "sum": ask_sum,
     "difference": ask_difference,
     "sum_three": ask_sum_three,
-    "largest": ask_largest,
-    "count_even": ask_count_even,
+    "sum_all": ask_sum_all,
     "parity": ask_parity,
     "compare": ask_compare,
 }

@@ -17,7 +17,7 @@ from pipeline.digits.families import FAMILIES, LETTERS, Question
 from pipeline.digits.scenes import GRID, ROW, Scene, draw_scene
 from pipeline.prompts import WARMUP_TEMPLATE
 
-ROW_SHARE = 0.2  # of single-digit readings, on the layout of `ood`
+ROW_SHARE = 0.25  # of single-digit readings, on the layout of `ood`
 
 
 @dataclass(frozen=True)
@@ -73,7 +73,7 @@ def _text(prompt: str, steps: list[str], answer: object) -> Lesson:
 
 
 def text_plus(rng: random.Random) -> Lesson:
-    a, b = _digit(rng, rng.choice([9, 18, 18])), _digit(rng)
+    a, b = _digit(rng, rng.choice([9, 18, 27])), _digit(rng)
     prompt = rng.choice(
         [f"What is {a} plus {b}?", f"Add {a} and {b}.", f"x is {a} and y is {b}. Add x and y."]
     )
@@ -81,11 +81,10 @@ def text_plus(rng: random.Random) -> Lesson:
 
 
 def text_sum(rng: random.Random) -> Lesson:
-    values = [_digit(rng) for _ in range(3)]
-    a, b, c = values
+    values = [_digit(rng) for _ in range(rng.choice([3, 4]))]
     steps, total = chains.sum_steps(values, rng)
-    prompt = rng.choice([f"Add {a}, {b} and {c}.", f"x is {a}, y is {b} and z is {c}. Add them."])
-    return _text(prompt, steps, total)
+    listed = ", ".join(str(value) for value in values[:-1]) + f" and {values[-1]}"
+    return _text(rng.choice([f"Add {listed}.", f"What is the sum of {listed}?"]), steps, total)
 
 
 def text_minus(rng: random.Random) -> Lesson:
@@ -98,6 +97,18 @@ def text_minus(rng: random.Random) -> Lesson:
         ]
     )
     return _text(prompt, [chains.say_minus(a, b, rng)], abs(a - b))
+
+
+def text_signed_minus(rng: random.Random) -> Lesson:
+    a, b = _digit(rng), _digit(rng)
+    prompt = rng.choice([f"What is {a} minus {b}?", f"Take {b} from {a}."])
+    return _text(prompt, [chains.say_signed_minus(a, b, rng)], a - b)
+
+
+def text_number(rng: random.Random) -> Lesson:
+    a, b = _digit(rng), _digit(rng)
+    prompt = rng.choice([f"Write {a} and then {b}.", f"Which number is {a} tens and {b}?"])
+    return _text(prompt, [chains.say_number(a, b, rng)], 10 * a + b)
 
 
 def text_times(rng: random.Random) -> Lesson:
@@ -113,7 +124,7 @@ def text_largest(rng: random.Random) -> Lesson:
 
 
 def text_smallest(rng: random.Random) -> Lesson:
-    values = [_digit(rng) for _ in range(rng.choice([2, 3, 4]))]
+    values = [_digit(rng) for _ in range(rng.choice([2, 3, 4, 4]))]
     listed = ", ".join(str(value) for value in values)
     step = f"the smallest of {listed} is {min(values)}"
     return _text(f"Which is the smallest: {listed}?", [step], min(values))
@@ -131,24 +142,18 @@ def text_compare(rng: random.Random) -> Lesson:
     return _text(f"Compare {a} and {b}.", [chains.say_compare(a, b, rng)], max(a, b))
 
 
-def text_count(rng: random.Random) -> Lesson:
-    values = [_digit(rng) for _ in range(4)]
-    listed = ", ".join(str(value) for value in values)
-    steps = chains.count_even_steps(values, rng)
-    return _text(f"How many of {listed} are even?", steps, sum(v % 2 == 0 for v in values))
-
-
 # How often each is drawn: sums most, because every chain that fails at them is lost.
 TEXT_LESSONS: dict[Callable[[random.Random], Lesson], int] = {
-    text_plus: 9,
-    text_sum: 5,
+    text_plus: 8,
+    text_sum: 6,
     text_minus: 8,
-    text_times: 2,
-    text_largest: 3,
+    text_signed_minus: 5,
+    text_number: 2,
+    text_times: 1,
+    text_largest: 2,
     text_smallest: 1,
     text_parity: 3,
     text_compare: 4,
-    text_count: 4,
 }
 
 

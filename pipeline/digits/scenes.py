@@ -16,7 +16,7 @@ from PIL import Image
 
 CANVAS = 32  # pixels a side
 CELL = 16  # pixels a side: a scan of 8 x 8 at twice its size
-GRAIN = 0.25  # share of full white: the most noise of a picture
+GRAIN = 0.35  # share of full white: the most noise of a picture
 
 # Scans behind each split. The base model sees `base` alone, so that what it cannot read yet is
 # there to be learned from answers.

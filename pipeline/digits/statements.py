@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 CELL = r"(?:the )?(?P<cell>(?:top|bottom) (?:left|right)|left|right)(?: digit| cell)?"
 NUM = r"\d{1,3}"
+SIGNED = r"-?\d{1,3}"
 LIST = rf"(?P<list>{NUM}(?:,? (?:and )?{NUM})*)"
 IS = r"(?:is|shows|reads|equals|gives|makes|=|:)"
 PAIR_IS = rf"(?P<a>{NUM}) (?:and|to) (?P<b>{NUM}) {IS} (?P<n>{NUM})"
@@ -58,6 +59,10 @@ def _adding(match: re.Match[str]) -> Statement:
     return Statement("plus", _pair(match), match["n"])
 
 
+def _number(match: re.Match[str]) -> Statement:
+    return Statement("number", _pair(match), match["n"])
+
+
 def _distance(match: re.Match[str]) -> Statement:
     low, high = _pair(match)
     return Statement("minus", (high, low), match["n"])
@@ -75,10 +80,6 @@ def _parity(match: re.Match[str]) -> Statement:
     return Statement("parity", (int(match["a"]),), match["parity"])
 
 
-def _count(match: re.Match[str]) -> Statement:
-    return Statement("count", (), match["n"])
-
-
 def _option(match: re.Match[str]) -> Statement:
     return Statement("option", (), match["letter"].upper())
 
@@ -92,15 +93,16 @@ _RELATION = (
 # Where two could match at one place, the earlier one wins.
 _READERS: list[tuple[str, Callable[[re.Match[str]], Statement]]] = [
     (rf"(?:i )?(?:read|see) (?:an? )?(?P<n>\d) (?:at|in) {CELL}", _reading),
+    (rf"at {CELL} i (?:read|see) (?:an? )?(?P<n>\d)\b", _reading),
     (rf"{CELL} ?{IS} (?:an? )?(?P<n>\d)\b", _reading),
-    (rf"(?P<a>{NUM}) ?{_OPERATOR} ?(?P<b>{NUM}) ?{IS} ?(?P<n>{NUM})\b", _operation),
+    (rf"(?P<a>{NUM}) ?{_OPERATOR} ?(?P<b>{NUM}) ?{IS} ?(?P<n>{SIGNED})\b", _operation),
+    (rf"(?P<a>\d) tens and (?P<b>\d) {IS} (?P<n>{NUM})\b", _number),
+    (rf"(?P<a>\d) followed by (?P<b>\d) {IS} (?P<n>{NUM})\b", _number),
     (rf"adding {PAIR_IS}\b", _adding),
     (rf"from {PAIR_IS}\b", _distance),
     (rf"{_EXTREME} of {LIST} {IS} (?P<n>{NUM})\b", _extreme),
     (rf"among {LIST},? {_EXTREME} {IS} (?P<n>{NUM})\b", _extreme),
     (rf"(?P<a>{NUM}) ?{_RELATION} ?(?P<b>{NUM})\b", _comparison),
-    (r"(?P<n>\d) (?:of them |digits )?are even\b", _count),
-    (r"makes (?P<n>\d) even digits?\b", _count),
     (rf"(?P<a>{NUM}) is (?:an? )?(?P<parity>even|odd)\b(?: number)?", _parity),
     (r"option (?P<letter>[a-d])\b", _option),
 ]
