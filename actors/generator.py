@@ -25,7 +25,7 @@ from pathlib import Path
 from typing import Any, TypedDict
 
 from actors.engine_settings import EngineSettings
-from actors.images import ImageCache, image_path
+from actors.images import ImageCache, StoreImages
 from actors.outcomes import ObjectLost, Outcome, outcome_of
 from actors.processor import Processor, load_processor, processor_sha256
 from pipeline.engine import Engine, Sample, SampleRequest
@@ -33,7 +33,7 @@ from pipeline.errors import BadData, BadModel, CorruptObject, StoreMissing
 from pipeline.images import Limits
 from pipeline.learn import prompt_hash
 from pipeline.records import Rollout, to_parquet
-from pipeline.store import Store, get_verified, open_store, put_content
+from pipeline.store import Store, open_store, put_content
 
 STAGE = "rollout"
 # Policies kept on a node's disk beside the one in use: an engine may still be reading the last one.
@@ -303,15 +303,8 @@ class GeneratorActor:
         settings = self._settings
         store = open_store(settings.store_url)
 
-        def fetch(sha: str) -> bytes:
-            path = image_path(sha)
-            try:
-                return get_verified(store, path)
-            except (CorruptObject, StoreMissing) as error:
-                raise ObjectLost(path, str(error)) from error
-
         images = ImageCache(
-            fetch,
+            StoreImages(settings.store_url),
             budget=settings.image_bytes,
             limits=Limits(max_pixels=settings.max_image_pixels),
         )

@@ -8,11 +8,15 @@ from __future__ import annotations
 import threading
 from collections import OrderedDict
 from collections.abc import Callable
+from dataclasses import dataclass
+from functools import lru_cache
 from typing import TYPE_CHECKING
 
+from actors.outcomes import ObjectLost
 from pipeline.canonical import sha256_hex
-from pipeline.errors import BadData, CorruptObject
+from pipeline.errors import BadData, CorruptObject, StoreMissing
 from pipeline.images import Limits, bytes_problem, decode
+from pipeline.store import Store, get_verified, open_store
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -21,6 +25,28 @@ if TYPE_CHECKING:
 def image_path(sha: str) -> str:
     """Where the bytes of an image lie in the store: under their own hash."""
     return f"images/{sha}"
+
+
+@dataclass(frozen=True)
+class StoreImages:
+    """Image bytes by content hash, out of the store; can be sent to other processes.
+
+    One that is corrupt or gone is an `ObjectLost`, which keeps its path on the way back.
+    """
+
+    url: str
+
+    def __call__(self, sha: str) -> bytes:
+        path = image_path(sha)
+        try:
+            return get_verified(_store(self.url), path)
+        except (CorruptObject, StoreMissing) as error:
+            raise ObjectLost(path, str(error)) from error
+
+
+@lru_cache(maxsize=4)
+def _store(url: str) -> Store:
+    return open_store(url)
 
 
 class ImageCache:

@@ -22,7 +22,7 @@ from typing import Any, Literal, TypedDict
 
 from actors.engine_settings import EngineSettings
 from actors.generator import Beat
-from actors.images import ImageCache, image_path
+from actors.images import ImageCache, StoreImages
 from actors.outcomes import ObjectLost, Outcome, outcome_of
 from actors.prm_model import TagWords, fit_prm
 from actors.processor import Processor, load_processor
@@ -196,13 +196,7 @@ class ScorerActor:
         settings = self._settings
         store = open_store(settings.store_url)
 
-        def fetch(sha: str) -> bytes:
-            path = image_path(sha)
-            try:
-                return get_verified(store, path)
-            except (CorruptObject, StoreMissing) as error:
-                raise ObjectLost(path, str(error)) from error
-
+        fetch = StoreImages(settings.store_url)
         images = ImageCache(
             fetch,
             budget=settings.image_bytes,

@@ -25,11 +25,12 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, Protocol
 
+from actors.images import StoreImages
 from actors.learner import LearnerFailed, LearnerGroup
 from actors.outcomes import ObjectLost
 from actors.processor import Processor, load_processor
 from actors.step_head import write_headed
-from jobs.training_rows import GuardFailed, RowMaker, Rows, StoreImages
+from jobs.training_rows import GuardFailed, RowMaker, Rows
 from pipeline.errors import BadData, BadModel, CorruptObject, StoreMissing, StoreUnavailable
 from pipeline.learn import LearnSettings, TrainingDiverged, TrainMetrics, TrainRow
 from pipeline.policies import publish_folder

@@ -10,12 +10,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
-from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 from actors.images import image_path
-from actors.outcomes import ObjectLost
 from actors.processor import Processor, load_processor, processor_sha256
 from pipeline.errors import CorruptObject, StoreMissing
 from pipeline.images import decode
@@ -26,33 +24,11 @@ from pipeline.query import Query
 from pipeline.records import Selected, StepValues
 from pipeline.roles import PrmLearning
 from pipeline.stages import Lost, read_rows
-from pipeline.store import Store, get_verified, open_store
+from pipeline.store import Store, get_verified
 
 
 class GuardFailed(Exception):
     """Going on would train on something wrong."""
-
-
-@dataclass(frozen=True)
-class StoreImages:
-    """Image bytes by content hash, out of the store; can be sent to the ranks.
-
-    One that is corrupt or gone is an `ObjectLost`, which keeps its path on the way back.
-    """
-
-    url: str
-
-    def __call__(self, sha: str) -> bytes:
-        path = image_path(sha)
-        try:
-            return get_verified(_store(self.url), path)
-        except (CorruptObject, StoreMissing) as error:
-            raise ObjectLost(path, str(error)) from error
-
-
-@lru_cache(maxsize=4)
-def _store(url: str) -> Store:
-    return open_store(url)
 
 
 @dataclass(frozen=True)

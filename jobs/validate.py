@@ -21,12 +21,12 @@ from typing import Annotated
 
 import typer
 
+from actors.images import StoreImages
 from actors.processor import Processor, load_processor
 from jobs.cli import ending
 from jobs.memory import PeakMemory
 from jobs.one_round import OneRound, Sampled, StageFailed
 from jobs.prepare import engine_settings, images_of, load_data, upload_images
-from jobs.training_rows import StoreImages
 from jobs.wiring import asked_of
 from jobs.world import check_here, check_models, run_store, running
 from pipeline.config import Config, load_config

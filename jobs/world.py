@@ -84,10 +84,10 @@ def check_models(config: Config) -> None:
 @contextmanager
 def running(program: Program, store: Store, dataset: Dataset, say: Say) -> Iterator[World]:
     """Ray, the engines, the graders, the scorers and the learner, for as long as needed."""
+    from actors.images import StoreImages
     from jobs.learning import GroupLearner, ray_start
     from jobs.pools import generator_pool, start_ray
     from jobs.scoring import PolicyDecoders, PoolScorer, scored_how, scorer_pool
-    from jobs.training_rows import StoreImages
 
     config = program.config
     with ExitStack() as stack:

@@ -35,16 +35,15 @@ def iteration_row(state: State, program: Program, iteration: int) -> dict[str, A
     samples = max(1, counts["samples"])
     generate_s = state.stage_s.get(f"{purpose}/generate", 0.0)
     learn_s = state.stage_s.get(f"{purpose}/learn", 0.0)
-    drawn = slice_of(
-        program.pool, iteration, program.config.evolve.interval, program.config.run.seed
-    )
+    config = program.config
+    drawn = slice_of(program.pool, iteration, config.evolve.interval, config.run.seed)
     greedy = state.evaluation(policy, validation, GREEDY) or {}
     sampled = state.evaluation(policy, validation, SAMPLED)
     return {
         "iteration": iteration,
         "sampled_from": policy_before(state, iteration).version,
         "policy": policy.version,
-        "temperature": program.config.generate.temperature,
+        "temperature": config.generate.temperature,
         "queries": len(drawn),
         "samples": counts["samples"],
         "coverage": counts["queries_kept"] / max(1, len(drawn)),

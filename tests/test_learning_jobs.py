@@ -11,10 +11,10 @@ from typing import Any
 
 import pytest
 
+from actors.images import StoreImages
 from actors.learner import LearnerFailed
 from actors.outcomes import ObjectLost
 from jobs.learning import GroupLearner
-from jobs.training_rows import StoreImages
 from pipeline.batches import batches
 from pipeline.canonical import canonical_json, sha256_hex
 from pipeline.config import Config

@@ -17,11 +17,11 @@ from pathlib import Path
 from typing import Any
 
 from actors.engine_settings import EngineSettings, common_options
+from actors.images import StoreImages
 from actors.processor import load_processor
 from jobs.benches.record import Options, Result, by_turns
 from jobs.memory import PeakMemory
 from jobs.prepare import engine_settings, images_of, load_data, upload_images
-from jobs.training_rows import StoreImages
 from jobs.wiring import generate_spec
 from jobs.world import check_models, running
 from pipeline.config import Config

@@ -16,6 +16,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from actors.images import StoreImages
 from actors.learner import LearnerGroup
 from actors.learner_rank import ENVIRONMENT
 from actors.processor import Processor, load_processor
@@ -23,7 +24,6 @@ from jobs.benches.record import Options, Result, by_turns
 from jobs.memory import PeakMemory
 from jobs.pools import start_ray
 from jobs.prepare import load_data, upload_images
-from jobs.training_rows import StoreImages
 from jobs.world import check_models
 from pipeline.images import decode
 from pipeline.learn import LearnSettings, TrainRow, prompt_hash

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from actors.engine_settings import EngineSettings
+from actors.images import StoreImages
 from actors.processor import Processor, load_processor
 from actors.scorer_engine import VllmScorer, start_pooling
 from actors.step_head import HEAD, write_headed
@@ -26,7 +27,6 @@ from jobs.benches.record import Options, Result, by_turns
 from jobs.pools import start_ray
 from jobs.prepare import engine_settings, images_of, load_data, upload_images
 from jobs.scoring import PoolScorer, scorer_pool
-from jobs.training_rows import StoreImages
 from jobs.world import check_models
 from pipeline.grade import GRADER_VERSION
 from pipeline.images import decode
