@@ -201,10 +201,8 @@ class Through:
         rewards = rewards_by_sample(rows, scores)
         steps = {(s.query, s.sample_index): len(s.step_ends) for s in scores}
         made = []
-        for query in dict.fromkeys(row.query for row in rows):
+        for query in dict.fromkeys(row.query for row in rows if row.query in greedy):
             mine = [pair for pair in zip(rows, graded, strict=True) if pair[0].query == query]
-            if query not in greedy:
-                continue
             made.append(
                 Group(
                     query=by_hash[query],

@@ -33,8 +33,7 @@ def iteration_row(state: State, program: Program, iteration: int) -> dict[str, A
     policy, job, closed = state.policies[purpose], state.jobs[purpose], state.closed[purpose]
     counts = closed["coverage"]
     samples = max(1, counts["samples"])
-    generate_s = state.stage_s.get(f"{purpose}/generate", 0.0)
-    learn_s = state.stage_s.get(f"{purpose}/learn", 0.0)
+    generate_s, learn_s = (state.stage_s.get(f"{purpose}/{s}", 0.0) for s in ("generate", "learn"))
     config = program.config
     drawn = slice_of(program.pool, iteration, config.evolve.interval, config.run.seed)
     greedy = state.evaluation(policy, validation, GREEDY) or {}

@@ -61,9 +61,8 @@ def figure_2(groups_Q: Sequence[Group], *, seed: int = 0, reps: int = REPLICATES
     images_Q = image_groups([group.query for group in groups_Q])
 
     def mean(values_Q: Sequence[float]) -> Any:
-        return as_json(
-            bootstrap_by_group(values_Q, images_Q, seed=seed, reps=reps, bounds=(0.0, 1.0))
-        )
+        estimate = bootstrap_by_group(values_Q, images_Q, seed=seed, reps=reps, bounds=(0.0, 1.0))
+        return as_json(estimate)
 
     votes: dict[str, dict[str, Any]] = {name: {} for name in (*VOTES, "pass")}
     for n in doubling(k):
