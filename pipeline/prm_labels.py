@@ -22,7 +22,7 @@ from typing import Literal, Protocol
 from pipeline.canonical import canonical_json, sha256_hex
 from pipeline.query import Query
 from pipeline.responses import step_ends
-from pipeline.select import dedup
+from pipeline.select import SampleRow, dedup
 from pipeline.splits import components
 
 MOST_STEPS = 16
@@ -30,21 +30,11 @@ LabelKind = Literal["soft", "hard"]
 Decode = Callable[[Sequence[int]], str]
 
 
-class SampledRow(Protocol):
+class SampledRow(SampleRow, Protocol):
     """What labelling reads of a rollout."""
 
     @property
-    def query(self) -> str: ...
-    @property
     def query_id(self) -> str: ...
-    @property
-    def sample_index(self) -> int: ...
-    @property
-    def seed(self) -> int: ...
-    @property
-    def text(self) -> str: ...
-    @property
-    def finish(self) -> str: ...
     @property
     def token_ids(self) -> tuple[int, ...]: ...
     @property
