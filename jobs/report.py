@@ -1,0 +1,97 @@
+"""Results of runs of several seeds, as the tables in docs/ show them, out of the runs themselves.
+
+    python -m jobs.report loop out/digits-0 out/digits-1 out/digits-2 --out docs/results/loop.json
+
+Each argument is the folder of a finished run (`<run.out>/<run.name>`, with its store inside). What
+is read is checked, nothing is changed, and neither the data nor an engine is needed. Written is one
+row for each run, in the order given; printed are a table in markdown and the paired differences of
+all seeds together.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from jobs.cli import ending, say
+from pipeline.asked import program_of
+from pipeline.errors import BadConfig
+from pipeline.ledger import Ledger
+from pipeline.seeds import Finished, loop_pooled, loop_row, loop_table, markdown, pooled_lines
+from pipeline.state import State
+from pipeline.store import Store, open_store
+
+app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
+Folders = Annotated[list[Path], typer.Argument(help="folders of finished runs, one a seed")]
+Out = Annotated[Path, typer.Option(help="the file of rows")]
+
+
+@app.callback()
+def main() -> None:
+    """Results of runs of several seeds."""
+
+
+@app.command()
+def loop(runs: Folders, out: Out = Path("docs/results/loop.json")) -> None:
+    """Warm-up, control and final of runs of the self-evolving loop."""
+    with ending():
+        found = [finished(folder) for folder in runs]
+        different_seeds(found)
+        rows = [loop_row(run) for run in found]
+        write(rows, out)
+        print(markdown(loop_table(rows)))
+        print("\n".join(["", *pooled_lines(loop_pooled(found), len(found))]))
+
+
+def finished(folder: Path) -> Finished:
+    """The run in a folder, out of its store.
+
+    Raises:
+        BadConfig: there is no run, or none that is finished. StoreError: an object of it is corrupt
+            or gone.
+    """
+    if not (folder / "store" / "runs").is_dir():
+        raise BadConfig(f"{folder}: no folder of a run: it has no store with runs")
+    store = open_store(folder / "store", say=say)
+    events = list(Ledger(store, _only_run(store, folder)).replay())
+    state = State.replay(events)
+    if state.finished is None:
+        raise BadConfig(f"{folder}: this run is not finished; start it again and it goes on")
+    return Finished(state, program_of(store, events[0]), store)
+
+
+def _only_run(store: Store, folder: Path) -> str:
+    runs = sorted({path.split("/")[1] for path in store.list("runs")})
+    if folder.name in runs:
+        return folder.name
+    if len(runs) != 1:
+        raise BadConfig(f"{folder}: its store holds these runs: {', '.join(runs) or 'none'}")
+    return runs[0]
+
+
+def different_seeds(runs: Sequence[Finished]) -> None:
+    """Refuse one seed twice: it would count as more evidence than it is.
+
+    Raises:
+        BadConfig: naming the runs.
+    """
+    first: dict[int, str] = {}
+    for run in runs:
+        if run.seed in first:
+            raise BadConfig(f"runs {first[run.seed]!r} and {run.name!r} both have seed {run.seed}")
+        first[run.seed] = run.name
+
+
+def write(rows: Sequence[dict[str, Any]], path: Path) -> None:
+    """The rows as a JSON list."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(rows, indent=1) + "\n", "utf-8")
+    say(f"{len(rows)} rows written to {path}")
+
+
+if __name__ == "__main__":
+    app()
