@@ -9,32 +9,32 @@ from __future__ import annotations
 
 import json
 import tempfile
-from collections.abc import Iterator, Sequence
-from dataclasses import asdict
+from collections.abc import Sequence
 from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pipeline.accuracy import image_groups
-from pipeline.canonical import canonical_json, key_of
-from pipeline.completions import CompletionSpec, completion_specs, reached
+from pipeline.annotation import (
+    CARD,
+    LABELS,
+    VALUES,
+    bar_of,
+    judged,
+    judged_places,
+    labels_key,
+    labels_told,
+    responses_to_label,
+    round_of,
+    valued_rows,
+)
+from pipeline.canonical import canonical_json
+from pipeline.completions import CompletionSpec, reached
 from pipeline.errors import CorruptObject, StoreMissing
 from pipeline.plan import ShardSpec
 from pipeline.policies import publish_folder
 from pipeline.prm_agenda import TRAINED
-from pipeline.prm_gate import Bar, Scored, card_of, right_by_labels, shortfalls
-from pipeline.prm_labels import (
-    Labelled,
-    Picked,
-    Prefix,
-    Reached,
-    Take,
-    cost,
-    held_out_queries,
-    next_prefixes,
-    pick,
-    step_values,
-)
+from pipeline.prm_gate import Scored, card_of, shortfalls
+from pipeline.prm_labels import Labelled, Picked, Prefix, Reached, cost, next_prefixes
 from pipeline.records import Grade, Score, StepValues, to_parquet
 from pipeline.roles import PolicyRef, ScoreFailed, ScoreTask, Scoring
 from pipeline.score_stage import SCORES, graded_rows
@@ -45,9 +45,6 @@ from pipeline.store import put_content
 
 if TYPE_CHECKING:
     from pipeline.driver import Driver
-
-LABELS = "labels"
-CARD = "prm_card.json"
 
 
 def build(driver: Driver, step: Annotate | JudgePrm) -> None:
@@ -111,23 +108,13 @@ def annotate(driver: Driver, step: Annotate) -> None:
     except Lost as lost:
         _lose(driver, step.stage, lost)
         return
-    rows = [row for row in (_values(driver, one, found) for one in responses) if row]
-    counts += Picked(unknown=len(responses) - len(rows))
+    rows = valued_rows(driver.program, responses, found)
     trained = sum(not row.held_out for row in rows)
     if not trained or trained == len(rows):
         raise RunStopped(_too_little(counts))
-    key = key_of(LABELS, {"rows": [[r.rollout_shard, r.query, r.sample_index] for r in rows],
-                          "values": [r.values for r in rows]})  # fmt: skip
-    path = put_content(driver.store, LABELS, key, to_parquet(rows, StepValues), "parquet")
-    made = {
-        "type": "labels_made",
-        "path": path,
-        "trained": trained,
-        "held_out": len(rows) - trained,
-        "counts": counts.to_dict(),
-        "cost": asdict(cost(responses, driver.program.config.prm.completions)),
-    }
-    driver.commit(step.stage, [made])
+    data = to_parquet(rows, StepValues)
+    path = put_content(driver.store, LABELS, labels_key(rows), data, "parquet")
+    driver.commit(step.stage, [labels_told(driver.program, path, rows, counts, responses)])
 
 
 def _too_little(counts: Picked) -> str:
@@ -141,7 +128,6 @@ def _too_little(counts: Picked) -> str:
 
 def _chosen(driver: Driver, step: Annotate) -> tuple[list[Labelled], Picked]:
     """The responses to label, read from the shards of the warm-up policy's rollouts."""
-    prm, seed = driver.program.config.prm, driver.program.config.run.seed
     if driver.world.decoder is None:
         raise RuntimeError("annotation needs a decoder of the policy's tokens")
     decode = driver.world.decoder(step.policy)
@@ -152,17 +138,8 @@ def _chosen(driver: Driver, step: Annotate) -> tuple[list[Labelled], Picked]:
         rows += graded[0]
         outcomes += [grade.outcome for grade in graded[1]]
         shards += [shard.rollout] * len(graded[0])
-    queries = [driver.program.by_hash[name] for name in dict.fromkeys(row.query for row in rows)]
-    responses, counts = pick(
-        rows,
-        outcomes,
-        shards,
-        decode=decode,
-        take=Take(prm.pairs, prm.held_out_responses),
-        held_out=held_out_queries(queries, prm.held_out, seed),
-        seed=seed,
-    )
-    driver.watch.say(f"{cost(responses, prm.completions)}")
+    responses, counts = responses_to_label(driver.program, rows, outcomes, shards, decode)
+    driver.watch.say(f"{cost(responses, driver.program.config.prm.completions)}")
     return responses, counts
 
 
@@ -178,29 +155,12 @@ def _completed(
         wanted = next_prefixes(responses, found, early_stop=prm.early_stop)
         if not wanted:
             break
-        purpose = f"prm/values/{number}"
-        specs = _completion_specs(driver, step, purpose, wanted)
+        purpose = f"{VALUES}/{number}"
+        specs = round_of(driver.program, step.policy, number, wanted)
         if purpose not in driver.state.closed:
             Sampling(driver, SampleShards(step.stage, purpose, specs, step.policy, None)).run()
         found |= _values_of(driver, purpose, specs)
     return found
-
-
-def _completion_specs(
-    driver: Driver, step: Annotate, purpose: str, wanted: Sequence[Prefix]
-) -> tuple[CompletionSpec, ...]:
-    program = driver.program
-    config = program.config
-    return completion_specs(
-        purpose,
-        wanted,
-        program.by_hash,
-        policy=step.policy.version,
-        sampling=program.sampling(config.prm.completions, config.prm.temperature),
-        engine=program.engine,
-        run_seed=config.run.seed,
-        shard_queries=config.generate.shard_queries,
-    )
 
 
 def _values_of(
@@ -212,26 +172,6 @@ def _values_of(
         assert shard.grades is not None
         found |= reached(spec, read_rows(driver.store, shard.grades, Grade))
     return found
-
-
-def _values(driver: Driver, one: Labelled, found: dict[Prefix, Reached]) -> StepValues | None:
-    valued = step_values(one, found, early_stop=driver.program.config.prm.early_stop)
-    if valued is None:
-        return None
-    return StepValues(
-        query=one.query,
-        query_id=one.query_id,
-        sample_index=one.sample_index,
-        rollout_shard=one.rollout_shard,
-        prompt_sha256=one.prompt_sha256,
-        prompt_tokens=one.prompt_tokens,
-        correct=one.correct,
-        held_out=one.held_out,
-        token_ids=one.token_ids_T,
-        step_ends=one.step_ends_S,
-        values=valued[0],
-        completions=valued[1],
-    )
 
 
 def _lose(driver: Driver, stage: str, lost: Lost) -> None:
@@ -266,61 +206,40 @@ def judge(driver: Driver, step: JudgePrm) -> None:
     assert driver.state.labels is not None
     labels_path = driver.state.labels["path"]
     try:
-        labels = [row for row in read_rows(driver.store, labels_path, StepValues) if row.held_out]
+        labels: list[StepValues] = read_rows(driver.store, labels_path, StepValues)
     except Lost as lost:
         lose_labels(driver, step.stage, lost.path, lost.reason)
         return
     config = driver.program.config
-    which = tuple((row.query, row.sample_index) for row in labels)
-    scoring = Scoring(step.prm, which, config.prm.aggregate)
+    scoring = Scoring(step.prm, judged_places(labels), config.prm.aggregate)
     rollouts = step.rollouts
     Sampling(
         driver,
         SampleShards(step.stage, rollouts.purpose, rollouts.specs, rollouts.policy, None, scoring),
     ).run()
     try:
-        scored = list(_scored(driver, rollouts.purpose, labels))
+        scores = _scores(driver, rollouts.purpose)
     except Lost as lost:
         _lose(driver, step.stage, lost)
         return
-    _decide(driver, step, scored)
+    _decide(driver, step, list(judged(driver.program.by_hash, labels, scores)))
 
 
-def _scored(driver: Driver, purpose: str, labels: Sequence[StepValues]) -> Iterator[Scored]:
-    """Held-out responses with both their values and their scores."""
-    scores: dict[tuple[str, int], Score] = {}
+def _scores(driver: Driver, purpose: str) -> list[Score]:
+    """All scores of a purpose's shards."""
+    found: list[Score] = []
     for shard in driver.state.shards[purpose].values():
         assert shard.scores is not None
-        for score in read_rows(driver.store, shard.scores, Score):
-            scores[score.query, score.sample_index] = score
-    queries = [driver.program.by_hash[row.query] for row in labels]
-    for row, group in zip(labels, image_groups(queries), strict=True):
-        found = scores.get((row.query, row.sample_index))
-        if found is None:
-            continue
-        values_S = tuple(
-            value if graded else None
-            for value, graded in zip(row.values, row.completions, strict=True)
-        )
-        yield Scored(
-            query=row.query,
-            group=group,
-            sample_index=row.sample_index,
-            correct=row.correct,
-            scores_S=found.step_scores,
-            reward=found.reward_p,
-            values_S=values_S,
-            process_right=right_by_labels(row.values),
-        )
+        found += read_rows(driver.store, shard.scores, Score)
+    return found
 
 
 def _decide(driver: Driver, step: JudgePrm, scored: Sequence[Scored]) -> None:
     prm, state = driver.program.config.prm, driver.state
     assert state.labels is not None
     card = card_of(scored, seed=0)
-    reasons = shortfalls(card, Bar(prm.least_auc_step, prm.least_auc_within))
+    reasons = shortfalls(card, bar_of(driver.program))
     facts = {
-        "run": driver.program.config.run.name,
         "policy": state.policies["warmup"].version,
         "prm": step.prm.version,
         "settings": prm.model_dump(mode="json"),

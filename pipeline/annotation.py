@@ -1,0 +1,173 @@
+"""Annotation and judgement of a PRM as pure functions of stored rows.
+
+What the driver does (`pipeline.prm_stage`) and what an audit derives again, from the same rows, so
+that the two can be compared: the responses that are labelled, the rounds of completions, the step
+values, and what the gate judges. Nothing here reads a store.
+
+Axes: S steps of a response.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict
+from typing import Any
+
+from pipeline.accuracy import image_groups
+from pipeline.canonical import key_of
+from pipeline.completions import CompletionSpec, completion_specs
+from pipeline.prm_gate import Bar, Scored, right_by_labels
+from pipeline.prm_labels import (
+    Decode,
+    Labelled,
+    Picked,
+    Prefix,
+    Reached,
+    Take,
+    cost,
+    held_out_queries,
+    pick,
+    step_values,
+)
+from pipeline.program import Program
+from pipeline.query import Query
+from pipeline.records import Rollout, Score, StepValues
+from pipeline.roles import PolicyRef
+
+LABELS, CARD = "labels", "prm_card.json"
+VALUES = "prm/values"
+
+
+def responses_to_label(
+    program: Program,
+    rows: Sequence[Rollout],
+    outcomes: Sequence[str],
+    shards: Sequence[str],
+    decode: Decode,
+) -> tuple[list[Labelled], Picked]:
+    """What is labelled of graded rollouts.
+
+    rows, outcomes, shards: parallel, in plan order; shards: the path each row was read from.
+    """
+    prm, seed = program.config.prm, program.config.run.seed
+    queries = [program.by_hash[name] for name in dict.fromkeys(row.query for row in rows)]
+    return pick(
+        rows,
+        outcomes,
+        shards,
+        decode=decode,
+        take=Take(prm.pairs, prm.held_out_responses),
+        held_out=held_out_queries(queries, prm.held_out, seed),
+        seed=seed,
+    )
+
+
+def round_of(
+    program: Program, policy: PolicyRef, number: int, wanted: Sequence[Prefix]
+) -> tuple[CompletionSpec, ...]:
+    """The shards of one round of completions; its purpose is `VALUES` and the round's number."""
+    config = program.config
+    return completion_specs(
+        f"{VALUES}/{number}",
+        wanted,
+        program.by_hash,
+        policy=policy.version,
+        sampling=program.sampling(config.prm.completions, config.prm.temperature),
+        engine=program.engine,
+        run_seed=config.run.seed,
+        shard_queries=config.generate.shard_queries,
+    )
+
+
+def valued_rows(
+    program: Program, responses: Iterable[Labelled], found: Mapping[Prefix, Reached]
+) -> list[StepValues]:
+    """The responses with the values of their steps; those with an unknown step are left out."""
+    rows = (_valued(program, one, found) for one in responses)
+    return [row for row in rows if row is not None]
+
+
+def _valued(program: Program, one: Labelled, found: Mapping[Prefix, Reached]) -> StepValues | None:
+    valued = step_values(one, found, early_stop=program.config.prm.early_stop)
+    if valued is None:
+        return None
+    return StepValues(
+        query=one.query,
+        query_id=one.query_id,
+        sample_index=one.sample_index,
+        rollout_shard=one.rollout_shard,
+        prompt_sha256=one.prompt_sha256,
+        prompt_tokens=one.prompt_tokens,
+        correct=one.correct,
+        held_out=one.held_out,
+        token_ids=one.token_ids_T,
+        step_ends=one.step_ends_S,
+        values=valued[0],
+        completions=valued[1],
+    )
+
+
+def labels_key(rows: Sequence[StepValues]) -> str:
+    """Identity of a table of step values."""
+    sources = [[row.rollout_shard, row.query, row.sample_index] for row in rows]
+    return key_of(LABELS, {"rows": sources, "values": [row.values for row in rows]})
+
+
+def labels_told(
+    program: Program,
+    path: str,
+    rows: Sequence[StepValues],
+    counts: Picked,
+    responses: Sequence[Labelled],
+) -> dict[str, Any]:
+    """The event that says that the step values lie at `path`."""
+    held_out = sum(row.held_out for row in rows)
+    return {
+        "type": "labels_made",
+        "path": path,
+        "trained": len(rows) - held_out,
+        "held_out": held_out,
+        "counts": (counts + Picked(unknown=len(responses) - len(rows))).to_dict(),
+        "cost": asdict(cost(responses, program.config.prm.completions)),
+    }
+
+
+# --- what the gate judges --------------------------------------------------------------------
+
+
+def judged_places(labels: Iterable[StepValues]) -> tuple[tuple[str, int], ...]:
+    """The responses that are scored for the gate, by query and sample index."""
+    return tuple((row.query, row.sample_index) for row in labels if row.held_out)
+
+
+def judged(
+    queries: Mapping[str, Query], labels: Sequence[StepValues], scores: Iterable[Score]
+) -> Iterator[Scored]:
+    """Held-out responses with both their values and their scores."""
+    score_of = {(score.query, score.sample_index): score for score in scores}
+    apart = [row for row in labels if row.held_out]
+    groups = image_groups([queries[row.query] for row in apart])
+    for row, group in zip(apart, groups, strict=True):
+        score = score_of.get((row.query, row.sample_index))
+        if score is None:
+            continue
+        values_S = tuple(
+            value if graded else None
+            for value, graded in zip(row.values, row.completions, strict=True)
+        )
+        yield Scored(
+            query=row.query,
+            group=group,
+            sample_index=row.sample_index,
+            correct=row.correct,
+            scores_S=score.step_scores,
+            reward=score.reward_p,
+            values_S=values_S,
+            process_right=right_by_labels(row.values),
+        )
+
+
+def bar_of(program: Program) -> Bar:
+    """What the run's PRM must reach to be used."""
+    prm = program.config.prm
+    return Bar(prm.least_auc_step, prm.least_auc_within)
