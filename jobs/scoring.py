@@ -36,12 +36,6 @@ def tag_words(config: Config) -> TagWords | None:
     return TagWords(prm.tag, prm.good, prm.bad) if prm.kind == "tag" else None
 
 
-def scored_how(config: Config) -> str:
-    """How a PRM is read, as part of the identity of its scores."""
-    prm = config.prm
-    return "head" if prm.kind == "head" else f"tag {prm.tag!r} {prm.good!r} {prm.bad!r}"
-
-
 def scorer_pool(config: Config, store: Store, cache: str, say: Callable[[str], None]) -> Pool:
     """The pool of process reward models; nothing starts before it is first polled."""
     engine = engine_settings(config)

@@ -23,6 +23,7 @@ from pipeline.dataset import check_writable as check_folder
 from pipeline.errors import BadConfig
 from pipeline.program import Program
 from pipeline.roles import World
+from pipeline.score_stage import scored_how
 from pipeline.store import Store, check_writable, open_store
 
 Say = Callable[[str], None]
@@ -87,7 +88,7 @@ def running(program: Program, store: Store, dataset: Dataset, say: Say) -> Itera
     from actors.images import StoreImages
     from jobs.learning import GroupLearner, ray_start
     from jobs.pools import generator_pool, start_ray
-    from jobs.scoring import PolicyDecoders, PoolScorer, scored_how, scorer_pool
+    from jobs.scoring import PolicyDecoders, PoolScorer, scorer_pool
 
     config = program.config
     with ExitStack() as stack:

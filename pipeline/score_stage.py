@@ -17,11 +17,11 @@ from typing import Any
 from pipeline.canonical import key_of
 from pipeline.plan import EngineIdentity, select_key
 from pipeline.prm_labels import MOST_STEPS
-from pipeline.prompts import refers_to_gold
 from pipeline.records import Grade, Rollout, Score
 from pipeline.roles import ScoreDone, ScoreTask
-from pipeline.select import Coverage, candidates, coverage, dedup, select
-from pipeline.stages import Lost, read_rows, store_selected
+from pipeline.select import Coverage, Rule, candidates, coverage, dedup, select
+from pipeline.settings import Config
+from pipeline.stages import Lost, outcomes_of, read_rows, store_selected
 from pipeline.store import Store
 
 SCORES = "score"
@@ -35,11 +35,16 @@ def graded_rows(store: Store, rollout: str, grades: str) -> tuple[list[Rollout],
     Raises:
         Lost: one of the objects is corrupt or gone.
     """
-    graded = {(g.query, g.sample_index): g for g in read_rows(store, grades, Grade)}
-    rows = [
-        row for row in read_rows(store, rollout, Rollout) if (row.query, row.sample_index) in graded
-    ]
-    return rows, [graded[row.query, row.sample_index] for row in rows]
+    return with_grades(read_rows(store, rollout, Rollout), read_rows(store, grades, Grade))
+
+
+def with_grades(
+    rows: Sequence[Rollout], grades: Sequence[Grade]
+) -> tuple[list[Rollout], list[Grade]]:
+    """The rows that have a grade, and these grades, in the order of the rows."""
+    graded = {(grade.query, grade.sample_index): grade for grade in grades}
+    kept = [row for row in rows if (row.query, row.sample_index) in graded]
+    return kept, [graded[row.query, row.sample_index] for row in kept]
 
 
 def rows_to_score(
@@ -48,20 +53,17 @@ def rows_to_score(
     """The rows of a shard that need a score, equal texts once."""
     which = task.scoring.which
     if which == "right":
-        return candidates(rows, _outcomes(task, rows, grades))
+        return candidates(rows, outcomes_of(task.prompt, rows, grades))
     if which == "all":
         return dedup(list(rows))
     wanted = set(which)
     return [row for row in rows if (row.query, row.sample_index) in wanted]
 
 
-def _outcomes(task: ScoreTask, rows: Sequence[Rollout], grades: Sequence[Grade]) -> list[str]:
-    return [
-        "leaning"
-        if task.prompt == "warmup" and grade.outcome == "correct" and refers_to_gold(row.text)
-        else grade.outcome
-        for row, grade in zip(rows, grades, strict=True)
-    ]
+def scored_how(config: Config) -> str:
+    """How a PRM is read, as part of the identity of its scores (`kind` of `score_key`)."""
+    prm = config.prm
+    return "head" if prm.kind == "head" else f"tag {prm.tag!r} {prm.good!r} {prm.bad!r}"
 
 
 def score_key(task: ScoreTask, places: Sequence[Place], engine: EngineIdentity, kind: str) -> str:
@@ -94,18 +96,11 @@ def finish_scored(
     rows, grades = graded_rows(store, task.rollout, task.grades)
     found: list[Score] = read_rows(store, scores, Score)
     reward_of = {(s.query, s.sample_index): s.reward_p for s in found}
-    outcomes = _outcomes(task, rows, grades)
-    chosen = candidates(rows, outcomes)
-    scored = [row for row in chosen if (row.query, row.sample_index) in reward_of]
-    if len(chosen) - len(scored) > sum(excluded.values()):
+    outcomes = outcomes_of(task.prompt, rows, grades)
+    scored, without = with_scores(rows, outcomes, reward_of)
+    if without > sum(excluded.values()):
         raise Lost(scores, "it lacks scores of responses that no reason excludes")
-    kept = select(
-        scored,
-        ["correct"] * len(scored),
-        [reward_of[row.query, row.sample_index] for row in scored],
-        task.rule,
-        seed=task.seed,
-    )
+    kept = kept_by_score(scored, reward_of, task.rule, task.seed)
     key = select_key(
         task.rollout, f"{task.grades}+{scores}", task.rule.identity, task.seed, task.prompt
     )
@@ -118,6 +113,23 @@ def finish_scored(
     return ScoreDone(
         task.key, task.rollout, scores, selected, counted, dict(excluded), choice, seconds
     )
+
+
+def with_scores(
+    rows: Sequence[Rollout], outcomes: Sequence[str], reward_of: Mapping[Place, float]
+) -> tuple[list[Rollout], int]:
+    """The candidates for selection that have a score, and how many have none."""
+    chosen = candidates(rows, outcomes)
+    scored = [row for row in chosen if (row.query, row.sample_index) in reward_of]
+    return scored, len(chosen) - len(scored)
+
+
+def kept_by_score(
+    scored: Sequence[Rollout], reward_of: Mapping[Place, float], rule: Rule, seed: int
+) -> list[Rollout]:
+    """What a rule keeps of candidates that all have a score."""
+    rewards = [reward_of[row.query, row.sample_index] for row in scored]
+    return select(scored, ["correct"] * len(scored), rewards, rule, seed=seed)
 
 
 def choice_report(

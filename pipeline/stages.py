@@ -125,7 +125,7 @@ def finish_shard(
     rows, graded = _graded(rows, results, bad)
     key = grade_key(task.rollout, task.queries_Q, grader)
     grades = put_content(store, GRADES, key, to_parquet(graded, Grade), "parquet")
-    outcomes = [_outcome(task, row, grade) for row, grade in zip(rows, graded, strict=True)]
+    outcomes = outcomes_of(task.prompt, rows, graded)
     kept = [] if task.rule is None else select(rows, outcomes, None, task.rule, seed=task.seed)
     selected = None
     if task.rule is not None:
@@ -159,10 +159,14 @@ def _graded(
     return [row for row, _ in kept], [grade for _, grade in kept]
 
 
-def _outcome(task: GradeTask, row: Rollout, grade: Grade) -> str:
+def outcomes_of(prompt: PromptKind, rows: Sequence[Rollout], grades: Sequence[Grade]) -> list[str]:
     """For selection: a right warm-up chain that speaks of the answer it was given is `leaning`."""
-    leans = task.prompt == "warmup" and grade.outcome == "correct" and refers_to_gold(row.text)
-    return "leaning" if leans else grade.outcome
+    return [
+        "leaning"
+        if prompt == "warmup" and grade.outcome == "correct" and refers_to_gold(row.text)
+        else grade.outcome
+        for row, grade in zip(rows, grades, strict=True)
+    ]
 
 
 def store_selected(
