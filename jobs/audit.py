@@ -1,8 +1,9 @@
 """Prove what a run did: `python -m jobs.audit out/tiny/store --run tiny`.
 
 Without more, every hash and every link of the run is checked, offline: ledger, snapshots, shards,
-policies, checkpoints, images, and that nothing but the plan was sampled, selected and trained on.
-Nothing is changed; a running driver is not disturbed.
+policies, checkpoints, images, that nothing but the plan was sampled, scored, selected and trained
+on, and that a process reward model learned what its completions say. Nothing is changed; a running
+driver is not disturbed.
 
     --trace evolve/1:train-17/3     where one training sample comes from ([PURPOSE:]QUERY/K)
     --diff A B                      the first step at which two runs part, and in what they differ
@@ -14,6 +15,8 @@ differ), each named; 2 there is no such run or sample.
 
 from __future__ import annotations
 
+import tempfile
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -21,9 +24,12 @@ import typer
 from jobs.cli import ending, say
 from pipeline.audit import Report, audit
 from pipeline.compare import first_difference, settings_changed
-from pipeline.errors import BadConfig
+from pipeline.errors import BadConfig, CorruptObject
 from pipeline.ledger import Ledger
+from pipeline.prm_labels import Decode
+from pipeline.roles import PolicyRef
 from pipeline.store import Store, open_store
+from pipeline.store_tree import check_tree
 from pipeline.trace import lines, trace
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
@@ -48,9 +54,30 @@ def main(
         if trace_ is not None:
             _trace(place, name, trace_)
             return
-        report = audit(place, name)
+        report = whole_audit(place, name)
         _show(report)
         raise typer.Exit(0 if report.clean else 1)
+
+
+def whole_audit(store: Store, run: str) -> Report:
+    """An audit that can read the tokens of the run's policies.
+
+    Raises:
+        BadConfig, StoreError: as `pipeline.audit.audit`.
+    """
+    with tempfile.TemporaryDirectory(prefix="mstar-audit-") as scratch:
+
+        def decoder(policy: PolicyRef) -> Decode:
+            from actors.processor import load_processor
+
+            # What is damaged would be moved away by fetching it, and an audit changes nothing.
+            if wrong := check_tree(store, policy.path):
+                raise CorruptObject("; ".join(wrong))
+            folder = Path(scratch) / policy.version
+            store.get_tree(policy.path, folder)
+            return load_processor(folder).decode
+
+        return audit(store, run, decoder)
 
 
 def _only_run(store: Store) -> str:

@@ -9,7 +9,11 @@ What is checked, each by reading the bytes again:
 * the plan: each shard and each job has the key that the program (`pipeline.asked`) derives for it
   at that point of the run, so nothing else was sampled or trained on;
 * each shard: whole groups, seeds, sampling parameters and policy of every rollout, a grade for
-  each; every selected row is a rollout of this shard, token for token, that was graded correct.
+  each; every selected row is a rollout of this shard, token for token, that was graded correct, and
+  the selection is what the run's rule keeps of these grades and scores;
+* a process reward model: completions continue the very prefixes that the plan derives from audited
+  responses, each label is the share that its completions give, the verdict follows from labels and
+  scores, and every score is of the run's PRM, of a response that was to be scored.
 """
 
 from __future__ import annotations
@@ -17,11 +21,13 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field, replace
+from functools import partial
 from typing import Any
 
 from pipeline.agenda import next_step
 from pipeline.asked import program_of
-from pipeline.audit_shard import RECORDS_OF, ShardFiles, check_shard
+from pipeline.audit_prm import Decoder, PrmAudit, is_round
+from pipeline.audit_shard import RECORDS_OF, Judge, ShardFiles, check_shard
 from pipeline.errors import BadConfig, CorruptObject, StoreError, StoreMissing
 from pipeline.lease import last_tenure
 from pipeline.ledger import GENESIS, Ledger, LedgerEntry, unseal
@@ -29,8 +35,10 @@ from pipeline.paths import GAVE_UP, given_up, named, shard_stage
 from pipeline.plan import ShardSpec
 from pipeline.program import Program
 from pipeline.records import read_table
+from pipeline.roles import Scoring
+from pipeline.select import Rule
 from pipeline.state import State
-from pipeline.steps import Annotate, RunStopped, SampleShards, Step, Train
+from pipeline.steps import Annotate, JudgePrm, RunStopped, SampleShards, Step, Train
 from pipeline.store import Store, get_verified
 from pipeline.store_tree import check_tree
 
@@ -65,24 +73,29 @@ class Report:
         return not self.problems
 
 
-def audit(store: Store, run: str) -> Report:
-    """Check a run.
+def audit(store: Store, run: str, decoder: Decoder | None = None) -> Report:
+    """Check a run. decoder: what turns a policy's tokens into text; a run with a process reward
+    model cannot be checked without.
 
     Raises:
         BadConfig: the store holds no run of this name.
         StoreError: the store itself cannot be read.
     """
-    return _Audit(store, run).report
+    return _Audit(store, run, decoder).report
 
 
 class _Audit:
-    def __init__(self, store: Store, run: str) -> None:
+    def __init__(self, store: Store, run: str, decoder: Decoder | None) -> None:
         self.store = store
+        self.decoder = decoder
         self.ledger = Ledger(store, run)
         self.report = Report(run)
         self.state = State()
         self.program: Program | None = None
+        self.prm: PrmAudit | None = None
         self.specs: dict[tuple[str, int], ShardSpec] = {}
+        # what is to be selected and scored, by purpose and stage
+        self.choices: dict[tuple[str, str], tuple[Rule | None, Scoring | None]] = {}
         # what must be there, and the entry that names it
         self.needed: dict[str, int] = {}
         self.shards: dict[tuple[str, int], ShardFiles] = {}
@@ -158,8 +171,7 @@ class _Audit:
         if kind in GAVE_UP:
             for path in given_up(event):
                 self.needed.pop(path, None)
-            if kind == "object_lost":
-                self._forget(event)
+            self._forget(event)
         else:
             self.needed.update(dict.fromkeys(named(event), n))
         if self.whole:
@@ -171,6 +183,10 @@ class _Audit:
 
     def _forget(self, event: Mapping[str, Any]) -> None:
         """A lost object takes what was made from it along."""
+        if event["type"] == "labels_lost" or _of_prm(event.get("purpose", "")):
+            self._forget_prm()
+        if event["type"] != "object_lost":
+            return
         place = (event["purpose"], event["index"])
         files = self.shards.pop(place, None)
         if files is None or files.accepted["rollout"] == event["path"]:
@@ -180,27 +196,28 @@ class _Audit:
         else:
             self.shards[place] = ShardFiles(files.spec, files.accepted)
 
+    def _forget_prm(self) -> None:
+        """What was derived of the PRM is derived anew, of what is made again."""
+        if self.prm is not None:
+            self.prm.forget()
+        self.specs = {place: spec for place, spec in self.specs.items() if not is_round(place[0])}
+        self.choices = {place: one for place, one in self.choices.items() if not _of_prm(place[0])}
+
     def _follow(self, n: int, event: Mapping[str, Any]) -> None:
         """The event is what the program asks for at this point."""
         match event["type"]:
             case "run_created":
                 self.program = program_of(self.store, event)
+                self.prm = PrmAudit(self.store, self.program, self.decoder)
                 self._images(self.program)
             case "shard_accepted":
-                spec = self._spec(event)
-                if spec is None and isinstance(self._step(), Annotate):
-                    return  # completions: chosen by what other shards hold, named by their hashes
-                if spec is None or spec.key != event["key"]:
-                    self._bad(
-                        self.ledger.path(n),
-                        f"accepts {event['rollout']}, which no plan asks for",
-                    )
-                    return
-                self.shards[event["purpose"], event["index"]] = ShardFiles(spec, event)
+                self._accepted(n, event)
             case "shard_graded":
-                self._add(event, graded=event, scored=None)
+                rule, scoring = self._choice(event)
+                self._add(event, graded=event, scored=None, rule=rule, scoring=scoring)
             case "shard_scored":
-                self._add(event, scored=event)
+                rule, scoring = self._choice(event)
+                self._add(event, scored=event, rule=rule, scoring=scoring)
             case "checkpoint_saved" | "job_done":
                 step = self._step()
                 if not isinstance(step, Train) or step.job.key != event["key"]:
@@ -208,6 +225,18 @@ class _Audit:
                         self.ledger.path(n),
                         f"job {event['job']} did not train what the plan asks for",
                     )
+            case "labels_made" | "prm_judged" if self.prm is not None:
+                made = event["type"] == "labels_made"
+                check = self.prm.labels if made else self.prm.verdict
+                for path, what in check(self.state, self._step(), event):
+                    self._bad(path, what)
+
+    def _accepted(self, n: int, event: Mapping[str, Any]) -> None:
+        spec = self._spec(event)
+        if spec is not None and spec.key == event["key"]:
+            self.shards[event["purpose"], event["index"]] = ShardFiles(spec, event)
+        elif not (self.prm is not None and self.prm.lost and is_round(event["purpose"])):
+            self._bad(self.ledger.path(n), f"accepts {event['rollout']}, which no plan asks for")
 
     def _add(self, about: Mapping[str, Any], **events: Any) -> None:
         place = (about["purpose"], about["index"])
@@ -223,10 +252,24 @@ class _Audit:
         """The shard that the plan has there. A purpose's plan is fixed when it is first used."""
         place = (event["purpose"], event["index"])
         if place not in self.specs:
-            step = self._step()
-            if isinstance(step, SampleShards) and step.purpose == event["purpose"]:
-                self.specs |= {(step.purpose, spec.index): spec for spec in step.specs}
+            step, specs = self._step(), tuple[ShardSpec, ...]()
+            if isinstance(step, SampleShards):
+                specs = step.specs
+            elif isinstance(step, Annotate) and is_round(place[0]) and self.prm is not None:
+                specs = self.prm.round(self.state, step, int(place[0].rpartition("/")[2]))
+            self.specs |= {(spec.purpose, spec.index): spec for spec in specs}
         return self.specs.get(place)
+
+    def _choice(self, event: Mapping[str, Any]) -> tuple[Rule | None, Scoring | None]:
+        """What is to be selected of a purpose's shards, and scored for it or for the gate."""
+        place = (event["purpose"], event["stage"])
+        if place not in self.choices:
+            step = self._step()
+            if isinstance(step, SampleShards):
+                self.choices[place] = step.rule, step.scoring
+            elif isinstance(step, JudgePrm) and self.prm is not None:
+                self.choices[place] = None, self.prm.scoring(self.state, step)
+        return self.choices.get(place, (None, None))
 
     # --- objects --------------------------------------------------------------------------------
 
@@ -245,7 +288,8 @@ class _Audit:
     def _objects(self) -> None:
         """Everything that is needed, shards with their links, each object read once."""
         in_shards = {path for files in self.shards.values() for path in files.paths}
-        self._each(list(self.shards.values()), self._shard)
+        if self.program is not None:
+            self._each(list(self.shards.values()), partial(self._shard, self._judge(self.program)))
         rest = [path for path in self.needed if path not in in_shards]
         self._each(rest, self._object)
         self.report.objects += len(in_shards & self.needed.keys()) - len(self.shards)
@@ -257,13 +301,17 @@ class _Audit:
                 for problem in problems:
                     self._bad(problem.path, problem.what)
 
-    def _shard(self, files: ShardFiles) -> list[Problem]:
+    def _judge(self, program: Program) -> Judge:
+        """Text is needed of completions and of scored responses only."""
+        texts = any(is_round(place[0]) or one.scored for place, one in self.shards.items())
+        decode = self.prm.decode(self.state) if texts and self.prm is not None else None
+        return Judge(self.store, program, decode)
+
+    def _shard(self, judge: Judge, files: ShardFiles) -> list[Problem]:
         """A shard that was lost and not made again is not needed."""
         if not self.needed.keys() & set(files.paths):
             return []
-        grader = "" if self.program is None else self.program.grader
-        by_hash = {} if self.program is None else self.program.by_hash
-        return [Problem(*one) for one in check_shard(self.store, files, by_hash, grader)]
+        return [Problem(*one) for one in check_shard(judge, files)]
 
     def _object(self, path: str) -> list[Problem]:
         if not shard_stage(path):
@@ -276,6 +324,10 @@ class _Audit:
         except StoreError as error:
             return [Problem(path, str(error))]
         return []
+
+
+def _of_prm(purpose: str) -> bool:
+    return purpose.startswith("prm/")
 
 
 def to_dict(report: Report) -> dict[str, Any]:

@@ -1,14 +1,21 @@
-"""One shard under audit: what was sampled, graded and selected belong together, row by row."""
+"""One shard under audit: what was sampled, graded, scored and selected belong together.
+
+Rows are compared one by one, and keys, choices and counts are derived again from what is stored.
+
+Axes: S steps of a response.
+"""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from pipeline.errors import StoreError
-from pipeline.plan import ShardSpec, grade_key
-from pipeline.query import Query
+from pipeline.plan import SamplePart, ShardSpec, grade_key, select_key
+from pipeline.prm_labels import MOST_STEPS, Decode, merged
+from pipeline.program import Program
 from pipeline.records import (
     Asked,
     Grade,
@@ -19,7 +26,19 @@ from pipeline.records import (
     StepValues,
     from_parquet,
 )
-from pipeline.stages import group_problem
+from pipeline.responses import step_ends
+from pipeline.rewards import reward_p
+from pipeline.roles import ScoreTask, Scoring
+from pipeline.score_stage import (
+    kept_by_score,
+    rows_to_score,
+    score_key,
+    scored_how,
+    with_grades,
+    with_scores,
+)
+from pipeline.select import Rule, coverage, select
+from pipeline.stages import group_problem, outcomes_of
 from pipeline.store import Store, get_verified
 
 RECORDS_OF: Mapping[str, type[Record]] = {
@@ -36,12 +55,18 @@ Found = tuple[str, str]
 
 @dataclass(frozen=True)
 class ShardFiles:
-    """A shard's plan and the events about it."""
+    """A shard's plan and the events about it.
+
+    rule: what was to be selected by, by grades or (with scores) by scores; None: nothing is.
+    scoring: what was to be scored; None with `scored`: it cannot be told any more.
+    """
 
     spec: ShardSpec
     accepted: Mapping[str, Any]
     graded: Mapping[str, Any] | None = None
     scored: Mapping[str, Any] | None = None
+    rule: Rule | None = None
+    scoring: Scoring | None = None
 
     @property
     def selected(self) -> str | None:
@@ -56,44 +81,68 @@ class ShardFiles:
         return [path for path in found if path]
 
 
-def check_shard(
-    store: Store, files: ShardFiles, queries: Mapping[str, Query], grader: str
-) -> list[Found]:
+@dataclass(frozen=True)
+class Judge:
+    """What a run's shards are held against. decode: sampled tokens to text, where it is needed and
+    can be had."""
+
+    store: Store
+    program: Program
+    decode: Decode | None = None
+
+
+def check_shard(judge: Judge, files: ShardFiles) -> list[Found]:
     """What is wrong with a shard; nothing, usually."""
     found: list[Found] = []
 
     def rows(path: str, kind: type[Any]) -> list[Any] | None:
         try:
-            return from_parquet(get_verified(store, path, quarantine=False), kind)
+            return from_parquet(get_verified(judge.store, path, quarantine=False), kind)
         except StoreError as error:
             found.append((path, str(error)))
             return None
 
     rollouts = rows(files.accepted["rollout"], Rollout)
-    graded, path = files.graded, files.selected
-    grades = None if graded is None else rows(graded["grades"], Grade)
+    grades = None if files.graded is None else rows(files.graded["grades"], Grade)
     scores = None if files.scored is None else rows(files.scored["scores"], Score)
-    selected = rows(path, Selected) if path else None
-    if rollouts is not None:
-        found += _rollouts(files, rollouts)
-    if graded is not None and rollouts is not None and grades is not None:
-        without_rows = _bad_of(files.accepted)
-        asked = [queries[one] for one in files.spec.queries_Q if one not in without_rows]
-        if graded["grades"].split("/")[2] != grade_key(files.accepted["rollout"], asked, grader):
-            found.append((graded["grades"], "another grader made it, or against other answers"))
-        found += _grades(graded, rollouts, grades)
-        if path and selected is not None:
-            found += _selected(path, files.accepted["rollout"], rollouts, grades, selected)
-    if files.scored is not None and rollouts is not None and scores is not None:
-        found += _scores(files.scored["scores"], rollouts, scores, selected or ())
+    selected = rows(files.selected, Selected) if files.selected else None
+    if rollouts is None:
+        return found
+    found += _rollouts(judge, files, rollouts)
+    if grades is None:
+        return found
+    found += _grades(judge, files, rollouts, grades)
+    graded = _Graded.of(files, rollouts, grades)
+    if scores is not None:
+        found += _scores(judge, files, graded, scores)
+    if files.scored is None or scores is not None:
+        wrong = list(_selected(files, graded, selected or ()))
+        found += wrong or _chosen(judge, files, graded, scores, selected)
     return found
+
+
+@dataclass(frozen=True)
+class _Graded:
+    """The rows of a shard that have grades, by place; rows, grades and outcomes are parallel."""
+
+    rows: list[Rollout]
+    grades: list[Grade]
+    outcomes: list[str]
+
+    @classmethod
+    def of(cls, files: ShardFiles, rollouts: Sequence[Rollout], grades: Sequence[Grade]) -> _Graded:
+        rows, mine = with_grades(rollouts, grades)
+        return cls(rows, mine, outcomes_of(files.spec.prompt, rows, mine))
 
 
 def _bad_of(event: Mapping[str, Any]) -> set[str]:
     return {item["query"] for item in event.get("bad", ())}
 
 
-def _rollouts(files: ShardFiles, rows: Sequence[Rollout]) -> Iterator[Found]:
+# --- sampled and graded ----------------------------------------------------------------------
+
+
+def _rollouts(judge: Judge, files: ShardFiles, rows: Sequence[Rollout]) -> Iterator[Found]:
     spec, event, path = files.spec, files.accepted, files.accepted["rollout"]
     if path.split("/")[2] != spec.key:
         yield path, f"it does not lie under its shard's key {spec.key}"
@@ -101,69 +150,162 @@ def _rollouts(files: ShardFiles, rows: Sequence[Rollout]) -> Iterator[Found]:
     problem = group_problem(rows, asked, {query: spec.samples_of(query) for query in asked})
     if problem is not None:
         yield path, problem
+        return
     if len(rows) != event["rows"] or sum(len(row.token_ids) for row in rows) != event["tokens"]:
         yield path, "its event counts other rows or tokens"
+    parts = {query: spec.parts(query) for query in asked}
     for row in rows:
-        same = (row.policy, row.temperature, row.top_p) == (
-            spec.policy,
-            spec.sampling.temperature,
-            spec.sampling.top_p,
-        )
-        if not same or row.seed != spec.seed(row.query, row.sample_index):
-            yield (
-                path,
-                f"sample {row.sample_index} of {row.query_id} has another seed, policy or "
-                "temperature than the plan gives it",
-            )
+        wrong = _sampled_otherwise(judge, spec, parts[row.query], row)
+        if wrong:
+            yield path, f"sample {row.sample_index} of {row.query_id} {wrong}"
             return
 
 
+def _sampled_otherwise(
+    judge: Judge, spec: ShardSpec, parts: Sequence[SamplePart], row: Rollout
+) -> str:
+    part = parts[row.sample_index // len(parts[0].seeds)]
+    seed = part.seeds[row.sample_index - part.first_index]
+    asked = (spec.policy, spec.sampling.temperature, spec.sampling.top_p, seed)
+    if (row.policy, row.temperature, row.top_p, row.seed) != asked:
+        return "has another seed, policy or temperature than the plan gives it"
+    decode = judge.decode if part.prefix else None
+    if decode is not None and row.text != decode((*part.prefix, *row.token_ids)):
+        return "does not continue the prefix that the plan gives it"
+    return ""
+
+
 def _grades(
-    graded: Mapping[str, Any], rollouts: Sequence[Rollout], grades: Sequence[Grade]
+    judge: Judge, files: ShardFiles, rollouts: Sequence[Rollout], grades: Sequence[Grade]
 ) -> Iterator[Found]:
-    left_out = _bad_of(graded)
+    assert files.graded is not None
+    path, program, bad = files.graded["grades"], judge.program, _bad_of(files.accepted)
+    asked = [program.by_hash[one] for one in files.spec.queries_Q if one not in bad]
+    if path.split("/")[2] != grade_key(files.accepted["rollout"], asked, program.grader):
+        yield path, "another grader made it, or against other answers"
+    left_out = _bad_of(files.graded)
     want = [(row.query, row.sample_index) for row in rollouts if row.query not in left_out]
     if [(row.query, row.sample_index) for row in grades] != want:
-        yield graded["grades"], "its rows are not those of its rollouts"
+        yield path, "its rows are not those of its rollouts"
+
+
+# --- scored ----------------------------------------------------------------------------------
 
 
 def _scores(
-    path: str,
-    rollouts: Sequence[Rollout],
-    scores: Sequence[Score],
-    selected: Sequence[Selected],
+    judge: Judge, files: ShardFiles, graded: _Graded, scores: Sequence[Score]
 ) -> Iterator[Found]:
-    lengths = {(row.query, row.sample_index): len(row.token_ids) for row in rollouts}
-    rewards = {}
+    assert files.scored is not None
+    path, scoring = files.scored["scores"], files.scoring
+    origin = {(row.query, row.sample_index): row for row in graded.rows}
     for score in scores:
-        place = (score.query, score.sample_index)
-        rewards[place] = score.reward_p
-        if place not in lengths or (score.step_ends and score.step_ends[-1] > lengths[place]):
-            yield path, f"it scores sample {place[1]} of {place[0]}, which is not of this shard"
-    for row in selected:
-        if rewards.get((row.query, row.sample_index)) != row.reward:
-            yield path, f"sample {row.sample_index} of {row.query_id} was selected by another score"
+        row = origin.get((score.query, score.sample_index))
+        if row is None:
+            place = f"sample {score.sample_index} of {score.query}"
+            yield path, f"it scores {place}, which is not of this shard"
+        elif scoring is not None and (wrong := _scored_otherwise(judge, scoring, row, score)):
+            yield path, f"sample {row.sample_index} of {row.query_id}: {wrong}"
+    if scoring is None:
+        return
+    task = _score_task(judge, files, scoring)
+    asked = [
+        (row.query, row.sample_index) for row in rows_to_score(graded.rows, graded.grades, task)
+    ]
+    program = judge.program
+    key = score_key(task, asked, program.engine, scored_how(program.config))
+    if path.split("/")[2] != key:
+        yield path, f"another process reward model than {scoring.prm.version} made it, or of others"
+    have = {(score.query, score.sample_index) for score in scores}
+    excluded = sum(files.scored["excluded"].values())
+    if have - set(asked) or len(have) != len(scores) or len(asked) - len(have) != excluded:
+        yield path, f"it holds {len(scores)} scores of {len(asked)}, and {excluded} are excluded"
 
 
-def _selected(
-    path: str,
-    rollout: str,
-    rollouts: Sequence[Rollout],
-    grades: Sequence[Grade],
-    selected: Sequence[Selected],
-) -> Iterator[Found]:
-    origin = {(row.query, row.sample_index): row for row in rollouts}
-    outcome = {(row.query, row.sample_index): row.outcome for row in grades}
+def _score_task(judge: Judge, files: ShardFiles, scoring: Scoring) -> ScoreTask:
+    assert files.graded is not None
+    spec, by_hash, bad = files.spec, judge.program.by_hash, _bad_of(files.accepted)
+    return ScoreTask(
+        key=spec.key,
+        rollout=files.accepted["rollout"],
+        grades=files.graded["grades"],
+        queries_Q=tuple(by_hash[item] for item in spec.queries_Q if item not in bad),
+        prompt=spec.prompt,
+        scoring=scoring,
+        rule=files.rule,
+        seed=judge.program.config.run.seed,
+    )
+
+
+def _scored_otherwise(judge: Judge, scoring: Scoring, row: Rollout, score: Score) -> str:
+    try:
+        reward = reward_p(score.step_scores, scoring.aggregate)
+    except ValueError as error:
+        return str(error)
+    if not math.isclose(reward, score.reward_p, rel_tol=1e-12):
+        return f"its R_p is {score.reward_p:.6g}, and its step scores give {reward:.6g}"
+    if judge.decode is None:
+        return ""
+    ends = tuple(merged(step_ends(row.token_ids, judge.decode), MOST_STEPS))
+    return "" if score.step_ends == ends else "its scores do not stand at the ends of its steps"
+
+
+# --- selected --------------------------------------------------------------------------------
+
+
+def _selected(files: ShardFiles, graded: _Graded, selected: Sequence[Selected]) -> Iterator[Found]:
+    """Rows that were never sampled, or not right."""
+    path, rollout = str(files.selected), files.accepted["rollout"]
+    origin = {
+        (row.query, row.sample_index): (row, grade.outcome)
+        for row, grade in zip(graded.rows, graded.grades, strict=True)
+    }
     places = [(row.query, row.sample_index) for row in selected]
     if len(places) != len(set(places)):
         yield path, "it holds a sample twice"
     for row in selected:
-        place = (row.query, row.sample_index)
         name = f"sample {row.sample_index} of {row.query_id}"
-        source = origin.get(place)
+        source, outcome = origin.get((row.query, row.sample_index), (None, ""))
         if source is None or row.rollout_shard != rollout:
             yield path, f"{name} is not of this shard"
         elif (row.token_ids, row.logprobs) != (source.token_ids, source.logprobs):
             yield path, f"{name} is not what was sampled"
-        elif outcome.get(place) != "correct":
-            yield path, f"{name} was graded {outcome.get(place)!r}"
+        elif outcome != "correct":
+            yield path, f"{name} was graded {outcome!r}"
+
+
+def _chosen(
+    judge: Judge,
+    files: ShardFiles,
+    graded: _Graded,
+    scores: Sequence[Score] | None,
+    selected: Sequence[Selected] | None,
+) -> Iterator[Found]:
+    """What the run's rule does not choose of these grades and scores."""
+    assert files.graded is not None
+    if selected is None or files.selected is None:
+        return
+    path, rule, seed = files.selected, files.rule, judge.program.config.run.seed
+    if rule is None:
+        yield path, "nothing asked for a selection"
+        return
+    read, reward_of = files.graded["grades"], None
+    if scores is None or files.scored is None:
+        kept = select(graded.rows, graded.outcomes, None, rule, seed=seed)
+    else:
+        read = f"{read}+{files.scored['scores']}"
+        reward_of = {(one.query, one.sample_index): one.reward_p for one in scores}
+        scored, _ = with_scores(graded.rows, graded.outcomes, reward_of)
+        kept = kept_by_score(scored, reward_of, rule, seed)
+    for row in selected:
+        right = 1.0 if reward_of is None else reward_of.get((row.query, row.sample_index))
+        if row.reward != right:
+            yield path, f"sample {row.sample_index} of {row.query_id} was selected by another score"
+    places = [(row.query, row.sample_index) for row in kept]
+    if [(row.query, row.sample_index) for row in selected] != places:
+        yield path, f"it does not hold what {rule.name} keeps of its shard"
+    key = select_key(files.accepted["rollout"], read, rule.identity, seed, files.spec.prompt)
+    if path.split("/")[2] != key:
+        yield path, "other grades or scores, or another rule, chose it"
+    event = files.scored or files.graded
+    if event["coverage"] != coverage(graded.rows, graded.outcomes, kept).to_dict():
+        yield path, "its event counts another coverage"

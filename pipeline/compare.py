@@ -48,6 +48,7 @@ def facts(events: Iterable[Event]) -> Iterator[Fact]:
     something of them was lost and made again otherwise."""
     shards: dict[str, dict[int, dict[str, Any]]] = {}
     told: dict[tuple[str, int], dict[str, Any]] = {}
+    labels: dict[str, Any] = {}
 
     def tell(purpose: str) -> Iterator[Fact]:
         for index, values in sorted(shards.get(purpose, {}).items()):
@@ -62,7 +63,10 @@ def facts(events: Iterable[Event]) -> Iterator[Fact]:
             one |= _values(event)
         elif kind == "sampling_closed":
             yield from tell(event["purpose"])
+        elif kind == "labels_made" and _values(event) == labels:
+            continue  # they were lost and made again
         elif kind not in _NOT_COMPARED:
+            labels = _values(event) if kind == "labels_made" else labels
             yield Fact(_name(event), _values(event))
     for purpose in shards:  # those that are still open
         yield from tell(purpose)

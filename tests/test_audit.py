@@ -22,8 +22,6 @@ from pipeline.store import Store, open_store, put_content
 from pipeline.store_backend import MemoryBackend
 from pipeline.trace import trace
 from tests.chaos_world import RUN, Damage, Lives, damaged
-from tests.scripted_prm import PrmBench
-from tests.test_prm_driver import prm_config
 
 IMAGE = b"the bytes of an image"
 Objects = dict[str, bytes]
@@ -186,6 +184,27 @@ def test_a_selected_row_that_was_never_sampled_is_found(
     assert any("did not train what the plan asks for" in problem.what for problem in problems)
 
 
+def test_a_selection_that_the_rule_does_not_make_is_found(objects: Objects) -> None:
+    """Every row of it is right and was sampled, and yet one more was to be kept."""
+    store = store_of(objects)
+    event = next(
+        event
+        for event in Ledger(store, RUN).replay()
+        if event["type"] == "shard_graded" and event["selected"] and event["coverage"]["kept"]
+    )
+    path = event["selected"]
+    data = to_parquet(from_parquet(store.get(path), Selected)[1:], Selected)
+    other = put_content(store, "select", path.split("/")[2], data, "parquet")
+
+    def change(one: dict[str, Any]) -> None:
+        if one.get("selected") == path:
+            one["selected"] = other
+
+    problems = audit(rewritten(objects | {other: store.get(other)}, change), RUN).problems
+    found = [problem.what for problem in problems if problem.path == other]
+    assert found == ["it does not hold what random_k keeps of its shard"]
+
+
 @pytest.mark.parametrize(
     ("kind", "field", "value", "why"),
     [
@@ -257,41 +276,6 @@ def test_a_trace_over_a_damaged_object_stops(objects: Objects) -> None:
 def test_an_unknown_sample_says_so(objects: Objects, sample: str) -> None:
     with pytest.raises(BadConfig, match="sample"):
         trace(store_of(objects), RUN, sample)
-
-
-# --- with a process reward model ------------------------------------------------------------------
-
-
-@pytest.fixture(scope="module")
-def scored(tmp_path_factory: pytest.TempPathFactory) -> PrmBench:
-    bench = PrmBench(tmp_path_factory.mktemp("prm"), prm_config())
-    bench.driver().run()
-    return bench
-
-
-def test_a_run_with_a_prm_is_clean_and_its_samples_are_traced_to_their_scores(
-    scored: PrmBench,
-) -> None:
-    assert audit(scored.store, RUN).problems == []
-    event = next(
-        event
-        for event in scored.of_type("shard_scored")
-        if event["purpose"] == "evolve/1" and event["coverage"]["kept"]
-    )
-    row = from_parquet(scored.store.get(event["selected"]), Selected)[0]
-    (origin,) = trace(scored.store, RUN, f"evolve/1:{row.query_id}/{row.sample_index}")
-    (judged,) = scored.of_type("prm_judged")
-    assert origin["score"]["prm"]["version"] == judged["version"]
-    assert origin["score"]["reward_p"] == origin["selection"]["reward"] == row.reward
-    assert origin["score"]["steps"]
-
-
-@pytest.mark.parametrize("start", ["shards/score", "shards/labels"])
-def test_damaged_scores_and_labels_are_named(scored: PrmBench, start: str) -> None:
-    copy = store_of({path: scored.store.get(path) for path in scored.store.list()})
-    place = next(path for path in copy.list() if path.startswith(start))
-    copy.replace(place, b"")
-    assert place in [problem.path for problem in audit(copy, RUN).problems]
 
 
 # --- diff -----------------------------------------------------------------------------------------
