@@ -202,7 +202,7 @@ def test_a_selection_that_the_rule_does_not_make_is_found(objects: Objects) -> N
 
     problems = audit(rewritten(objects | {other: store.get(other)}, change), RUN).problems
     found = [problem.what for problem in problems if problem.path == other]
-    assert found == ["it does not hold what random_k keeps of its shard"]
+    assert found == ["it does not hold what all_correct keeps of its shard"]
 
 
 @pytest.mark.parametrize(
