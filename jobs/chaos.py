@@ -5,10 +5,11 @@
 On a local S3 server (which is itself killed), from one small deterministic recipe: a run that
 nobody disturbs, and one, in a store of its own, that is killed at every stage x victim while the
 victim works and in every crash window, and started again by the same command each time. Both must
-have selected the same rows and end with the same weights and moments, bit for bit; no accepted
-shard may be generated twice; the audit must be clean; no process may survive. Two controls must
-come out different: another seed, and one shard dropped from what an iteration trains on. Then the
-driver's state machine with scripted roles runs over `--examples` (5,000) examples.
+have selected the same rows and end with the same weights and moments, bit for bit, those of the
+process reward model and its labels and scores included; no accepted shard may be generated twice;
+the audit must be clean; no process may survive. Two controls must come out different: another seed,
+and one shard dropped from what an iteration trains on. Then the driver's state machine with
+scripted roles runs over `--examples` (5,000) examples.
 
 Writes <out>/chaos.json and exits with 1 when anything of this does not hold.
 """
@@ -28,11 +29,11 @@ import typer
 
 from cluster.s3 import LocalS3
 from cluster.s3_proxy import S3Proxy
+from jobs.audit import whole_audit
 from jobs.chaos_plan import Kill, plan
 from jobs.chaos_runs import Bed, meaning
 from jobs.cli import ending, say
 from jobs.prepare import versions
-from pipeline.audit import audit
 from pipeline.compare import first_difference
 from pipeline.dataset import check_writable
 
@@ -115,7 +116,7 @@ def compared(bed: Bed) -> dict[str, Any]:
     parted = first_difference(reference, killed)
     if parted is not None:
         say(f"the killed run differs: {parted}")
-    report = audit(bed.store("killed"), bed.run)
+    report = whole_audit(bed.store("killed"), bed.run)
     for problem in report.problems:
         say(f"audit: {problem}")
     return {

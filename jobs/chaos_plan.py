@@ -16,17 +16,29 @@ STAGES: dict[str, tuple[str, ...]] = {
     "warmup/generate": SAMPLING,
     "warmup/learn": LEARNING,
     "evaluate": SAMPLING,
+    "prm/generate": SAMPLING,
+    "prm/learn": LEARNING,
+    "score": ("driver", "scorer", "raylet", "store"),
     "evolve/generate": SAMPLING,
     "evolve/learn": LEARNING,
     "control/learn": LEARNING,
 }
-WINDOWS: dict[str, str] = {
-    "after a shard's upload, before its event": "driver",
-    "after a checkpoint's event, before the old one's delete": "driver",
-    "mid-PUT of a ledger entry": "driver",
-    "mid-PUT of a checkpoint": "driver",
-    "mid-PUT of a shard": "generator",
-    "mid-snapshot": "driver",
+# Each with its victim and the stage in which it is met; "": in whichever.
+WINDOWS: dict[str, tuple[str, str]] = {
+    "after a shard's upload, before its event": ("driver", ""),
+    "after the labels' upload, before their event": ("driver", ""),
+    "after scores' upload, before their event": ("driver", "score"),
+    "after a checkpoint's event, before the old one's delete": ("driver", "control/learn"),
+    "mid-PUT of a ledger entry": ("driver", ""),
+    "mid-PUT of a checkpoint": ("driver", "prm/learn"),
+    "mid-PUT of a shard": ("generator", ""),
+    "mid-snapshot": ("driver", ""),
+}
+# By the kind of object that has just been stored.
+UPLOADED = {
+    "rollout": "after a shard's upload, before its event",
+    "labels": "after the labels' upload, before their event",
+    "score": "after scores' upload, before their event",
 }
 STORE_AWAY_S = 20.0
 
@@ -34,7 +46,7 @@ STORE_AWAY_S = 20.0
 @dataclass(frozen=True)
 class Kill:
     """One SIGKILL (or 20 s without a store). window: "" for a victim at work in a stage; stage: ""
-    for a window, which may be met in any. delay_s: from the event that sets it off."""
+    for a window that may be met in any. delay_s: from the event that sets it off."""
 
     stage: str
     victim: str
@@ -45,12 +57,15 @@ class Kill:
 def plan(seed: int, kills: int | None = None) -> list[Kill]:
     """Every kill in a seeded order, or `kills` of them, one of each kind before a second."""
     random = Random(seed)
+    # Who is killed in a window that belongs to a stage is at work in it: one kill does for both.
+    in_windows = {(stage, victim) for victim, stage in WINDOWS.values()}
     found = [
         Kill(stage, victim, delay_s=round(random.uniform(0.0, 0.4), 3))
         for stage, victims in STAGES.items()
         for victim in victims
+        if (stage, victim) not in in_windows
     ]
-    found += [Kill("", victim, window) for window, victim in WINDOWS.items()]
+    found += [Kill(stage, victim, window) for window, (victim, stage) in WINDOWS.items()]
     random.shuffle(found)
     if kills is None:
         return found
@@ -63,11 +78,18 @@ def plan(seed: int, kills: int | None = None) -> list[Kill]:
 
 def stage_of(event: Mapping[str, Any]) -> str:
     """Where the run is at work right after this event; "" where nobody is for sure."""
-    if event["type"] == "shard_accepted":
-        purpose = str(event["purpose"]).split("/")[0]
-        return purpose if purpose == "evaluate" else f"{purpose}/generate"
-    if event["type"] == "checkpoint_saved":
-        return f"{str(event['job']).split('/')[0]}/learn"
+    match event["type"]:
+        case "shard_accepted":
+            purpose = str(event["purpose"]).split("/")[0]
+            return purpose if purpose == "evaluate" else f"{purpose}/generate"
+        case "checkpoint_saved":
+            return f"{str(event['job']).split('/')[0]}/learn"
+        case "shard_graded":
+            # graded for training and not chosen from: it is scored next
+            waits = str(event["purpose"]).startswith("evolve/") and event["selected"] is None
+            return "score" if waits else ""
+        case "shard_scored":
+            return "score"
     return ""
 
 
@@ -76,15 +98,10 @@ def window_of(method: str, path: str, size: int, moment: str, status: int) -> st
 
     path: below the run's store.
     """
-    kind = path.partition("/")[0]
+    kind, _, rest = path.partition("/")
     put = method == "PUT" and moment == "before"
-    if (
-        method == "PUT"
-        and moment == "after"
-        and status == 200
-        and path.startswith("shards/rollout/")
-    ):
-        return "after a shard's upload, before its event"
+    if method == "PUT" and moment == "after" and status == 200 and kind == "shards":
+        return UPLOADED.get(rest.partition("/")[0], "")
     if method == "DELETE" and moment == "before" and kind == "checkpoints":
         return "after a checkpoint's event, before the old one's delete"
     if put and "/ledger/" in path:

@@ -33,18 +33,29 @@ class ChaosFailed(UserError):
 
 
 def meaning(events: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    """What must be equal to the last bit: the rows selected, the weights and the moments."""
-    done = [event for event in events if event["type"] == "job_done"]
+    """What must be equal to the last bit: the rows selected, the weights and the moments; of the
+    process reward model also what it learned from, itself as it is used, and its scores."""
+    of: dict[str, list[dict[str, Any]]] = {}
+    for event in events:
+        of.setdefault(event["type"], []).append(event)
+    done, scored = of.get("job_done", []), of.get("shard_scored", [])
     return {
         "selected": {
-            f"{event['purpose']} {event['index']}": event["selected"]
-            for event in events
-            if event["type"] == "shard_graded" and event["selected"]
+            _shard(event): event["selected"]
+            for event in [*of.get("shard_graded", []), *scored]
+            if event["selected"]
         },
         "weights": {event["job"]: event["policy"]["path"] for event in done},
         # its hash is of a folder with master weights, moments, schedule, RNG and cursor
         "moments": {event["job"]: event["checkpoint"]["sha256"] for event in done},
+        "labels": [event["path"] for event in of.get("labels_made", [])],
+        "prm": [event["path"] for event in of.get("prm_judged", [])],
+        "scores": {f"{event['stage']} {_shard(event)}": event["scores"] for event in scored},
     }
+
+
+def _shard(event: dict[str, Any]) -> str:
+    return f"{event['purpose']} {event['index']}"
 
 
 class Bed:
@@ -180,21 +191,31 @@ class Bed:
         shutil.copytree(bucket / source, bucket / target)
         shutil.rmtree(bucket / target / "runs")
         store = open_store(bucket / target)
-        told = []
-        dropped = False
-        for event in self.events(source):
-            mine = event.get("purpose") == "evolve/0"
-            if mine and event["type"] == "shard_graded" and not dropped:
-                dropped = event["coverage"]["kept"] > 0
-                if dropped:
-                    nothing = put_content(
-                        store, "select", "dropped", to_parquet([], Selected), "parquet"
-                    )
-                    event = event | {"selected": nothing}  # noqa: PLW2901
-                    event["coverage"] = event["coverage"] | {"kept": 0}
-            told.append(event)
-            if mine and event["type"] == "sampling_closed":
-                break
-        if not dropped:
-            raise ChaosFailed("the first iteration selected nothing: there is nothing to drop")
-        Ledger(store, self.run).append(told)
+        nothing = put_content(store, "select", "dropped", to_parquet([], Selected), "parquet")
+        Ledger(store, self.run).append(without_a_selection(self.events(source), nothing))
+
+
+def without_a_selection(
+    events: Sequence[dict[str, Any]], nothing: str, purpose: str = "evolve/0"
+) -> list[dict[str, Any]]:
+    """The events up to the end of a purpose's sampling; the first shard of it that something was
+    kept of, by its grades or by its scores, gave `nothing` (the path of an empty selection).
+
+    Raises:
+        ChaosFailed: nothing was kept of any.
+    """
+    told: list[dict[str, Any]] = []
+    dropped = False
+    for event in events:
+        mine = event.get("purpose") == purpose
+        chooses = mine and event["type"] in ("shard_graded", "shard_scored") and event["selected"]
+        if chooses and not dropped and event["coverage"]["kept"] > 0:
+            dropped = True
+            counts = event["coverage"] | {"kept": 0}
+            event = event | {"selected": nothing, "coverage": counts}  # noqa: PLW2901
+        told.append(event)
+        if mine and event["type"] == "sampling_closed":
+            break
+    if not dropped:
+        raise ChaosFailed("the first iteration selected nothing: there is nothing to drop")
+    return told

@@ -20,6 +20,7 @@ LOOK_S = 0.2
 # By what a process shows as its command line.
 TITLES = {
     "generator": "ray::GeneratorActor",
+    "scorer": "ray::ScorerActor",
     "rank": "ray::RayTrainWorker",
     "grader": "actors.grading_worker",
     "raylet": "/raylet ",

@@ -22,7 +22,11 @@ Strike = Callable[[Kill], int | None]
 """Kills the victim and gives its process id; None when it was not at work."""
 
 # Windows that come up often are not always taken, so that they are met in different stages.
-_RARE = {"mid-snapshot", "after a checkpoint's event, before the old one's delete"}
+_RARE = {
+    "mid-snapshot",
+    "after a checkpoint's event, before the old one's delete",
+    "after the labels' upload, before their event",
+}
 _OFTEN = 0.3
 
 
@@ -105,7 +109,7 @@ class Watch:
         stages = [stage for event in events if (stage := stage_of(event))]
         if stages:
             self._stage = stages[-1]
-            self._set_off(self._stage)
+            self._set_off(stages)
 
     def _recovered(self, accepted: bool) -> None:
         now = self._now()
@@ -121,8 +125,9 @@ class Watch:
 
     # --- striking -------------------------------------------------------------------------------
 
-    def _set_off(self, stage: str) -> None:
-        kill = next((one for one in self.pending if one.stage == stage), None)
+    def _set_off(self, stages: Sequence[str]) -> None:
+        due = (one for one in self.pending if one.stage in stages and not one.window)
+        kill = next(due, None)
         if kill is not None and not self._busy:
             self._busy = True
             threading.Thread(target=self._later, args=(kill,), daemon=True).start()
@@ -142,7 +147,10 @@ class Watch:
         kill = next((one for one in self.pending if window and one.window == window), None)
         if kill is None or self._busy or self._position < 0:
             return "pass"
-        if window not in _RARE and self._random.random() > _OFTEN:
+        # scores are only made where they are, whatever else goes on beside
+        if kill.stage not in ("", "score", self._stage):
+            return "pass"
+        if window not in _RARE and not kill.stage and self._random.random() > _OFTEN:
             return "pass"
         self._busy = True
         cut = window.startswith("mid-")

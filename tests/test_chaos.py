@@ -16,7 +16,7 @@ import pytest
 from cluster.s3 import LocalS3
 from cluster.s3_proxy import S3Proxy, Seen, Verdict
 from jobs.chaos_plan import STAGES, WINDOWS, Kill, plan, stage_of, window_of
-from jobs.chaos_runs import meaning
+from jobs.chaos_runs import ChaosFailed, meaning, without_a_selection
 from jobs.chaos_victims import Family, kill
 from jobs.chaos_watch import Watch
 from pipeline.errors import StoreUnavailable
@@ -31,12 +31,13 @@ PATIENCE_S = 30.0
 
 def test_the_plan_holds_every_stage_and_victim_and_every_window() -> None:
     kills = plan(0)
-    assert len(kills) == len(set(kills)) >= 25
-    pairs = {(one.stage, one.victim) for one in kills if not one.window}
-    assert pairs == {(stage, victim) for stage, some in STAGES.items() for victim in some}
+    assert 25 <= len(kills) == len(set(kills)) <= 45
+    pairs = [(one.stage, one.victim) for one in kills if one.stage]
+    assert len(pairs) == len(set(pairs))
+    assert set(pairs) == {(stage, victim) for stage, some in STAGES.items() for victim in some}
     assert {one.window for one in kills if one.window} == set(WINDOWS)
     assert {one.victim for one in kills} == {
-        "driver", "generator", "grader", "rank", "raylet", "store",
+        "driver", "generator", "grader", "rank", "raylet", "scorer", "store",
     }  # fmt: skip
 
 
@@ -213,29 +214,110 @@ def test_a_shard_that_is_made_twice_is_noticed() -> None:
     assert watch.again == ["k"]
 
 
+def test_a_window_that_belongs_to_a_stage_is_met_in_it() -> None:
+    kills = [
+        Kill("control/learn", "driver", "after a checkpoint's event, before the old one's delete"),
+        Kill("score", "driver", "after scores' upload, before their event"),
+    ]
+    watch = Watch(kills, "b/run", Struck())
+    delete = Seen("DELETE", "b/run/checkpoints/k/h.manifest.json", b"", "before")
+    scores = Seen("PUT", "b/run/shards/score/k/x.parquet", b"", "after", 200)
+    watch(entry(3, {"type": "checkpoint_saved", "job": "warmup/0"}))
+    assert watch(delete) == "pass"
+    watch(entry(4, accepted("k")))  # generated while others are scored
+    assert watch(scores) == "drop"
+    watch(entry(5, {"type": "checkpoint_saved", "job": "control/0"}))
+    assert watch(delete) == "drop"
+    assert [one.stage for one in watch.records] == ["score", "control/learn"]
+
+
+def test_of_the_stages_of_one_entry_any_sets_off_a_kill() -> None:
+    watch = Watch([Kill("score", "scorer")], "b/run", Struck())
+    watch(entry(1, accepted("k"), graded("evolve/0", None), accepted("l")))
+    until(lambda: len(watch.records) == 1)
+    assert watch.records[0].stage == "score"
+
+
+def graded(purpose: str, selected: str | None, **more: Any) -> dict[str, Any]:
+    return {"type": "shard_graded", "purpose": purpose, "index": 1, "selected": selected, **more}
+
+
 def test_stages_and_windows_are_told_apart() -> None:
     assert stage_of({"type": "shard_accepted", "purpose": "warmup"}) == "warmup/generate"
+    assert stage_of({"type": "shard_accepted", "purpose": "prm/values/3"}) == "prm/generate"
     assert stage_of({"type": "checkpoint_saved", "job": "control/1"}) == "control/learn"
+    assert stage_of({"type": "checkpoint_saved", "job": "prm/0"}) == "prm/learn"
+    assert stage_of(graded("evolve/1", None)) == "score"
+    assert stage_of(graded("evolve/1", "shards/select/k/x.parquet")) == ""
+    assert stage_of(graded("prm/rollouts", None)) == ""
+    assert stage_of({"type": "shard_scored", "purpose": "prm/rollouts"}) == "score"
     assert stage_of({"type": "finished"}) == ""
     assert window_of("GET", "shards/rollout/k/x", 0, "before", 0) == ""
     assert window_of("PUT", "shards/rollout/k/x", 9, "before", 0) == "mid-PUT of a shard"
     assert window_of("PUT", "shards/rollout/k/x", 9, "after", 500) == ""
     assert window_of("PUT", "checkpoints/k/h/part", 10, "before", 0) == ""
+    for kind in ("rollout", "labels", "score"):
+        assert window_of("PUT", f"shards/{kind}/k/x", 9, "after", 200) in WINDOWS
+    assert window_of("PUT", "shards/grade/k/x", 9, "after", 200) == ""
 
 
-def test_what_a_run_means_is_rows_weights_and_moments() -> None:
+def test_what_a_run_means_is_rows_weights_and_moments_and_what_its_prm_says() -> None:
     done = {
         "type": "job_done",
         "job": "evolve/0",
         "policy": {"path": "policies/p"},
         "checkpoint": {"sha256": "c"},
     }
-    graded = {"type": "shard_graded", "purpose": "evolve/0", "index": 1, "selected": "s"}
-    assert meaning([graded, done]) == {
-        "selected": {"evolve/0 1": "s"},
+    scored = {
+        "type": "shard_scored",
+        "stage": "evolve/1/generate",
+        "purpose": "evolve/1",
+        "index": 1,
+        "scores": "r",
+        "selected": "t",
+    }
+    told = [
+        graded("evolve/0", "s"),
+        graded("evolve/1", None),
+        scored,
+        {"type": "labels_made", "path": "l"},
+        {"type": "prm_judged", "path": "policies/prm"},
+        done,
+    ]
+    assert meaning(told) == {
+        "selected": {"evolve/0 1": "s", "evolve/1 1": "t"},
         "weights": {"evolve/0": "policies/p"},
         "moments": {"evolve/0": "c"},
+        "labels": ["l"],
+        "prm": ["policies/prm"],
+        "scores": {"evolve/1/generate evolve/1 1": "r"},
     }
+
+
+# --- the control ----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", ["shard_graded", "shard_scored"])
+def test_the_control_drops_the_first_selection_that_holds_anything(kind: str) -> None:
+    def one(purpose: str, selected: str | None, kept: int) -> dict[str, Any]:
+        return graded(purpose, selected, coverage={"kept": kept, "samples": 8}) | {"type": kind}
+
+    events = [
+        one("warmup", "w", 3),
+        graded("evolve/0", None, coverage={"kept": 0}),  # it waits for its scores
+        one("evolve/0", "a", 0),
+        one("evolve/0", "b", 2),
+        one("evolve/0", "c", 2),
+        {"type": "sampling_closed", "purpose": "evolve/0"},
+        {"type": "job_done", "job": "evolve/0"},
+    ]
+    told = without_a_selection(events, "nothing")
+    chosen = [event["selected"] for event in told if event["type"] == kind]
+    assert [path for path in chosen if path] == ["w", "a", "nothing", "c"]
+    assert told[3]["coverage"] == {"kept": 0, "samples": 8}
+    assert told[-1] == events[-2]
+    with pytest.raises(ChaosFailed, match="nothing to drop"):
+        without_a_selection(events[:3], "nothing")
 
 
 # --- the victims ----------------------------------------------------------------------------------
