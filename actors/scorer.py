@@ -5,8 +5,9 @@ What always holds:
 * a score belongs to the prompt that the response was sampled from: the PRM's own processor must
   make the very same tokens of it, or the shard is refused;
 * every row that was asked for has a score in the object, or is named with the reason why not;
-* the object written is a function of the spec alone; while shards are scored with one PRM, no other
-  is loaded.
+* the object written is a function of the spec alone; while a shard is scored with one PRM, no other
+  is loaded;
+* while one shard is scored, the next one is read, so an engine does not wait for either.
 
 Axes: Q queries of a shard, S steps of a response.
 """
@@ -31,7 +32,7 @@ from pipeline.images import Limits
 from pipeline.learn import prompt_hash
 from pipeline.prm_labels import MOST_STEPS, merged
 from pipeline.records import Rollout, Score, from_parquet, to_parquet
-from pipeline.responses import step_ends
+from pipeline.responses import StepFinder
 from pipeline.rewards import Aggregate, reward_p
 from pipeline.score_stage import SCORES, excluded_counts
 from pipeline.scoring import ScoreRequest, StepScorer
@@ -101,12 +102,13 @@ class ShardScorer:
         self._tag = tag
         self._beat = beat or Beat()
         self._scorer: StepScorer | None = None
-        self._processor: Processor | None = None
+        self._reader: ShardReader | None = None
         self._prm = ""
         self._lock = threading.Lock()
 
     def run(self, spec: ScoreSpec) -> dict[str, Any]:
-        """Score and store; what it is worth to the driver.
+        """Score and store; what it is worth to the driver. Safe to call from several threads: one
+        shard is made ready while another one is scored.
 
         Raises:
             ObjectLost: the PRM, the rollouts or an image is corrupt or gone.
@@ -114,9 +116,10 @@ class ShardScorer:
         """
         started = time.monotonic()
         with self._lock:
-            if self._prm != spec["prm"]:
-                self._load(spec["prm"], spec["prm_path"])
-            rows = self._rows(spec)
+            reader = self._loaded(spec)
+        rows = reader.rows(spec)
+        with self._lock:
+            self._loaded(spec)  # another one may have come in between
             self._beat(f"scoring {len(rows)} responses of {spec['id']}")
             assert self._scorer is not None
             made = self._scorer.score([request for _, request in rows])
@@ -134,7 +137,13 @@ class ShardScorer:
             "seconds": time.monotonic() - started,
         }
 
-    def _load(self, prm: str, path: str) -> None:
+    def _loaded(self, spec: ScoreSpec) -> ShardReader:
+        """The reader of the PRM that a spec names, which is then the one that is served."""
+        if self._prm != spec["prm"] or self._reader is None:
+            self._reader = self._load(spec["prm"], spec["prm_path"])
+        return self._reader
+
+    def _load(self, prm: str, path: str) -> ShardReader:
         self._beat(f"fetching {prm}")
         self._prm = ""  # whatever fails from here on, no model counts as loaded
         folder = self._cache / path.rsplit("/", 1)[-1]
@@ -144,14 +153,40 @@ class ShardScorer:
             raise ObjectLost(path, str(error)) from error
         self._beat(f"loading {prm}")
         model = fit_prm(folder, self._cache / f"{folder.name}-headed", self._tag)
-        self._processor = load_processor(model.folder)
+        processor = load_processor(model.folder)
         if self._scorer is None:
             self._scorer = self._make(model.tag_ids)
         self._scorer.load_policy(model.folder)
         self._prm = prm
         self._beat()
+        return ShardReader(processor, self._store, self._images)
 
-    def _rows(self, spec: ScoreSpec) -> list[tuple[Rollout, ScoreRequest]]:
+
+@dataclass(frozen=True)
+class Prompt:
+    """A query's prompt, as text and as what the tokens that a PRM makes of it hash to."""
+
+    text: str
+    images: tuple[str, ...]
+    sha256: str
+
+
+class ShardReader:
+    """Turns the rows of rollout shards into requests, with one PRM's processor."""
+
+    def __init__(self, processor: Processor, store: Store, images: ImageCache) -> None:
+        self._processor = processor
+        self._store = store
+        self._images = images
+        self._steps = StepFinder(processor.decode)
+
+    def rows(self, spec: ScoreSpec) -> list[tuple[Rollout, ScoreRequest]]:
+        """The rows that a spec names, each with what is asked about it.
+
+        Raises:
+            ObjectLost: the rollouts or an image is corrupt or gone.
+            BadModel: the processor makes other tokens of a prompt.
+        """
         try:
             data = get_verified(self._store, spec["rollout"])
         except (CorruptObject, StoreMissing) as error:
@@ -162,22 +197,27 @@ class ShardScorer:
             raise ObjectLost(
                 spec["rollout"], f"it holds {len(rows)} of the {len(wanted)} rows to be scored"
             )
-        return [(row, self._request(spec, row)) for row in rows]
+        prompts = {
+            name: self._prompt(spec["queries"][name])
+            for name in dict.fromkeys(r.query for r in rows)
+        }
+        return [(row, self._request(row, prompts[row.query])) for row in rows]
 
-    def _request(self, spec: ScoreSpec, row: Rollout) -> ScoreRequest:
-        processor, asked = self._processor, spec["queries"][row.query]
-        assert processor is not None
+    def _prompt(self, asked: Asked) -> Prompt:
         images = tuple(asked["images"])
-        prompt = processor.prompt(asked["text"], len(images))
-        ids = processor.input_ids(prompt, images, self._images.get)
-        if prompt_hash(ids) != row.prompt_sha256:
+        text = self._processor.prompt(asked["text"], len(images))
+        ids = self._processor.input_ids(text, images, self._images.get)
+        return Prompt(text, images, prompt_hash(ids))
+
+    def _request(self, row: Rollout, prompt: Prompt) -> ScoreRequest:
+        if prompt.sha256 != row.prompt_sha256:
             raise BadModel(
                 f"query {row.query_id}: the process reward model's processor makes other tokens of "
                 "its prompt than the policy's; it needs the policy's tokenizer, image processor "
                 "and chat template (prm.path)"
             )
-        ends = merged(step_ends(row.token_ids, processor.decode), MOST_STEPS)
-        return ScoreRequest(prompt, images, row.token_ids, ends)
+        ends = merged(self._steps.ends(row.token_ids, row.text), MOST_STEPS)
+        return ScoreRequest(prompt.text, prompt.images, row.token_ids, ends)
 
 
 class ScorerActor:

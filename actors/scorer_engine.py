@@ -24,6 +24,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Sequence
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -36,13 +37,16 @@ if TYPE_CHECKING:
     from PIL.Image import Image
 
 
-def start_pooling(folder: Path, settings: EngineSettings) -> Any:
-    """A vLLM that gives one logit for every token."""
+def start_pooling(folder: Path, settings: EngineSettings, *, cache_images: bool = False) -> Any:
+    """A vLLM that gives one logit for every token; with its own cache of processed images or
+    without."""
     os.environ.update(settings.environment())
     from vllm import LLM
     from vllm.config import PoolerConfig
 
     options = common_options(settings)
+    if cache_images:
+        del options["mm_processor_cache_gb"]
     # A chunk's logits would have to be put together again; a prompt must fit a step instead.
     options["enable_chunked_prefill"] = False
     options["max_num_batched_tokens"] = max(
@@ -106,6 +110,7 @@ class VllmScorer(VllmEngine):
             self.memo.clear()
         found: list[Scores | Excluded | None] = [None] * len(requests)
         waiting: dict[int, tuple[Fed, list[bytes]]] = {}
+        keys_of = cache(StepKeys)  # responses to one prompt come together
         for index, request in enumerate(requests):
             fed = feed(request, self._tag_ids)
             if not request.ends_S:
@@ -113,7 +118,7 @@ class VllmScorer(VllmEngine):
             elif not self._fits(request, fed):
                 found[index] = "too_long"
             else:
-                waiting[index] = (fed, StepKeys(request.prompt, request.images).of(fed))
+                waiting[index] = (fed, keys_of(request.prompt, request.images).of(fed))
         self._ask(requests, waiting, reuse=self._reuse)
         lost = {i: item for i, item in waiting.items() if self._known(item[1]) is None}
         if lost:
@@ -154,7 +159,7 @@ class VllmScorer(VllmEngine):
             made = self._render(requests[first].prompt, requests[first].images)
             ids = [*made["prompt_token_ids"], *waiting[first][0].token_ids_T]
             inputs_B.append({**made, "prompt_token_ids": ids})
-        outputs_B = self._run(inputs_B, [self._pooling(reuse) for _ in inputs_B])
+        outputs_B = self._run(inputs_B, [self._pooling(reuse)] * len(inputs_B))
         for same, made, output in zip(chosen.values(), inputs_B, outputs_B, strict=True):
             # Equal texts may have their steps cut at different places.
             for index in same:

@@ -54,6 +54,8 @@ def scorer_pool(config: Config, store: Store, cache: str, say: Callable[[str], N
             size=config.prm.scorers,
             cpus=cluster.cpus_per_engine,
             gpus=cluster.gpus_per_engine * generate.tensor_parallel_size,
+            # One is scored, one is read: see actors/scorer.py.
+            inflight=2,
             hang_s=generate.hang_s,
             attempts=generate.attempts,
             environment=engine.environment(),

@@ -12,6 +12,7 @@ Axes: S steps of a response, T tokens.
 from __future__ import annotations
 
 import bisect
+import itertools
 import re
 from collections.abc import Callable, Sequence
 
@@ -24,6 +25,8 @@ _HEADING_LIKE = re.compile(r"#[ \t]*answer\b", re.IGNORECASE)
 _BLANK_LINE = re.compile(r"\n[ \t\r]*\n")
 _SET_APART = re.compile(r"\n[ \t\r]*\n# Answer[ \t\r]*\n[ \t\r]*\n")
 _SPACE = " \t\r\n"
+# What decoders write for bytes that are no whole character.
+_CUT_CHARACTER = "\ufffd"
 
 
 def extract_answer(text: str) -> str | None:
@@ -78,6 +81,44 @@ def step_ends(token_ids_T: Sequence[int], decode: Callable[[Sequence[int]], str]
         )
         ends_S.append(end)
     return ends_S
+
+
+class StepFinder:
+    """`step_ends` for many responses of one tokenizer, from their texts and next to no decoding.
+
+    Where the texts of a response's tokens, put together, are its text, a place in the text says
+    which token it lies in. Where they are not (a character that spans tokens, a tokenizer that
+    treats the first word otherwise), `step_ends` itself is asked. The texts of tokens are kept.
+    Safe to share by threads.
+    """
+
+    def __init__(self, decode: Callable[[Sequence[int]], str]) -> None:
+        self._decode = decode
+        self._pieces: dict[int, str] = {}
+
+    def ends(self, token_ids_T: Sequence[int], text: str) -> list[int]:
+        """What `step_ends` gives. text: what the tokens decode to."""
+        for token in token_ids_T:
+            if token not in self._pieces:
+                self._pieces[token] = self._decode([token])
+        pieces_T = [self._pieces[token] for token in token_ids_T]
+        if _CUT_CHARACTER in text or "".join(pieces_T) != text:
+            return step_ends(token_ids_T, self._decode)
+        # The text of the first n tokens is the first places_T[n] characters.
+        places_T = list(itertools.accumulate(map(len, pieces_T), initial=0))
+        return [bisect.bisect_left(places_T, place) for place in _finishes(text)]
+
+
+def _finishes(text: str) -> list[int]:
+    """Where each step of `text` is finished: the place after its blank line."""
+    heading = _HEADING.search(text)
+    before = text if heading is None else text[: heading.start()]
+    found, start = [], 0
+    for blank in _BLANK_LINE.finditer(before):
+        if before[start : blank.start()].strip(_SPACE):
+            found.append(blank.end())
+        start = blank.end()
+    return found
 
 
 def _finished(text: str) -> int:

@@ -95,7 +95,7 @@ def probability(logit: float, where: str = "") -> float:
 
 
 class StepKeys:
-    """The keys of all steps of one response: a running hash, so each token is hashed once."""
+    """The keys of the steps of responses to one prompt: a running hash, each token hashed once."""
 
     def __init__(self, prompt: str, images: Sequence[str]) -> None:
         self._start = hashlib.sha256(canonical_json([prompt, list(images)]))

@@ -5,12 +5,14 @@ from __future__ import annotations
 import itertools
 import re
 from collections.abc import Sequence
+from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from tokenizers import Tokenizer
 
-from pipeline.responses import extract_answer, format_ok, split_steps, step_ends
+from pipeline.responses import StepFinder, extract_answer, format_ok, split_steps, step_ends
 
 GOOD = "The left digit is 3.\n\nThe right one is 4.\n\n# Answer\n\n7"
 
@@ -166,3 +168,74 @@ def test_finding_ends_decodes_a_few_times_a_step_not_once_a_token() -> None:
     assert len(tokens.ids) > 180
     assert len(step_ends(tokens.ids, tokens.decode)) == 8
     assert tokens.decoded < 8 * 10
+
+
+@given(st.lists(st.lists(PIECES, max_size=12), max_size=3), CUTS)
+def test_a_finder_gives_the_same_ends_wherever_tokens_are_cut(
+    responses: list[list[str]], cuts: list[int]
+) -> None:
+    text = "".join("".join(pieces) for pieces in responses)
+    tokens = Bytes(text, cuts)
+    assert StepFinder(tokens.decode).ends(tokens.ids, text) == step_ends(tokens.ids, tokens.decode)
+
+
+BASE = Path(__file__).resolve().parent.parent / "assets" / "digits-base"
+TOKENIZER = Tokenizer.from_file(str(BASE / "tokenizer.json"))
+ANY_ID = st.integers(0, TOKENIZER.get_vocab_size() - 1)
+VOCABULARY = ["", "", "a", "7", " ", "\n", "\n\n", "\n \n", "\r", "#", "# ", "# Answer", "er",
+              ".\n", "\nthree", "\n\nfour\n\n", "\n\n# Answer", " \n"]  # fmt: skip
+
+
+@given(st.lists(st.lists(st.integers(0, len(VOCABULARY) - 1), max_size=30), min_size=1, max_size=5))
+def test_one_finder_serves_many_responses(responses: list[list[int]]) -> None:
+    """Tokens without a text (special ones) are among them."""
+
+    def decode(ids: Sequence[int]) -> str:
+        return "".join(VOCABULARY[i] for i in ids)
+
+    finder = StepFinder(decode)
+    for ids in responses:
+        assert finder.ends(ids, decode(ids)) == step_ends(ids, decode)
+
+
+WORDS = st.sampled_from(
+    ["the top left digit is ", "8", " + 5 is ", "größer", "三", "\n", "\n\n", "# Answer", "\n\n7"]
+)
+
+
+@given(st.lists(WORDS, max_size=14), st.data())
+def test_a_finder_gives_the_same_ends_with_a_real_tokenizer(
+    words: list[str], data: st.DataObject
+) -> None:
+    """Texts as they are tokenised, and ids that no tokeniser would give."""
+
+    def decode(ids: Sequence[int]) -> str:
+        return str(TOKENIZER.decode(list(ids), skip_special_tokens=True))
+
+    finder = StepFinder(decode)
+    ids = TOKENIZER.encode("".join(words), add_special_tokens=False).ids
+    drawn = st.lists(st.sampled_from(ids), max_size=30) if ids else st.just([])
+    for some in (ids, data.draw(drawn), data.draw(st.lists(ANY_ID, max_size=20))):
+        assert finder.ends(some, decode(some)) == step_ends(some, decode)
+
+
+def test_a_finder_asks_the_definition_where_tokens_depend_on_their_neighbours() -> None:
+    """A tokenizer that writes spaces between words, and a text that is not the tokens' own."""
+    words = ["one", "\n\n", "two", "\n\n", "# Answer", "\n\n", "7"]
+
+    def spaced(ids: Sequence[int]) -> str:
+        return " ".join(words[i] for i in ids).replace(" \n", "\n").replace("\n ", "\n")
+
+    ids = list(range(len(words)))
+    assert step_ends(ids, spaced) == [2, 4]
+    assert StepFinder(spaced).ends(ids, spaced(ids)) == [2, 4]
+    assert StepFinder(spaced).ends(ids, "something else") == [2, 4]
+
+
+def test_a_finder_decodes_tokens_once_and_responses_never() -> None:
+    text = "\n\n".join(["A step of some length."] * 8) + "\n\n# Answer\n\n7"
+    tokens = Bytes(text, range(len(text)))
+    finder = StepFinder(tokens.decode)
+    for _ in range(3):
+        assert len(finder.ends(tokens.ids, text)) == 8
+    assert tokens.decoded == len(tokens.ids)

@@ -25,9 +25,10 @@ from actors.scorer_engine import VllmScorer, start_pooling
 from actors.step_head import HEAD, write_headed
 from jobs.benches.record import Options, Result, by_turns
 from jobs.pools import start_ray
-from jobs.prepare import engine_settings, images_of, load_data, upload_images
+from jobs.prepare import engine_settings, load_data, upload_images
 from jobs.scoring import PoolScorer, scorer_pool
 from jobs.world import check_models
+from pipeline.driver import POLL_S
 from pipeline.grade import GRADER_VERSION
 from pipeline.images import decode
 from pipeline.learn import prompt_hash
@@ -107,7 +108,7 @@ class Bench:
         words = " ".join(["Look at it again."] * (PROMPT_TOKENS // 4))
         self.queries = [replace(q, question=f"{words} {q.question}") for q in pool]
         self.store = open_store(options.folder / "store", say=options.say)
-        upload_images(self.store, dataset, images_of(program))
+        upload_images(self.store, dataset, [sha for q in self.queries for sha in q.images])
         self.folder = with_noise(Path(self.config.policy.path), options.folder / "prm")
         self.prm = publish_folder(self.store, self.folder)
         self.processor = load_processor(self.folder)
@@ -168,6 +169,7 @@ class Bench:
             scorer.submit(task)
         left = len(tasks)
         while left:
+            time.sleep(POLL_S)  # as the driver does
             for answer in scorer.poll():
                 if not isinstance(answer, ScoreDone):
                     raise RuntimeError(f"scoring: {answer.reason}")
@@ -267,15 +269,20 @@ class ScoringEngine:
     def prepare(self, requests: Sequence[ScoreRequest]) -> None:
         """What vLLM is asked, pictures open; the bare engine starts at the first call."""
         if self._llm is None:
-            self._llm = start_pooling(self._folder, self._settings)
+            # With vLLM's own cache of processed images, where the loop keeps rendered prompts.
+            self._llm = start_pooling(self._folder, self._settings, cache_images=True)
         processor = load_processor(self._folder)
         pictures: dict[str, Any] = {}
+        asked: dict[str, list[int]] = {}
         self._prompts = []
         for request in requests:
             for sha in request.images:
                 pictures.setdefault(sha, decode(self._images(sha)))
-            text = processor.decode(request.token_ids_T[: request.ends_S[-1]])
-            prompt: dict[str, Any] = {"prompt": request.prompt + text}
+            if request.prompt not in asked:
+                options = processor.options(request.prompt)
+                asked[request.prompt] = processor.tokenizer(request.prompt, **options)["input_ids"]
+            ids = [*asked[request.prompt], *request.token_ids_T[: request.ends_S[-1]]]
+            prompt: dict[str, Any] = {"prompt_token_ids": ids}
             if request.images:
                 prompt["multi_modal_data"] = {"image": [pictures[sha] for sha in request.images]}
                 prompt["multi_modal_uuids"] = {"image": list(request.images)}
