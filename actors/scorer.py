@@ -102,8 +102,7 @@ class ShardScorer:
         self._tag = tag
         self._beat = beat or Beat()
         self._scorer: StepScorer | None = None
-        self._reader: ShardReader | None = None
-        self._prm = ""
+        self._served: tuple[str, ShardReader] | None = None
         self._lock = threading.Lock()
 
     def run(self, spec: ScoreSpec) -> dict[str, Any]:
@@ -115,9 +114,7 @@ class ShardScorer:
             BadModel: the PRM does not fit the policy, or gives no finite numbers.
         """
         started = time.monotonic()
-        with self._lock:
-            reader = self._loaded(spec)
-        rows = reader.rows(spec)
+        rows = self._reader(spec).rows(spec)
         with self._lock:
             self._loaded(spec)  # another one may have come in between
             self._beat(f"scoring {len(rows)} responses of {spec['id']}")
@@ -137,15 +134,24 @@ class ShardScorer:
             "seconds": time.monotonic() - started,
         }
 
+    def _reader(self, spec: ScoreSpec) -> ShardReader:
+        """The reader of the PRM that a spec names: at once where it is served already, while
+        another shard is being scored."""
+        served = self._served
+        if served is not None and served[0] == spec["prm"]:
+            return served[1]
+        with self._lock:
+            return self._loaded(spec)
+
     def _loaded(self, spec: ScoreSpec) -> ShardReader:
         """The reader of the PRM that a spec names, which is then the one that is served."""
-        if self._prm != spec["prm"] or self._reader is None:
-            self._reader = self._load(spec["prm"], spec["prm_path"])
-        return self._reader
+        if self._served is None or self._served[0] != spec["prm"]:
+            self._served = None  # whatever fails from here on, no model counts as loaded
+            self._served = spec["prm"], self._load(spec["prm"], spec["prm_path"])
+        return self._served[1]
 
     def _load(self, prm: str, path: str) -> ShardReader:
         self._beat(f"fetching {prm}")
-        self._prm = ""  # whatever fails from here on, no model counts as loaded
         folder = self._cache / path.rsplit("/", 1)[-1]
         try:
             self._store.get_tree(path, folder)
@@ -157,7 +163,6 @@ class ShardScorer:
         if self._scorer is None:
             self._scorer = self._make(model.tag_ids)
         self._scorer.load_policy(model.folder)
-        self._prm = prm
         self._beat()
         return ShardReader(processor, self._store, self._images)
 

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
+from threading import Event
 from typing import Any
 
 import pytest
@@ -16,7 +19,7 @@ from actors.images import ImageCache, image_path
 from actors.outcomes import ObjectLost
 from actors.prm_model import TagWords, check_prm, fit_prm
 from actors.processor import load_processor
-from actors.scorer import ScorerActor, ScorerSettings, ShardScorer
+from actors.scorer import ScorerActor, ScorerSettings, ShardReader, ShardScorer
 from actors.scorer_plain import TransformersScorer
 from actors.step_head import HEAD, read_head, write_headed
 from pipeline.errors import BadModel
@@ -224,6 +227,83 @@ def test_rows_that_are_not_there_and_other_prompts_are_refused(
     other = shard_scorer(store, tmp_path / "other")
     with pytest.raises(Exception, match=IMAGES[0][:16]):
         other.run(spec)  # type: ignore[arg-type]
+
+
+class Halves:
+    """A scorer that gives every step 1/2; `meanwhile` happens inside its first call."""
+
+    def __init__(self, meanwhile: Callable[[], None] = lambda: None) -> None:
+        self.meanwhile = meanwhile
+        self.loaded = Path()
+        self.scored: list[tuple[str, int]] = []
+
+    def load_policy(self, folder: Path) -> None:
+        self.loaded = folder
+
+    def score(self, requests: Sequence[ScoreRequest]) -> list[Any]:
+        self.scored.append((self.loaded.name, len(requests)))
+        if len(self.scored) == 1:
+            self.meanwhile()
+        return [(0.5,) * len(request.ends_S) or "no_steps" for request in requests]
+
+    def close(self) -> None: ...
+
+
+def with_reader(monkeypatch: pytest.MonkeyPatch, before: Callable[[Any], None]) -> None:
+    """Have something happen whenever a shard is about to be read."""
+    rows = ShardReader.rows
+
+    def after(self: ShardReader, spec: Any) -> Any:
+        before(spec)
+        return rows(self, spec)
+
+    monkeypatch.setattr(ShardReader, "rows", after)
+
+
+def test_a_shard_is_read_while_another_is_scored(
+    store: Store, prm: Path, policy: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = spec_of(store, prm, rollouts(policy, TEXTS))
+    second: Any = {**first, "id": "shard-2", "key": "score-2"}
+    read = Event()
+    with_reader(monkeypatch, lambda spec: read.set() if spec["id"] == "shard-2" else None)
+    with ThreadPoolExecutor(1) as pool:
+        later: list[Any] = []
+
+        def meanwhile() -> None:
+            later.append(pool.submit(scorer.run, second))
+            assert read.wait(120), "the second shard was not read"
+
+        engine = Halves(meanwhile)
+        scorer = ShardScorer(
+            lambda tag: engine, store, ImageCache(FILES.__getitem__), tmp_path / "cache"
+        )
+        done = scorer.run(first)  # type: ignore[arg-type]
+        assert later[0].result()["scores"].startswith("shards/score/score-2/")
+    assert done["scores"].startswith("shards/score/score-1/")
+    assert [count for _, count in engine.scored] == [4, 4]
+
+
+def test_a_shard_is_scored_by_its_own_prm_whatever_was_loaded_since_it_was_read(
+    store: Store, prm: Path, policy: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rows = rollouts(policy, TEXTS)
+    first = spec_of(store, prm, rows)
+    second = {**spec_of(store, random_head(prm), rows), "id": "shard-2", "key": "score-2"}
+    assert first["prm_path"] != second["prm_path"]
+    engine = Halves()
+    scorer = ShardScorer(
+        lambda tag: engine, store, ImageCache(FILES.__getitem__), tmp_path / "cache"
+    )
+
+    def before(spec: Any) -> None:
+        if spec["id"] == "shard-1":
+            scorer.run(second)  # type: ignore[arg-type]
+
+    with_reader(monkeypatch, before)
+    scorer.run(first)  # type: ignore[arg-type]
+    names = [one["prm_path"].rsplit("/", 1)[-1] for one in (second, first)]
+    assert [name.removesuffix("-headed") for name, _ in engine.scored] == names
 
 
 def test_the_actor_tells_its_failures_apart(
