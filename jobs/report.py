@@ -1,11 +1,12 @@
 """Results of runs of several seeds, as the tables in docs/ show them, out of the runs themselves.
 
     python -m jobs.report loop out/digits-0 out/digits-1 out/digits-2 --out docs/results/loop.json
+    python -m jobs.report prm --top2 out/top2-0 --random2 out/random2-0 --all out/all-0   (…)
 
-Each argument is the folder of a finished run (`<run.out>/<run.name>`, with its store inside). What
-is read is checked, nothing is changed, and neither the data nor an engine is needed. Written is one
-row for each run, in the order given; printed are a table in markdown and the paired differences of
-all seeds together.
+What is given are folders of finished runs (`<run.out>/<run.name>`, with the store inside). What is
+read is checked, nothing is changed, and no engine is needed; `prm` needs the truth that lies beside
+the digits data. Written is one row for each seed, in the order given; printed are a table in
+markdown and the paired differences of all seeds together.
 """
 
 from __future__ import annotations
@@ -18,9 +19,12 @@ from typing import Annotated, Any
 import typer
 
 from jobs.cli import ending, say
+from jobs.prepare import DIGITS
 from pipeline.asked import program_of
+from pipeline.digits.build import read_truth
 from pipeline.errors import BadConfig
 from pipeline.ledger import Ledger
+from pipeline.prm_seeds import by_seed, prm_pooled, prm_row, prm_table
 from pipeline.seeds import Finished, loop_pooled, loop_row, loop_table, markdown, pooled_lines
 from pipeline.state import State
 from pipeline.store import Store, open_store
@@ -47,6 +51,27 @@ def loop(runs: Folders, out: Out = Path("docs/results/loop.json")) -> None:
         print("\n".join(["", *pooled_lines(loop_pooled(found), len(found))]))
 
 
+@app.command()
+def prm(
+    *,
+    top2: Annotated[list[Path], typer.Option(help="runs that keep the two best of a query")],
+    random2: Annotated[list[Path], typer.Option(help="runs that keep two by lot")],
+    all_: Annotated[list[Path], typer.Option("--all", help="runs that keep all right ones")],
+    data: Annotated[
+        Path | None, typer.Option(help="the digits data; by default <run.out>/data/digits")
+    ] = None,
+    out: Out = Path("docs/results/prm.json"),
+) -> None:
+    """What the process reward model was worth: runs of the same seeds with and without it."""
+    with ending():
+        seeds = by_seed(*([finished(one) for one in part] for part in (top2, random2, all_)))
+        truth = read_truth(data or top2[0].parent / "data" / DIGITS)
+        rows = [prm_row(runs, truth) for runs in seeds]
+        write(rows, out)
+        print(markdown(prm_table(rows)))
+        print("\n".join(["", *pooled_lines(prm_pooled(seeds), len(seeds))]))
+
+
 def finished(folder: Path) -> Finished:
     """The run in a folder, out of its store.
 
@@ -61,7 +86,7 @@ def finished(folder: Path) -> Finished:
     state = State.replay(events)
     if state.finished is None:
         raise BadConfig(f"{folder}: this run is not finished; start it again and it goes on")
-    return Finished(state, program_of(store, events[0]), store)
+    return Finished(state, program_of(store, events[0]), store, events)
 
 
 def _only_run(store: Store, folder: Path) -> str:

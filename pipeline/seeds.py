@@ -43,6 +43,7 @@ class Finished:
     state: State
     program: Program
     store: Store
+    events: Sequence[Mapping[str, Any]] = ()
 
     @property
     def name(self) -> str:
