@@ -33,6 +33,7 @@ from pipeline.program import Program
 from pipeline.query import Query
 from pipeline.records import Rollout, Score, StepValues
 from pipeline.roles import PolicyRef
+from pipeline.state import ShardState
 
 LABELS, CARD = "labels", "prm_card.json"
 VALUES = "prm/values"
@@ -138,6 +139,12 @@ def labels_told(
 def judged_places(labels: Iterable[StepValues]) -> tuple[tuple[str, int], ...]:
     """The responses that are scored for the gate, by query and sample index."""
     return tuple((row.query, row.sample_index) for row in labels if row.held_out)
+
+
+def of_others(labels: Iterable[StepValues], shards: Iterable[ShardState]) -> bool:
+    """Whether labels are of other responses than the shards hold now."""
+    there = {shard.rollout for shard in shards}
+    return any(row.rollout_shard not in there for row in labels)
 
 
 def judged(

@@ -189,12 +189,15 @@ class _Audit:
             return
         place = (event["purpose"], event["index"])
         files = self.shards.pop(place, None)
-        if files is None or files.accepted["rollout"] == event["path"]:
+        if files is None:
             return
-        if files.scored is not None and files.scored["scores"] == event["path"]:
-            self.shards[place] = replace(files, scored=None)
-        else:
-            self.shards[place] = ShardFiles(files.spec, files.accepted)
+        kept: list[str] = []
+        if files.accepted["rollout"] != event["path"]:
+            scores = files.scored is not None and files.scored["scores"] == event["path"]
+            left = replace(files, scored=None) if scores else ShardFiles(files.spec, files.accepted)
+            self.shards[place], kept = left, left.paths
+        for path in set(files.paths) - set(kept):
+            self.needed.pop(path, None)
 
     def _forget_prm(self) -> None:
         """What was derived of the PRM is derived anew, of what is made again."""

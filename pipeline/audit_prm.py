@@ -24,6 +24,7 @@ from pipeline.annotation import (
     judged_places,
     labels_key,
     labels_told,
+    of_others,
     responses_to_label,
     round_of,
     valued_rows,
@@ -201,13 +202,16 @@ class PrmAudit:
                 yield path, f"it is not the model that was trained, {step.prm.path}, with a card"
             told = json.loads(self._store.get(f"{path}/{CARD}"))
             labels = self._rows(state.labels["path"], StepValues)
+            shards = state.shards[step.rollouts.purpose]
             scores: list[Score] = []
-            for _, shard in sorted(state.shards[step.rollouts.purpose].items()):
+            for _, shard in sorted(shards.items()):
                 scores += self._rows(str(shard.scores), Score)
         except StoreError:
             return
         if not _same(told["gate"], card) or told["labels"]["path"] != state.labels["path"]:
             yield path, f"{CARD} in it tells of another judgement"
+        if of_others(labels, shards.values()):
+            yield path, "its labels are of other responses than were scored"
         found = list(judged(self._program.by_hash, labels, scores))
         if not _same(card_of(found, seed=0), card):
             yield path, "its card is not what its labels and their scores give"

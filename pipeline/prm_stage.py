@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -23,6 +23,7 @@ from pipeline.annotation import (
     judged_places,
     labels_key,
     labels_told,
+    of_others,
     responses_to_label,
     round_of,
     valued_rows,
@@ -157,10 +158,37 @@ def _completed(
             break
         purpose = f"{VALUES}/{number}"
         specs = round_of(driver.program, step.policy, number, wanted)
+        _drop_others(driver, step.stage, purpose, specs)
         if purpose not in driver.state.closed:
             Sampling(driver, SampleShards(step.stage, purpose, specs, step.policy, None)).run()
         found |= _values_of(driver, purpose, specs)
     return found
+
+
+def _drop_others(driver: Driver, stage: str, purpose: str, specs: Sequence[CompletionSpec]) -> None:
+    """Give up shards that this round does not ask for any more.
+
+    What prefixes were chosen by (rollouts, grades, earlier rounds) may have been lost and, without
+    `run.deterministic`, have come out otherwise when it was made again.
+    """
+    keys = {spec.index: spec.key for spec in specs}
+    shards = driver.state.shards.get(purpose, {})
+    others = {index: shard for index, shard in shards.items() if shard.key != keys.get(index)}
+    if others:
+        reason = "it completes prefixes that are not asked for any more"
+        driver.watch.say(f"{len(others)} shards of {purpose}: {reason}")
+        driver.commit(stage, _given_up(purpose, others, "rollout", reason))
+
+
+def _given_up(
+    purpose: str, shards: Mapping[int, ShardState], what: str, reason: str
+) -> list[dict[str, Any]]:
+    """Events that give up one object of each of some shards: their `rollout`, or their `scores`."""
+    return [
+        {"type": "object_lost", "purpose": purpose, "index": index}
+        | {"path": getattr(shard, what), "reason": reason}
+        for index, shard in shards.items()
+    ]
 
 
 def _values_of(
@@ -185,7 +213,7 @@ def _lose(driver: Driver, stage: str, lost: Lost) -> None:
 
 
 def lose_labels(driver: Driver, stage: str, path: str, reason: str) -> None:
-    """The step values are corrupt or gone: they are made again from what they were made of.
+    """The step values cannot be used any more: they are made again from what they were made of.
 
     Raises:
         RunStopped: they are lost again and again, or it is not they that are lost.
@@ -210,13 +238,18 @@ def judge(driver: Driver, step: JudgePrm) -> None:
     except Lost as lost:
         lose_labels(driver, step.stage, lost.path, lost.reason)
         return
-    config = driver.program.config
+    config, rollouts = driver.program.config, step.rollouts
     scoring = Scoring(step.prm, judged_places(labels), config.prm.aggregate)
-    rollouts = step.rollouts
     Sampling(
         driver,
         SampleShards(step.stage, rollouts.purpose, rollouts.specs, rollouts.policy, None, scoring),
     ).run()
+    shards = driver.state.shards[rollouts.purpose]
+    if of_others(labels, shards.values()):
+        reason = "responses were lost and came out otherwise"
+        driver.commit(step.stage, _given_up(rollouts.purpose, shards, "scores", reason))
+        lose_labels(driver, step.stage, labels_path, reason)
+        return
     try:
         scores = _scores(driver, rollouts.purpose)
     except Lost as lost:

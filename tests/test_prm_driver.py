@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from pipeline.audit import audit
 from pipeline.config import Config
+from pipeline.driver import Driver
+from pipeline.plan import ShardSpec
+from pipeline.query import Query
 from pipeline.records import Grade, Rollout, Score, Selected, StepValues
 from pipeline.stages import read_rows
 from pipeline.state import State
@@ -257,3 +262,71 @@ def test_scores_that_cannot_be_read_back_are_made_again(plain: PrmBench, tmp_pat
     driver.run()
     assert len(spoiled) == 2
     assert result(bench) == result(plain)
+
+
+class Otherwise(PrmBench):
+    """Once `otherwise` is set, what is made again of the PRM's shards comes out otherwise."""
+
+    otherwise = False
+
+    def driver(self, *args: Any, **kwargs: Any) -> Driver:
+        driver = super().driver(*args, **kwargs)
+        response = self.fleet._response  # type: ignore[attr-defined]
+
+        def another(spec: ShardSpec, query: Query, index: int, seed: int, prefix: str) -> Rollout:
+            shifted = self.otherwise and spec.purpose.startswith("prm/")
+            made: Rollout = response(spec, query, index, seed + shifted, prefix)
+            return replace(made, seed=seed)
+
+        self.fleet._response = another  # type: ignore[attr-defined]
+        return driver
+
+
+@pytest.mark.parametrize(
+    ("purpose", "moment"),
+    [
+        ("prm/rollouts", "prm/values/1"),
+        ("prm/values/0", "prm/values/1"),
+        ("prm/rollouts", "prm/0"),
+    ],
+)
+def test_what_came_out_otherwise_is_never_mixed_with_what_was_made_of_the_old(
+    tmp_path: Path, purpose: str, moment: str
+) -> None:
+    """An engine that is not deterministic, and a shard that is lost after others were made of it.
+
+    The audit derives every label and every prefix again, so it is clean only where all belongs
+    together.
+    """
+    bench = Otherwise(tmp_path, prm_config())
+    driver = bench.driver()
+    build = driver.commit
+    lost: list[str] = []
+
+    def commit(stage: str, events: Any) -> None:
+        build(stage, events)
+        ended = [event.get("job", event.get("purpose")) for event in events
+                 if event["type"] in ("sampling_closed", "job_done")]  # fmt: skip
+        if moment in ended and not lost:
+            bench.otherwise = True
+            shards = driver.state.shards[purpose].values()
+            lost.extend(shard.rollout for shard in shards)
+            for path in [*lost, *(shard.grades for shard in shards if shard.grades)]:
+                bench.store.delete(path)
+            raise Crash
+
+    driver.commit = commit  # type: ignore[method-assign]
+    with pytest.raises(Crash):
+        driver.run()
+    assert lost
+    state = bench.driver().run()
+    assert state.finished is not None
+    assert any(event["path"] in lost for event in bench.of_type("object_lost"))
+    report = audit(bench.store, bench.config.run.name, lambda policy: decode)
+    assert report.problems == []
+    assert bool(bench.of_type("labels_lost")) == (moment == "prm/0")
+    assert state.labels is not None
+    labels = read_rows(bench.store, state.labels["path"], StepValues)
+    assert not {row.rollout_shard for row in labels} & set(lost)
+    (judged,) = bench.of_type("prm_judged")
+    assert judged["card"]["responses"] == sum(row.held_out for row in labels)
