@@ -26,6 +26,7 @@ from typing import Any, TypedDict
 
 from actors.engine_settings import EngineSettings
 from actors.images import ImageCache, StoreImages
+from actors.node_cache import hold
 from actors.outcomes import ObjectLost, Outcome, outcome_of
 from actors.processor import Processor, load_processor, processor_sha256
 from pipeline.engine import Engine, Sample, SampleRequest
@@ -312,7 +313,7 @@ class GeneratorActor:
             VllmEngine(settings.engine, images.get, self._beat),
             store,
             images,
-            Path(settings.cache),
+            hold(Path(settings.cache)),
             max_model_len=settings.engine.max_model_len,
             beat=self._beat,
         )

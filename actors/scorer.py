@@ -24,6 +24,7 @@ from typing import Any, Literal, TypedDict
 from actors.engine_settings import EngineSettings
 from actors.generator import Beat
 from actors.images import ImageCache, StoreImages
+from actors.node_cache import hold
 from actors.outcomes import ObjectLost, Outcome, outcome_of
 from actors.prm_model import TagWords, fit_prm
 from actors.processor import Processor, load_processor
@@ -251,7 +252,7 @@ class ScorerActor:
             lambda tag_ids: self._engine(tag_ids, images, fetch),
             store,
             images,
-            Path(settings.cache),
+            hold(Path(settings.cache)),
             tag=settings.tag,
             beat=self._beat,
         )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import secrets
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -80,6 +81,17 @@ def _init(options: dict[str, Any]) -> None:
                 ) from error
 
 
+def node_folder(config: Config, cache: Path, what: str) -> str:
+    """Where the engines of this driver keep `what` on their node: see `actors/node_cache.py`."""
+    name = f"{config.run.name}-{secrets.token_hex(4)}-{what}"
+    return str(caches(cache) / name)
+
+
+def caches(cache: Path) -> Path:
+    """Where all such folders of this user are."""
+    return cache / f"mstar-{os.getuid()}"
+
+
 def generator_pool(config: Config, store: Store, cache: Path, say: Callable[[str], None]) -> Pool:
     """The pool of engines; nothing starts before it is first polled."""
     generate, cluster = config.generate, config.cluster
@@ -87,7 +99,7 @@ def generator_pool(config: Config, store: Store, cache: Path, say: Callable[[str
     settings = GeneratorSettings(
         engine=engine,
         store_url=store.url,
-        cache=str(cache / f"mstar-{os.getuid()}" / "policies"),
+        cache=node_folder(config, cache, "policies"),
         max_image_pixels=config.data.max_image_pixels,
     )
     return Pool(

@@ -7,7 +7,6 @@ shard's parquet files are small beside what scoring them takes.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -16,6 +15,7 @@ from actors.pool import Pool, PoolSettings
 from actors.prm_model import TagWords
 from actors.processor import load_processor
 from actors.scorer import ScorerActor, ScorerSettings
+from jobs.pools import node_folder
 from jobs.prepare import engine_settings
 from jobs.wiring import PoolLike
 from pipeline.config import Config
@@ -42,7 +42,7 @@ def scorer_pool(config: Config, store: Store, cache: str, say: Callable[[str], N
     settings = ScorerSettings(
         engine=engine,
         store_url=store.url,
-        cache=f"{cache}/mstar-{os.getuid()}/prms",
+        cache=node_folder(config, Path(cache), "prms"),
         tag=tag_words(config),
         max_image_pixels=config.data.max_image_pixels,
     )

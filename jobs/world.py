@@ -13,6 +13,7 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 from actors.grading import GradePool
+from actors.node_cache import sweep
 from actors.processor import load_processor
 from jobs.cli import interruptible
 from jobs.prepare import engine_settings, out_folder, repairer, store_url, versions
@@ -87,11 +88,13 @@ def running(program: Program, store: Store, dataset: Dataset, say: Say) -> Itera
     """Ray, the engines, the graders, the scorers and the learner, for as long as needed."""
     from actors.images import StoreImages
     from jobs.learning import GroupLearner, ray_start
-    from jobs.pools import generator_pool, start_ray
+    from jobs.pools import caches, generator_pool, start_ray
     from jobs.scoring import PolicyDecoders, PoolScorer, scorer_pool
 
     config = program.config
     with ExitStack() as stack:
+        # What this machine's engines fetched goes with them; what a killed driver's did, before.
+        stack.callback(sweep, caches(Path(tempfile.gettempdir())))
         stack.enter_context(start_ray(config))
         interruptible()
         pool = generator_pool(config, store, Path(tempfile.gettempdir()), say)

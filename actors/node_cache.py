@@ -1,0 +1,70 @@
+"""Models that were fetched to a node's own disk: one folder for each driver's run on it.
+
+What always holds: a folder is there as long as a process on this node that works with it lives, so
+runs beside each other never delete each other's models; and whatever is left of dead ones is
+removed by the next that starts, so a node's disk holds the models of the living.
+
+A process holds a shared lock on `<folder>.mstar-held` for its life (the kernel lets go of it,
+however it ends); a folder may be removed by whoever gets that lock for itself.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import shutil
+from pathlib import Path
+
+_SUFFIX = ".mstar-held"  # of nobody else's: what lies beside such a file is removed
+_held: dict[Path, int] = {}
+"""Open lock files of this process, by folder: closing one would let go of its lock."""
+
+
+def hold(folder: Path) -> Path:
+    """Make a folder that nobody removes while this process lives, and sweep its neighbours."""
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    if folder not in _held:
+        _held[folder] = _lock(_lock_of(folder))
+    folder.mkdir(exist_ok=True)
+    sweep(folder.parent)
+    return folder
+
+
+def sweep(parent: Path) -> list[Path]:
+    """Remove the folders that no living process holds; which they were."""
+    known = [file.with_suffix("") for file in sorted(parent.glob(f"*{_SUFFIX}"))]
+    return [folder for folder in known if folder not in _held and _remove(folder)]
+
+
+def _lock_of(folder: Path) -> Path:
+    return folder.with_name(folder.name + _SUFFIX)
+
+
+def _lock(file: Path) -> int:
+    """A shared lock on the file that has this name, which a sweeper may just have removed."""
+    while True:
+        descriptor = os.open(file, os.O_RDWR | os.O_CREAT, 0o600)
+        fcntl.flock(descriptor, fcntl.LOCK_SH)
+        try:
+            if os.fstat(descriptor).st_ino == file.stat().st_ino:
+                return descriptor
+        except FileNotFoundError:
+            pass
+        os.close(descriptor)
+
+
+def _remove(folder: Path) -> bool:
+    try:
+        descriptor = os.open(_lock_of(folder), os.O_RDWR)
+    except FileNotFoundError:
+        return False
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    else:
+        shutil.rmtree(folder, ignore_errors=True)
+        _lock_of(folder).unlink(missing_ok=True)
+        return True
+    finally:
+        os.close(descriptor)
