@@ -191,11 +191,16 @@ class PlainTrainer:
 
     def __init__(self, policy: PlainPolicy, lr: float, warmup_steps: int = 20) -> None:
         self._policy, self._lr, self._warmup, self.steps = policy, lr, warmup_steps, 0
+        self._share = 1.0
         parameters = policy.model.parameters()
         self._adam = torch.optim.AdamW(parameters, lr=lr, betas=(0.9, 0.98), weight_decay=0.01)
 
-    def epoch(self, examples: Sequence[Example], batch: int, rng: random.Random) -> float:
-        """One pass in batches of like length; mean loss in nats per response token."""
+    def epoch(
+        self, examples: Sequence[Example], batch: int, rng: random.Random, share: float = 1.0
+    ) -> float:
+        """One pass in batches of like length, at a share of the learning rate; mean loss in nats
+        per response token."""
+        self._share = share
         self._policy.model.train()
         total, tokens = 0.0, 0
         for rows_B in batches_of_like_length(examples, batch, rng):
@@ -208,7 +213,7 @@ class PlainTrainer:
         """One optimizer step on the weighted sum of the parts' losses per token."""
         self.steps += 1
         for group in self._adam.param_groups:
-            group["lr"] = self._lr * min(1.0, self.steps / self._warmup)
+            group["lr"] = self._lr * self._share * min(1.0, self.steps / self._warmup)
         total = 0.0
         for rows_B, weight in parts:
             n_tokens = sum(len(row.response_ids) for row in rows_B)

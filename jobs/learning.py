@@ -118,6 +118,7 @@ class GroupLearner:
         self._group: Group | None = None
         # Which checkpoint the ranks' memory equals; None: nothing that a job could continue.
         self._at: str | None = None
+        self._began: Path | None = None  # what the group publishes beside its weights is from there
         self._jobs: queue.SimpleQueue[tuple[LearnJob, CheckpointRef | None] | None]
         self._jobs = queue.SimpleQueue()
         self._events: queue.SimpleQueue[LearnEvent | BaseException] = queue.SimpleQueue()
@@ -258,7 +259,7 @@ class GroupLearner:
         in_place = start is not None and start.path == at
         if group is not None and in_place and group.settings == settings:
             return group
-        policy = self._fetch("policies", job.policy.path)
+        policy = self._began = self._fetch("policies", job.policy.path)
         if job.prm is not None:
             policy = write_headed(policy, self._new_folder("headed"))
         checkpoint = None if start is None else self._fetch("checkpoints", start.path)
@@ -275,7 +276,7 @@ class GroupLearner:
         except (CorruptObject, StoreMissing) as error:
             raise Lost(path, str(error)) from error
         folder.touch()
-        _forget(folder.parent)
+        _forget(folder.parent, self._began)
         return folder
 
     def _keep(self, kind: str, folder: Path, path: str) -> None:
@@ -286,7 +287,7 @@ class GroupLearner:
             return
         target.parent.mkdir(parents=True, exist_ok=True)
         folder.rename(target)
-        _forget(target.parent)
+        _forget(target.parent, self._began)
 
     def _new_folder(self, kind: str) -> Path:
         folder = self._folder / "new" / kind
@@ -349,9 +350,10 @@ def _failed(job: LearnJob, error: BaseException) -> LearnEvent | BaseException:
     return error
 
 
-def _forget(parent: Path) -> None:
-    """Keep the folders used last; the store has them all, and nobody else reads these."""
+def _forget(parent: Path, spared: Path | None) -> None:
+    """Keep the folders used last and one more; the store has them all."""
     folders = [one for one in parent.iterdir() if one.is_dir() and not one.name.startswith(".")]
     folders.sort(key=lambda one: one.stat().st_mtime, reverse=True)
     for folder in folders[KEPT:]:
-        shutil.rmtree(folder)
+        if folder != spared:
+            shutil.rmtree(folder)

@@ -2,11 +2,11 @@
 
     python -m jobs.pretrain --out assets/digits-base
 
-Four stages on scans that no question of the task uses: SIGHT teaches each image token the digit and
-the place of its cell; READING single digits in words; PARTS keeps that and adds arithmetic in text
-alone and explanations of questions whose gold answer stands in the prompt; EXPLAINING is mostly
-these. Under half an hour on one thread. Each stage has an optimizer and a random stream of its own,
-so `--start` and `--stage` run one on a model that has had those before.
+Three stages on scans that no question of the task uses: SIGHT teaches each image token the digit
+and the place of its cell; READING single digits in words; PARTS keeps that and adds arithmetic in
+text alone and explanations of questions whose gold answer stands in the prompt. About 20 minutes on
+one thread. Each stage has an optimizer and a random stream of its own, so `--start` and `--stage`
+run one on a model that has had those before.
 """
 
 from __future__ import annotations
@@ -78,15 +78,6 @@ STAGES = {
         text_rows=40,
         noise=0.5,
         blend=0.3,
-    ),
-    "explaining": Stage(
-        450,
-        5e-4,
-        True,
-        {lessons.read_one: 6, lessons.read_several: 6, lessons.explain_with_gold: 44},
-        text_rows=16,
-        noise=0.5,
-        blend=0.4,
     ),
 }
 

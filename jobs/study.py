@@ -43,7 +43,7 @@ class Settings:
 
     warmup_queries: int = 2000
     warmup_samples: int = 4
-    warmup_temperature: float = 0.8
+    warmup_temperature: float = 1.0
     keep: int = 2
     lr: float = 5e-4
     round_lr: float = 5e-4
@@ -240,7 +240,8 @@ def _values(
 
 
 def rounds(study: Study, start: PlainPolicy, oracle: bool) -> dict[str, Any]:
-    """Sample, keep correct (and true, with the oracle), train; moments carried across rounds."""
+    """Sample, keep correct (and true, with the oracle), train; moments are carried across rounds,
+    over which the learning rate falls linearly."""
     settings, pool = study.settings, study.split("train")
     policy = PlainPolicy(copy.deepcopy(start.model), start.processor)
     trainer = PlainTrainer(policy, settings.round_lr)
@@ -255,7 +256,7 @@ def rounds(study: Study, start: PlainPolicy, oracle: bool) -> dict[str, Any]:
         kept, true = study.keep(
             policy, queries, rows, lambda j: j.correct and (j.true or not oracle)
         )
-        loss = trainer.epoch(kept, settings.batch, rng)
+        loss = trainer.epoch(kept, settings.batch, rng, share=1 - number / settings.rounds)
         judged = study.greedy(policy, validation)
         row = {
             "kept": len(kept), "kept_true": true, "loss": loss,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -74,6 +75,14 @@ def test_half_of_the_families_are_free_form_and_ood_shares_none() -> None:
     assert len(free) >= 6
     assert 2 * sum(free) >= len(free)
     assert not set(FAMILIES) & set(OOD_FAMILIES)
+
+
+def test_more_than_half_of_the_test_questions_are_free_form_and_every_family_is_asked() -> None:
+    split = [q for q in build(0, {"test": 60}).queries if q.split == "test"]
+    asked = Counter(q.source.removeprefix("digits/") for q in split)
+    assert set(asked) == set(FAMILIES)
+    assert asked["sum_all"] == 3 * asked["sum"]
+    assert sum(q.answer_type == "number" for q in split) > len(split) / 2
 
 
 def _case(family: str, seed: int) -> tuple[Question, Scene, random.Random]:

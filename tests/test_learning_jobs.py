@@ -64,6 +64,7 @@ class FakeGroup:
         self._open(policy, checkpoint)
 
     def _open(self, policy: Path, checkpoint: Path | None) -> None:
+        self.policy = policy
         model = json.loads((policy / "model.json").read_text())
         self.digest, self.step = str(model["trained"]), 0
         if checkpoint is not None:
@@ -129,6 +130,7 @@ class FakeGroup:
         return held
 
     def publish(self, folder: Path) -> None:
+        assert self.policy.is_dir(), "what lies beside the weights is copied from there"
         folder.mkdir()
         (folder / "model.json").write_bytes(canonical_json({"trained": self.digest}))
 
@@ -248,6 +250,17 @@ def test_the_next_job_goes_on_in_place(bench: Bench) -> None:
     again = done(run(other, second))
     assert (again.policy, again.checkpoint) == (end.policy, end.checkpoint)
     other.close()
+
+
+def test_a_group_that_goes_on_for_long_can_still_publish(bench: Bench) -> None:
+    learner = bench.learner()
+    end: LearnDone | None = None
+    for number in range(5):
+        job = bench.job(f"evolve/{number}", [bench.selection(0, 6)])
+        if end is not None:
+            job = replace(job, start=end.checkpoint, policy=end.policy)
+        end = done(run(learner, job))
+    assert len(bench.groups) == 1
 
 
 def test_another_start_resets_the_group(bench: Bench) -> None:

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from pipeline.canonical import canonical_json, sha256_hex
 from pipeline.dataset import Query, write_dataset
-from pipeline.digits.families import FAMILIES, OOD_FAMILIES, Maker, Question
+from pipeline.digits.families import FAMILIES, OOD_FAMILIES, Question
 from pipeline.digits.scenes import (
     GRID,
     ROW,
@@ -30,6 +30,14 @@ from pipeline.errors import BadData
 TRUTH_FILE = "truth.json"
 QUESTIONS_OF_IMAGE = 2
 SCANS_SEED = 0  # fixed: the base model that is shipped was pretrained on this split's base scans
+
+OFTEN = ("difference", "sum_three", "sum_all")
+TURNS = {
+    "test": tuple(name for rare in ("sum", "parity", "compare") for name in (*OFTEN, rare)),
+    "ood": tuple(OOD_FAMILIES),
+}
+"""Families in the order in which a split draws them, again and again; by default each in its turn.
+`test` asks three times as often what a warmed-up policy has the most to gain in."""
 
 SIZES = {"train": 4000, "validation": 250, "test": 1080, "ood": 1000}
 """Questions in each split."""
@@ -53,13 +61,14 @@ class Built:
 
 
 def build(seed: int = 0, sizes: dict[str, int] | None = None) -> Built:
-    """Draw every split; families alternate, and `QUESTIONS_OF_IMAGE` questions share a picture."""
+    """Draw every split; families take turns, and `QUESTIONS_OF_IMAGE` questions share a picture."""
     built = Built([], {}, {})
     for split, size in (sizes or SIZES).items():
-        families, layout = (OOD_FAMILIES, ROW) if split == "ood" else (FAMILIES, GRID)
+        turns = TURNS.get(split, tuple(FAMILIES))
+        layout = ROW if split == "ood" else GRID
         pool = scans_by_split(SCANS_SEED)["test" if split == "ood" else split]
         rng = random.Random(f"digits-{split}-{seed}")
-        _draw_split(built, split, size, (families, layout, pool), rng)
+        _draw_split(built, split, size, (turns, layout, pool), rng)
     return built
 
 
@@ -67,17 +76,17 @@ def _draw_split(
     built: Built,
     split: str,
     size: int,
-    source: tuple[dict[str, Maker], Layout, tuple[int, ...]],
+    source: tuple[tuple[str, ...], Layout, tuple[int, ...]],
     rng: random.Random,
 ) -> None:
-    families, layout, pool = source
-    names, made, seen = list(families), 0, set()
+    turns, layout, pool = source
+    makers, made, seen = FAMILIES | OOD_FAMILIES, 0, set()
     while made < size:
         scene = draw_scene(layout, pool, rng)
         png = to_png(draw_pixels(scene, rng))
         image = sha256_hex(png)
         for _ in range(min(QUESTIONS_OF_IMAGE, size - made)):
-            question = families[names[made % len(names)]](scene, rng)
+            question = makers[turns[made % len(turns)]](scene, rng)
             query = _query(f"{split}-{made:05d}", split, question, image)
             if query.content_hash in seen:
                 continue
