@@ -45,12 +45,17 @@ def _lock(file: Path) -> int:
     while True:
         descriptor = os.open(file, os.O_RDWR | os.O_CREAT, 0o600)
         fcntl.flock(descriptor, fcntl.LOCK_SH)
-        try:
-            if os.fstat(descriptor).st_ino == file.stat().st_ino:
-                return descriptor
-        except FileNotFoundError:
-            pass
+        if _is(descriptor, file):
+            return descriptor
         os.close(descriptor)
+
+
+def _is(descriptor: int, file: Path) -> bool:
+    """Whether the open file is still the one of that name."""
+    try:
+        return os.fstat(descriptor).st_ino == file.stat().st_ino
+    except FileNotFoundError:
+        return False
 
 
 def _remove(folder: Path) -> bool:
@@ -63,7 +68,12 @@ def _remove(folder: Path) -> bool:
     except BlockingIOError:
         return False
     else:
+        # Another sweep may have removed it, and somebody begun it anew, since this was opened.
+        if not _is(descriptor, _lock_of(folder)):
+            return False
         shutil.rmtree(folder, ignore_errors=True)
+        if folder.exists():  # the next sweep tries the rest
+            return False
         _lock_of(folder).unlink(missing_ok=True)
         return True
     finally:

@@ -59,13 +59,15 @@ def data_path(config: Config, say: Callable[[str], None]) -> Path:
     """The data set's place; the built-in one is made on first use."""
     if config.data.path != DIGITS:
         return Path(config.data.path)
-    from pipeline.digits.build import TRUTH_FILE, build, write
+    from pipeline.digits.build import build, recipe, write
 
     folder = Path(config.run.out) / "data" / DIGITS
-    if not (folder / TRUTH_FILE).is_file():
+    made = folder / "made.json"  # written last, and says how: the task may have changed since
+    if not made.is_file() or made.read_bytes() != recipe():
         say(f"building the digits data set in {folder}")
         check_writable(folder)
         write(build(), folder)
+        made.write_bytes(recipe())
     return folder
 
 

@@ -30,7 +30,7 @@ from pipeline.annotation import (
     valued_rows,
 )
 from pipeline.completions import CompletionSpec, reached
-from pipeline.errors import CorruptObject, StoreError
+from pipeline.errors import CorruptObject, StoreMissing
 from pipeline.policies import policy_at
 from pipeline.prm_gate import card_of, shortfalls
 from pipeline.prm_labels import Decode, Labelled, Picked, Prefix, Reached, next_prefixes
@@ -44,7 +44,8 @@ from pipeline.store import Store, get_verified
 from pipeline.store_tree import read_manifest
 
 Decoder = Callable[[PolicyRef], Decode]
-"""Gives what turns a policy's tokens into text. Raises StoreError: it cannot be read."""
+"""Gives what turns a policy's tokens into text. Raises CorruptObject or
+StoreMissing: it cannot be read."""
 
 Found = tuple[str, str]
 """A path and what is wrong with it."""
@@ -87,7 +88,7 @@ class PrmAudit:
                 raise RuntimeError("an audit of a process reward model needs a decoder")
             try:
                 self._decode = self._decoder(state.policies["warmup"])
-            except StoreError:
+            except (CorruptObject, StoreMissing):
                 return None
         return self._decode
 
@@ -105,7 +106,7 @@ class PrmAudit:
             while len(annotation.rounds) <= number:
                 if not self._next_round(annotation, state, step):
                     return ()
-        except StoreError:
+        except (CorruptObject, StoreMissing):
             self.lost = True
             return ()
         return annotation.rounds[number]
@@ -117,7 +118,7 @@ class PrmAudit:
         if self._annotation is None:
             rows, outcomes, shards = [], [], []
             for _, shard in sorted(state.shards[step.rollouts].items()):
-                grades = self._rows(str(shard.grades), Grade)
+                grades = self._rows(_told(shard.grades), Grade)
                 graded = with_grades(self._rows(shard.rollout, Rollout), grades)
                 rows += graded[0]
                 outcomes += [grade.outcome for grade in graded[1]]
@@ -130,10 +131,10 @@ class PrmAudit:
         """Take in what the last round gave and derive the next; False when there is none.
 
         Raises:
-            KeyError: the last round is not over.
+            KeyError, ValueError: the last round is not over.
         """
         for spec in annotation.rounds[-1] if annotation.rounds else ():
-            grades = str(state.shards[spec.purpose][spec.index].grades)
+            grades = _told(state.shards[spec.purpose][spec.index].grades)
             annotation.found |= reached(spec, self._rows(grades, Grade))
         early_stop = self._program.config.prm.early_stop
         wanted = next_prefixes(annotation.responses, annotation.found, early_stop=early_stop)
@@ -157,7 +158,7 @@ class PrmAudit:
             while self._next_round(annotation, state, step):
                 pass
             got: list[StepValues] = self._rows(path, StepValues)
-        except StoreError:
+        except (CorruptObject, StoreMissing):
             self.lost = True
             return
         program = self._program
@@ -180,7 +181,7 @@ class PrmAudit:
         assert state.labels is not None
         try:
             labels: list[StepValues] = self._rows(state.labels["path"], StepValues)
-        except StoreError:
+        except (CorruptObject, StoreMissing):
             return None
         return Scoring(step.prm, judged_places(labels), self._program.config.prm.aggregate)
 
@@ -205,8 +206,8 @@ class PrmAudit:
             shards = state.shards[step.rollouts.purpose]
             scores: list[Score] = []
             for _, shard in sorted(shards.items()):
-                scores += self._rows(str(shard.scores), Score)
-        except StoreError:
+                scores += self._rows(_told(shard.scores), Score)
+        except (CorruptObject, StoreMissing):
             return
         if not _same(told["gate"], card) or told["labels"]["path"] != state.labels["path"]:
             yield path, f"{CARD} in it tells of another judgement"
@@ -242,6 +243,17 @@ def _difference(got: StepValues, want: StepValues) -> str:
                 f"they give {value_wanted:.4g} of {n_wanted}"
             )
     return f"{name} has another prompt, grade or side of the split"
+
+
+def _told(path: str | None) -> str:
+    """The object that an event should have named.
+
+    Raises:
+        ValueError: none did.
+    """
+    if path is None:
+        raise ValueError("no event tells of the grades or scores of a shard that it builds on")
+    return path
 
 
 def _same(a: Any, b: Any) -> bool:

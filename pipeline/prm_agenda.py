@@ -32,8 +32,9 @@ def next_prm(state: State, program: Program) -> Step | None:
         return sampling
     if state.labels is None:
         return Annotate("prm/annotate", ROLLOUTS, state.policies["warmup"])
-    if not state.job_done(TRAINED):
-        return Train("prm/learn", _job(state, program))
+    job = _job(state, program)
+    if not state.job_done(TRAINED) or state.jobs[TRAINED].key not in ("", job.key):
+        return Train("prm/learn", job)  # also again, where labels were lost and came out otherwise
     return JudgePrm("prm/judge", sampling, state.policies[TRAINED])
 
 

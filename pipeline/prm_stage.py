@@ -159,7 +159,8 @@ def _completed(
         purpose = f"{VALUES}/{number}"
         specs = round_of(driver.program, step.policy, number, wanted)
         _drop_others(driver, step.stage, purpose, specs)
-        if purpose not in driver.state.closed:
+        there = driver.state.shards.get(purpose, {})
+        if purpose not in driver.state.closed or any(spec.index not in there for spec in specs):
             Sampling(driver, SampleShards(step.stage, purpose, specs, step.policy, None)).run()
         found |= _values_of(driver, purpose, specs)
     return found

@@ -10,7 +10,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from jobs.prepare import data_path
+from pipeline.config import config_from_dict
 from pipeline.dataset import Query, load_dataset
+from pipeline.digits import build as building
 from pipeline.digits import lessons
 from pipeline.digits.augment import augmented_pixels
 from pipeline.digits.build import Built, build, read_truth, write
@@ -236,3 +239,17 @@ def test_a_lesson_asks_a_question_as_the_loop_does(built: Built) -> None:
     for query in built.queries:
         truth = built.truth[query.query_id]
         assert lessons.asked(truth.question) == question_text(query)
+
+
+def test_a_built_in_data_set_of_another_making_is_made_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = config_from_dict({"run": {"out": str(tmp_path)}})
+    monkeypatch.setattr(building, "build", lambda: build(3, SMALL))
+    said: list[str] = []
+    folder = data_path(config, said.append)
+    assert data_path(config, said.append) == folder
+    assert len(said) == 1
+    monkeypatch.setattr(building, "SIZES", {"train": 1})
+    data_path(config, said.append)
+    assert len(said) == 2

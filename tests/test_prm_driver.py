@@ -330,3 +330,5 @@ def test_what_came_out_otherwise_is_never_mixed_with_what_was_made_of_the_old(
     assert not {row.rollout_shard for row in labels} & set(lost)
     (judged,) = bench.of_type("prm_judged")
     assert judged["card"]["responses"] == sum(row.held_out for row in labels)
+    trained = [event["key"] for event in bench.of_type("job_done") if event["job"] == "prm/0"]
+    assert len(set(trained)) == 1 + (moment == "prm/0"), "it is trained on the labels that count"

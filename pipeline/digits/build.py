@@ -16,6 +16,7 @@ from pipeline.canonical import canonical_json, sha256_hex
 from pipeline.dataset import Query, write_dataset
 from pipeline.digits.families import FAMILIES, OOD_FAMILIES, Question
 from pipeline.digits.scenes import (
+    GRAIN,
     GRID,
     ROW,
     Layout,
@@ -108,6 +109,12 @@ def _query(query_id: str, split: str, question: Question, image: str) -> Query:
         source=f"digits/{question.family}",
         split=split,
     )
+
+
+def recipe() -> bytes:
+    """What decides the bytes that `build()` gives, to tell an older build from this one."""
+    about = {"sizes": SIZES, "turns": TURNS, "families": list(FAMILIES), "scans": SCANS_SEED}
+    return canonical_json({**about, "grain": GRAIN, "images": QUESTIONS_OF_IMAGE})
 
 
 def write(built: Built, folder: Path) -> None:
