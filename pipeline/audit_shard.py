@@ -282,6 +282,13 @@ def _chosen(
 ) -> Iterator[Found]:
     """What the run's rule does not choose of these grades and scores."""
     assert files.graded is not None
+    if files.selected is None and files.rule is not None:
+        if files.scoring is None or files.scored is not None:
+            yield (
+                files.graded["grades"],
+                f"nothing of it was selected, which {files.rule.name} is for",
+            )
+        return
     if selected is None or files.selected is None:
         return
     path, rule, seed = files.selected, files.rule, judge.program.config.run.seed

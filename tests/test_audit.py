@@ -205,6 +205,23 @@ def test_a_selection_that_the_rule_does_not_make_is_found(objects: Objects) -> N
     assert found == ["it does not hold what all_correct keeps of its shard"]
 
 
+def test_a_shard_that_nothing_was_selected_of_is_found(objects: Objects) -> None:
+    store = store_of(objects)
+    event = next(
+        event
+        for event in Ledger(store, RUN).replay()
+        if event["type"] == "shard_graded" and event["selected"]
+    )
+
+    def change(one: dict[str, Any]) -> None:
+        if one.get("selected") == event["selected"]:
+            one["selected"] = None
+
+    problems = audit(rewritten(objects, change), RUN).problems
+    found = [problem.what for problem in problems if problem.path == event["grades"]]
+    assert found == ["nothing of it was selected, which all_correct is for"]
+
+
 @pytest.mark.parametrize(
     ("kind", "field", "value", "why"),
     [

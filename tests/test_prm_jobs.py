@@ -82,6 +82,7 @@ def test_a_prm_job_starts_from_the_policy_with_a_head(store: Store, tmp_path: Pa
 
     class HeadGroup(FakeGroup):
         def _open(self, policy: Path, checkpoint: Path | None) -> None:
+            self.policy = policy
             seen.append((self.settings.objective, self.settings.frozen, read_head(policy)))
             self.digest, self.step = "", 0
 
