@@ -33,12 +33,13 @@ from pipeline.lease import last_tenure
 from pipeline.ledger import GENESIS, Ledger, LedgerEntry, unseal
 from pipeline.paths import GAVE_UP, given_up, named, shard_stage
 from pipeline.plan import ShardSpec
+from pipeline.prm_agenda import JUDGE
 from pipeline.program import Program
 from pipeline.records import read_table
 from pipeline.roles import Scoring
 from pipeline.select import Rule
-from pipeline.state import State
-from pipeline.steps import Annotate, JudgePrm, RunStopped, SampleShards, Step, Train
+from pipeline.state import State, closing
+from pipeline.steps import Annotate, RunStopped, SampleShards, Step, Train
 from pipeline.store import Store, get_verified
 from pipeline.store_tree import check_tree
 
@@ -221,6 +222,8 @@ class _Audit:
             case "shard_scored":
                 rule, scoring = self._choice(event)
                 self._add(event, scored=event, rule=rule, scoring=scoring)
+            case "sampling_closed":
+                self._closed(n, event)
             case "checkpoint_saved" | "job_done":
                 step = self._step()
                 if not isinstance(step, Train) or step.job.key != event["key"]:
@@ -251,16 +254,38 @@ class _Audit:
             raise CorruptObject("the run has no beginning")
         return next_step(self.state, self.program)
 
+    def _closed(self, n: int, event: Mapping[str, Any]) -> None:
+        """Nothing that the plan asks for was left out, and the sums are those of its shards."""
+        purpose, path = event["purpose"], self.ledger.path(n)
+        if not any(name == purpose for name, _ in self.specs):
+            self._plan(purpose)
+        planned = {index for name, index in self.specs if name == purpose}
+        shards = self.state.shards.get(purpose, {})
+        told = {key: event[key] for key in ("type", "purpose", "coverage", "rows", "tokens")}
+        if told != closing(purpose, shards):
+            self._bad(path, f"closes {purpose} with other sums than those of its shards")
+        if not planned and self.prm is not None and self.prm.lost and is_round(purpose):
+            return
+        scored = self._choice(event)[1] is not None
+        done = {i for i, one in shards.items() if one.done and (one.scores or not scored)}
+        if done != planned:
+            left = ", ".join(map(str, sorted(planned - done))) or "none"
+            self._bad(path, f"closes {purpose}, and of its shards these are not done: {left}")
+
+    def _plan(self, purpose: str) -> None:
+        """Fix a purpose's plan, where the program asks for it at this point."""
+        step, specs = self._step(), tuple[ShardSpec, ...]()
+        if isinstance(step, SampleShards):
+            specs = step.specs
+        elif isinstance(step, Annotate) and is_round(purpose) and self.prm is not None:
+            specs = self.prm.round(self.state, step, int(purpose.rpartition("/")[2]))
+        self.specs |= {(spec.purpose, spec.index): spec for spec in specs}
+
     def _spec(self, event: Mapping[str, Any]) -> ShardSpec | None:
         """The shard that the plan has there. A purpose's plan is fixed when it is first used."""
         place = (event["purpose"], event["index"])
         if place not in self.specs:
-            step, specs = self._step(), tuple[ShardSpec, ...]()
-            if isinstance(step, SampleShards):
-                specs = step.specs
-            elif isinstance(step, Annotate) and is_round(place[0]) and self.prm is not None:
-                specs = self.prm.round(self.state, step, int(place[0].rpartition("/")[2]))
-            self.specs |= {(spec.purpose, spec.index): spec for spec in specs}
+            self._plan(place[0])
         return self.specs.get(place)
 
     def _choice(self, event: Mapping[str, Any]) -> tuple[Rule | None, Scoring | None]:
@@ -268,10 +293,10 @@ class _Audit:
         place = (event["purpose"], event["stage"])
         if place not in self.choices:
             step = self._step()
-            if isinstance(step, SampleShards):
+            if place[1] == JUDGE and self.prm is not None:  # also of shards that are made again
+                self.choices[place] = None, self.prm.scoring(self.state)
+            elif isinstance(step, SampleShards):
                 self.choices[place] = step.rule, step.scoring
-            elif isinstance(step, JudgePrm) and self.prm is not None:
-                self.choices[place] = None, self.prm.scoring(self.state, step)
         return self.choices.get(place, (None, None))
 
     # --- objects --------------------------------------------------------------------------------

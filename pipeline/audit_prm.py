@@ -32,6 +32,7 @@ from pipeline.annotation import (
 from pipeline.completions import CompletionSpec, reached
 from pipeline.errors import CorruptObject, StoreMissing
 from pipeline.policies import policy_at
+from pipeline.prm_agenda import TRAINED
 from pipeline.prm_gate import card_of, shortfalls
 from pipeline.prm_labels import Decode, Labelled, Picked, Prefix, Reached, next_prefixes
 from pipeline.program import Program
@@ -176,14 +177,16 @@ class PrmAudit:
 
     # --- the verdict ----------------------------------------------------------------------------
 
-    def scoring(self, state: State, step: JudgePrm) -> Scoring | None:
-        """What is scored for the gate; None where the labels cannot be read."""
-        assert state.labels is not None
+    def scoring(self, state: State) -> Scoring | None:
+        """What is scored for the gate; None where there are no labels, or none that can be read."""
+        if state.labels is None:
+            return None
         try:
             labels: list[StepValues] = self._rows(state.labels["path"], StepValues)
         except (CorruptObject, StoreMissing):
             return None
-        return Scoring(step.prm, judged_places(labels), self._program.config.prm.aggregate)
+        prm = state.policies[TRAINED]
+        return Scoring(prm, judged_places(labels), self._program.config.prm.aggregate)
 
     def verdict(self, state: State, step: Step | None, event: Mapping[str, Any]) -> Iterator[Found]:
         """What is wrong with a judgement, given labels, scores and the model that was trained."""

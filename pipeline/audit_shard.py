@@ -273,6 +273,15 @@ def _selected(files: ShardFiles, graded: _Graded, selected: Sequence[Selected]) 
             yield path, f"{name} was graded {outcome!r}"
 
 
+def _unselected(files: ShardFiles) -> Iterator[Found]:
+    """A shard of which nothing was selected although the run's rule asks for it."""
+    assert files.graded is not None
+    waits = files.scoring is not None and files.scored is None
+    if files.selected is None and files.rule is not None and not waits:
+        what = f"nothing of it was selected, which {files.rule.name} is for"
+        yield files.graded["grades"], what
+
+
 def _chosen(
     judge: Judge,
     files: ShardFiles,
@@ -282,14 +291,8 @@ def _chosen(
 ) -> Iterator[Found]:
     """What the run's rule does not choose of these grades and scores."""
     assert files.graded is not None
-    if files.selected is None and files.rule is not None:
-        if files.scoring is None or files.scored is not None:
-            yield (
-                files.graded["grades"],
-                f"nothing of it was selected, which {files.rule.name} is for",
-            )
-        return
     if selected is None or files.selected is None:
+        yield from _unselected(files)
         return
     path, rule, seed = files.selected, files.rule, judge.program.config.run.seed
     if rule is None:

@@ -18,6 +18,8 @@ from pipeline.state import State
 from pipeline.steps import Annotate, JudgePrm, PublishFolder, SampleShards, Step, Train
 
 ROLLOUTS, TRAINED, NAME = "prm/rollouts", "prm/0", "prm"
+JUDGE = "prm/judge"
+"""The stage of the gate."""
 
 
 def next_prm(state: State, program: Program) -> Step | None:
@@ -35,7 +37,7 @@ def next_prm(state: State, program: Program) -> Step | None:
     job = _job(state, program)
     if not state.job_done(TRAINED) or state.jobs[TRAINED].key not in ("", job.key):
         return Train("prm/learn", job)  # also again, where labels were lost and came out otherwise
-    return JudgePrm("prm/judge", sampling, state.policies[TRAINED])
+    return JudgePrm(JUDGE, sampling, state.policies[TRAINED])
 
 
 def _rollouts(state: State, program: Program) -> SampleShards:

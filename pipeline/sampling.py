@@ -6,7 +6,6 @@ is held here and nowhere else; the ledger knows what is done.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
@@ -22,9 +21,8 @@ from pipeline.roles import (
     ShardDone,
     ShardFailed,
 )
-from pipeline.select import Coverage
 from pipeline.stages import adoptable
-from pipeline.state import ShardState
+from pipeline.state import ShardState, closing
 from pipeline.steps import RunStopped, SampleShards
 
 if TYPE_CHECKING:
@@ -59,7 +57,7 @@ class Sampling:
             self.driver.commit(self.step.stage, events)
             self._check_bad_queries(known)
             self._show()
-        self.driver.commit(self.step.stage, [self._closing()])
+        self.driver.commit(self.step.stage, [closing(self.step.purpose, self._shards)])
 
     @property
     def _shards(self) -> dict[int, ShardState]:
@@ -216,14 +214,3 @@ class Sampling:
         self.driver.watch.progress(
             Progress(self.step.stage, done, len(self.step.specs), "shards", f"{tokens} tokens")
         )
-
-    def _closing(self) -> Mapping[str, Any]:
-        shards: Sequence[ShardState] = list(self._shards.values())
-        total = sum((Coverage(**shard.coverage) for shard in shards), Coverage())
-        return {
-            "type": "sampling_closed",
-            "purpose": self.step.purpose,
-            "coverage": total.to_dict(),
-            "rows": sum(shard.rows for shard in shards),
-            "tokens": sum(shard.tokens for shard in shards if not shard.adopted),
-        }

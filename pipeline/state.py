@@ -37,6 +37,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from pipeline.roles import CheckpointRef, PolicyRef
+from pipeline.select import Coverage
 
 Event = Mapping[str, Any]
 GREEDY, SAMPLED = "greedy", "sampled"
@@ -183,6 +184,18 @@ def _job(plain: Mapping[str, Any]) -> JobState:
 
 def _evaluation(version: str, split: str, mode: str) -> str:
     return f"{version}|{split}|{mode}"
+
+
+def closing(purpose: str, shards: Mapping[int, ShardState]) -> dict[str, Any]:
+    """The event that closes a purpose: the sums of its shards, none of which is open any more."""
+    total = sum((Coverage(**shard.coverage) for shard in shards.values()), Coverage())
+    return {
+        "type": "sampling_closed",
+        "purpose": purpose,
+        "coverage": total.to_dict(),
+        "rows": sum(shard.rows for shard in shards.values()),
+        "tokens": sum(shard.tokens for shard in shards.values() if not shard.adopted),
+    }
 
 
 # --- the folds ---------------------------------------------------------------------------------

@@ -6,7 +6,7 @@ is a bad one: completions from it are right less often, and the scripted PRM giv
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -151,6 +151,17 @@ class PrmBench(Bench):
             clock=self.clock,
             sleep=self.clock.sleep,
         )
+
+
+def after_commits(driver: Driver, then: Callable[[str, Sequence[Any]], None]) -> None:
+    """From now on `then(stage, events)` is called after everything that the driver commits."""
+    commit = driver.commit
+
+    def both(stage: str, events: Sequence[Any]) -> None:
+        commit(stage, events)
+        then(stage, events)
+
+    driver.commit = both  # type: ignore[method-assign]
 
 
 def card_in(store: Store, prm: PolicyRef, folder: Path) -> str:

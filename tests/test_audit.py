@@ -18,6 +18,7 @@ from pipeline.compare import first_difference
 from pipeline.errors import BadConfig, CorruptObject
 from pipeline.ledger import Ledger, seal
 from pipeline.records import Selected, from_parquet, to_parquet
+from pipeline.state import State, closing
 from pipeline.store import Store, open_store, put_content
 from pipeline.store_backend import MemoryBackend
 from pipeline.trace import trace
@@ -127,14 +128,13 @@ def test_a_missing_last_entry_is_found_by_the_lease(objects: Objects) -> None:
 
 
 def rewritten(objects: Objects, change: Callable[[dict[str, Any]], Any]) -> Store:
-    """The run with a ledger that is whole, sealed and chained, and tells something else."""
+    """The run with a ledger that is whole, sealed and chained, and tells something else: events as
+    `change` leaves them, and not at all where it answers False."""
     store = store_of(objects)
     entries = list(Ledger(store, RUN).entries())
     previous = "0" * 64
     for entry in entries:
-        events = [dict(event) for event in entry.events]
-        for event in events:
-            change(event)
+        events = [event for event in map(dict, entry.events) if change(event) is not False]
         content = {"events": events, "format": 1, "n": entry.n, "nonce": entry.nonce}
         data = seal({**content, "previous": previous, "run": RUN})
         store.replace(Ledger(store, RUN).path(entry.n), data)
@@ -240,6 +240,30 @@ def test_an_event_that_lies_is_found(
 
     problems = audit(rewritten(objects, change), RUN).problems
     assert any(why in problem.what for problem in problems), problems
+
+
+@pytest.mark.parametrize("told", ["sums of all", "sums of the rest"])
+def test_a_shard_that_was_left_out_is_found(objects: Objects, told: str) -> None:
+    """Nothing tells of the last shard of an iteration, and what was trained on is without it."""
+    events = list(Ledger(store_of(objects), RUN).replay())
+    of_purpose = [e for e in events if e.get("purpose") == "evolve/0"]
+    last = max(event["index"] for event in of_purpose if event["type"] == "shard_accepted")
+    state = State()
+    for event in events:
+        state.apply(event)
+        if event["type"] == "sampling_closed" and event["purpose"] == "evolve/0":
+            break
+    rest = {i: shard for i, shard in state.shards["evolve/0"].items() if i != last}
+
+    def change(event: dict[str, Any]) -> bool:
+        if event.get("purpose") == "evolve/0" and event["type"] == "sampling_closed":
+            event.update(closing("evolve/0", rest) if told == "sums of the rest" else {})
+        return (event.get("purpose"), event.get("index")) != ("evolve/0", last)
+
+    problems = [problem.what for problem in audit(rewritten(objects, change), RUN).problems]
+    assert f"closes evolve/0, and of its shards these are not done: {last}" in problems
+    lied = "closes evolve/0 with other sums than those of its shards"
+    assert (lied in problems) == (told == "sums of all")
 
 
 def test_another_answer_makes_the_grades_anothers(objects: Objects) -> None:

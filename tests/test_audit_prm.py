@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeVar
@@ -19,7 +19,7 @@ from pipeline.roles import PolicyRef
 from pipeline.store import Store, put_content
 from pipeline.trace import lines, trace
 from tests.chaos_world import RUN
-from tests.scripted_prm import PrmBench, decode
+from tests.scripted_prm import PrmBench, after_commits, decode
 from tests.test_audit import Objects, rewritten, store_of
 from tests.test_prm_driver import prm_config
 
@@ -135,10 +135,8 @@ def test_a_run_that_made_its_labels_again_is_clean_and_did_the_same(
     bench = PrmBench(tmp_path, prm_config())
     driver = bench.driver()
     taken: set[str] = set()
-    build = driver.commit
 
-    def commit(stage: str, events: Any) -> None:
-        build(stage, events)
+    def take(stage: str, events: Sequence[Any]) -> None:
         for event in events:
             mine = event.get("purpose") == purpose and event["type"] == "shard_graded"
             path = event["grades"] if mine else event.get("path")
@@ -146,7 +144,7 @@ def test_a_run_that_made_its_labels_again_is_clean_and_did_the_same(
                 taken.add(event["type"])
                 bench.store.delete(path)
 
-    driver.commit = commit  # type: ignore[method-assign]
+    after_commits(driver, take)
     driver.run()
     assert len(bench.of_type("labels_lost")) == 1
     assert bench.of_type("object_lost")
@@ -270,6 +268,33 @@ def test_scores_of_another_prm_or_of_other_responses_are_named(scored: PrmBench)
     assert says(report, other, f"another process reward model than {judged['version']} made it")
     report, other = forged(scored, event["scores"], Score, lambda rows: rows[1:])
     assert says(report, other, "scores of")
+
+
+def test_scores_of_the_gate_after_a_loss_are_held_against_the_prm(
+    scored: PrmBench, tmp_path: Path
+) -> None:
+    """Grades that are gone while the gate is scored: made again, and what follows is audited."""
+    bench = PrmBench(tmp_path, prm_config())
+    driver = bench.driver()
+    taken: list[str] = []
+
+    def take(stage: str, events: Sequence[Any]) -> None:
+        for event in events:
+            if event["type"] == "shard_scored" and stage == "prm/judge" and not taken:
+                taken.append(driver.state.shards[event["purpose"]][event["index"]].grades or "")
+                bench.store.delete(taken[0])
+                bench.store.delete(event["scores"])
+                loss = driver.loss(event["purpose"], taken[0], "a test took it")
+                driver.commit(stage, [loss])
+
+    after_commits(driver, take)
+    driver.run()
+    assert bench.of_type("object_lost")
+    assert audit(bench.store, RUN, decoder).problems == []
+    event = next(e for e in bench.of_type("shard_scored") if e["stage"] == "prm/judge"
+                 and from_parquet(bench.store.get(e["scores"]), Score))  # fmt: skip
+    report, other = forged(bench, event["scores"], Score, list, key="score-0123456789abcdef")
+    assert says(report, other, "another process reward model than")
 
 
 def test_step_scores_that_stand_elsewhere_are_named(scored: PrmBench) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -20,7 +21,7 @@ from pipeline.state import State
 from pipeline.steps import RunStopped
 from tests.driving import result
 from tests.scripted import Crash, make_config
-from tests.scripted_prm import PrmBench, card_in, decode
+from tests.scripted_prm import PrmBench, after_commits, card_in, decode
 
 
 def prm_config(**prm: Any) -> Config:
@@ -228,17 +229,15 @@ def test_lost_labels_and_scores_are_made_again(plain: PrmBench, tmp_path: Path) 
     bench = PrmBench(tmp_path, prm_config())
     driver = bench.driver()
     taken: set[str] = set()
-    build = driver.commit
 
-    def commit(stage: str, events: Any) -> None:
-        build(stage, events)
+    def take(stage: str, events: Sequence[Any]) -> None:
         for event in events:
             path = event.get("path") if event["type"] == "labels_made" else event.get("scores")
             if path and event["type"] not in taken:
                 taken.add(event["type"])
                 bench.store.delete(path)
 
-    driver.commit = commit  # type: ignore[method-assign]
+    after_commits(driver, take)
     driver.run()
     assert taken == {"labels_made", "shard_scored"}
     assert len(bench.of_type("labels_lost")) == 1
@@ -300,11 +299,9 @@ def test_what_came_out_otherwise_is_never_mixed_with_what_was_made_of_the_old(
     """
     bench = Otherwise(tmp_path, prm_config())
     driver = bench.driver()
-    build = driver.commit
     lost: list[str] = []
 
-    def commit(stage: str, events: Any) -> None:
-        build(stage, events)
+    def lose(stage: str, events: Sequence[Any]) -> None:
         ended = [event.get("job", event.get("purpose")) for event in events
                  if event["type"] in ("sampling_closed", "job_done")]  # fmt: skip
         if moment in ended and not lost:
@@ -315,7 +312,7 @@ def test_what_came_out_otherwise_is_never_mixed_with_what_was_made_of_the_old(
                 bench.store.delete(path)
             raise Crash
 
-    driver.commit = commit  # type: ignore[method-assign]
+    after_commits(driver, lose)
     with pytest.raises(Crash):
         driver.run()
     assert lost
