@@ -41,6 +41,8 @@ UPLOADED = {
     "score": "after scores' upload, before their event",
 }
 STORE_AWAY_S = 20.0
+# Without these a job cannot go on, and without any other it must.
+ENDS_A_LIFE = ("driver", "raylet")
 
 
 @dataclass(frozen=True)

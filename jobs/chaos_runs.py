@@ -12,7 +12,7 @@ from typing import Any
 
 from cluster.s3 import LocalS3
 from cluster.s3_proxy import S3Proxy, look_on
-from jobs.chaos_plan import STORE_AWAY_S, Kill
+from jobs.chaos_plan import ENDS_A_LIFE, STORE_AWAY_S, Kill
 from jobs.chaos_victims import Family, kill
 from jobs.chaos_watch import Watch
 from pipeline.config import load_config
@@ -22,8 +22,6 @@ from pipeline.records import Selected, to_parquet
 from pipeline.store import Store, open_store, put_content
 
 ROOT = Path(__file__).resolve().parent.parent
-# Without these a job cannot go on, and without any other it must.
-ENDS_A_LIFE = ("driver", "raylet")
 LIFE_S = 3600.0
 """No single life of a run may take longer."""
 
@@ -151,6 +149,7 @@ class Bed:
         lives = 0
         while True:
             before = len(watch.records)
+            watch.new_life()
             status, survived = self._live(name)
             lives += 1
             left += survived

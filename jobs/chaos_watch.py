@@ -1,6 +1,7 @@
 """Looks at what a run asks of its store, and strikes at the planned moments.
 
-What always holds: one kill at a time, and the next one only after the ledger has grown again; every
+What always holds: one kill at a time, and the next one only after the ledger has grown again (and,
+where that kill ends the job, after it was started again); every
 kill is recorded with its victim's process, the ledger's position, and how long the next accepted
 shard took.
 """
@@ -16,7 +17,7 @@ from random import Random
 from typing import Any
 
 from cluster.s3_proxy import Seen, Verdict
-from jobs.chaos_plan import Kill, stage_of, window_of
+from jobs.chaos_plan import ENDS_A_LIFE, Kill, stage_of, window_of
 
 Strike = Callable[[Kill], int | None]
 """Kills the victim and gives its process id; None when it was not at work."""
@@ -71,9 +72,15 @@ class Watch:
         self._started = clock()
         self._lock = threading.Lock()
         self._busy = False
+        self._dying = False
         self._stage = ""
         self._position = -1
         self._accepted: dict[str, str] = {}
+
+    def new_life(self) -> None:
+        """The run is started (again): there is somebody to strike."""
+        with self._lock:
+            self._dying = False
 
     # --- the hook -------------------------------------------------------------------------------
 
@@ -128,7 +135,7 @@ class Watch:
     def _set_off(self, stages: Sequence[str]) -> None:
         due = (one for one in self.pending if one.stage in stages and not one.window)
         kill = next(due, None)
-        if kill is not None and not self._busy:
+        if kill is not None and not self._busy and not self._dying:
             self._busy = True
             threading.Thread(target=self._later, args=(kill,), daemon=True).start()
 
@@ -145,7 +152,7 @@ class Watch:
     def _window(self, seen: Seen, path: str) -> Verdict:
         window = window_of(seen.method, path, len(seen.body), seen.moment, seen.status)
         kill = next((one for one in self.pending if window and one.window == window), None)
-        if kill is None or self._busy or self._position < 0:
+        if kill is None or self._busy or self._dying or self._position < 0:
             return "pass"
         # scores are only made where they are, whatever else goes on beside
         if kill.stage not in ("", "score", self._stage):
@@ -164,6 +171,8 @@ class Watch:
 
     def _done(self, kill: Kill, pid: int, position: int, at_s: float) -> None:
         self.pending.remove(kill)
+        # Whoever is left of such a life is not at work any more.
+        self._dying = kill.victim in ENDS_A_LIFE
         stage = kill.stage or self._stage
         record = Record(stage, kill.victim, kill.window, pid, position, round(at_s, 2))
         if self._position > position and kill.victim != "driver":

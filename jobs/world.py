@@ -87,6 +87,7 @@ def check_models(config: Config) -> None:
 def running(program: Program, store: Store, dataset: Dataset, say: Say) -> Iterator[World]:
     """Ray, the engines, the graders, the scorers and the learner, for as long as needed."""
     from actors.images import StoreImages
+    from actors.own_node import OwnNode
     from jobs.learning import GroupLearner, ray_start
     from jobs.pools import caches, generator_pool, start_ray
     from jobs.scoring import PolicyDecoders, PoolScorer, scorer_pool
@@ -123,4 +124,5 @@ def running(program: Program, store: Store, dataset: Dataset, say: Say) -> Itera
             decoder=PolicyDecoders(store, out_folder(config) / "learner" / "policies"),
             versions=versions(),
             repair=repairer(store, dataset, config),
+            check=OwnNode().check,
         )

@@ -385,6 +385,7 @@ class Driver:
 
     def rest(self) -> None:
         """Nothing is ready: let others work."""
+        self.world.check()
         self._sleep(POLL_S)
 
 

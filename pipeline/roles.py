@@ -380,6 +380,7 @@ class World:
 
     repair: puts an object that is corrupt or gone into the store again, from a copy elsewhere (an
     image of the data set, the base policy's folder); False when there is none.
+    check: asked while nothing is ready. Raises RunStopped where nothing can ever be again.
     """
 
     fleet: Fleet
@@ -390,3 +391,4 @@ class World:
     decoder: Callable[[PolicyRef], Callable[[Sequence[int]], str]] | None = None
     versions: dict[str, str] = field(default_factory=dict)
     repair: Callable[[str], bool] = cannot_repair
+    check: Callable[[], None] = lambda: None

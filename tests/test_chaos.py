@@ -156,6 +156,7 @@ def test_a_victim_is_struck_in_its_stage_one_at_a_time() -> None:
     until(lambda: len(watch.records) == 1)
     watch(entry(5, accepted("l")))
     until(lambda: len(watch.records) == 2)
+    watch.new_life()
     watch(entry(6, {"type": "driver_started"}))
     watch(entry(7, {"type": "checkpoint_saved", "job": "evolve/0"}))
     until(lambda: len(watch.records) == 3)
@@ -193,9 +194,27 @@ def test_windows_are_cut_or_dropped_where_they_are() -> None:
     delete = Seen("DELETE", "b/run/checkpoints/k/h.manifest.json", b"", "before")
     assert watch(delete) == "drop"
     assert watch(snapshot) == "pass"  # one at a time
-    watch(entry(4, {"type": "driver_started"}))
+    watch(entry(4, {"type": "checkpoint_saved", "job": "warmup/0"}))
+    assert watch(snapshot) == "pass"  # nor in a life that has ended
+    watch.new_life()
+    watch(entry(5, {"type": "driver_started"}))
     assert watch(snapshot) == "cut"
     assert [one.stage for one in watch.records] == ["warmup/learn", "warmup/learn"]
+
+
+@pytest.mark.parametrize(("victim", "ends"), [("raylet", True), ("generator", False)])
+def test_whoever_is_left_of_a_life_that_ends_is_not_struck(victim: str, ends: bool) -> None:
+    struck = Struck()
+    watch = Watch([Kill("evaluate", victim), Kill("evaluate", "grader")], "b/run", struck)
+    purpose = "evaluate/policy-1/test/greedy"
+    watch(entry(1, accepted("k", purpose)))
+    until(lambda: len(watch.records) == 1)
+    watch(entry(2, accepted("l", purpose)))
+    time.sleep(0.1)
+    assert [one.victim for one in watch.records] == ([victim] if ends else [victim, "grader"])
+    watch.new_life()
+    watch(entry(3, accepted("m", purpose)))
+    until(lambda: len(watch.records) == 2)
 
 
 def test_a_shard_that_is_made_twice_is_noticed() -> None:
@@ -226,6 +245,7 @@ def test_a_window_that_belongs_to_a_stage_is_met_in_it() -> None:
     assert watch(delete) == "pass"
     watch(entry(4, accepted("k")))  # generated while others are scored
     assert watch(scores) == "drop"
+    watch.new_life()
     watch(entry(5, {"type": "checkpoint_saved", "job": "control/0"}))
     assert watch(delete) == "drop"
     assert [one.stage for one in watch.records] == ["score", "control/learn"]
