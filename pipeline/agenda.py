@@ -150,6 +150,8 @@ def _warmup_sampled(state: State, program: Program) -> Step | None:
 
 
 def _warmup_job(state: State, program: Program, number: int, epochs: int) -> LearnJob:
+    warmup = program.config.warmup
+    batches = -(-state.closed["warmup"]["coverage"]["kept"] // program.config.learn.batch_size)
     return LearnJob(
         name=f"warmup/{number}",
         start=checkpoint_before(state, "warmup", number),
@@ -158,7 +160,9 @@ def _warmup_job(state: State, program: Program, number: int, epochs: int) -> Lea
         seed=program.config.run.seed,
         epochs=epochs,
         max_steps=None,
-        learning_rate=program.config.warmup.learning_rate,
+        learning_rate=warmup.learning_rate,
+        schedule=warmup.schedule,
+        schedule_steps=None if warmup.schedule == "constant" else warmup.epochs * batches,
     )
 
 

@@ -102,6 +102,8 @@ class Warmup(Section):
     """Right chains kept of a query at most, drawn at random; null: all."""
     learning_rate: float = Field(default=1e-6, gt=0.0, lt=1.0)
     """Peak learning rate of the warm-up's own optimizer (the evolution starts a new one)."""
+    schedule: Literal["constant", "linear", "cosine"] = "constant"
+    """Shape of the learning rate; linear and cosine fall to 0 over `epochs`."""
     epochs: int = Field(default=1, ge=1, le=1000)
     """Epochs at most."""
     epochs_per_evaluation: int = Field(default=1, ge=1)

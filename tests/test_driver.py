@@ -11,6 +11,7 @@ import pytest
 from pipeline.canonical import canonical_json
 from pipeline.errors import BadConfig
 from pipeline.report import summary
+from pipeline.roles import CheckpointRef, LearnJob
 from pipeline.state import State
 from tests.driving import Bench, result
 from tests.scripted import Crash, make_config, make_program
@@ -74,6 +75,26 @@ def test_moments_are_inherited_and_the_control_is_as_long(plain: Bench) -> None:
             assert jobs[f"{chain}/{t}"]["checkpoint"]["step"] == steps
     assert all(jobs[f"control/{t}"]["steps"] == jobs[f"evolve/{t}"]["steps"] for t in range(3))
     assert state.policies["warmup"] != state.policies["base"]
+
+
+def test_a_falling_rate_of_the_warmup_ends_with_its_epochs(tmp_path: Path) -> None:
+    bench = Bench(tmp_path, make_config(warmup={"schedule": "linear", "flat_evaluations": 9}))
+    driver = bench.driver()
+    jobs: dict[str, LearnJob] = {}
+    submit = bench.learner.submit
+
+    def note(job: LearnJob, resume: CheckpointRef | None) -> None:
+        jobs[job.name] = job
+        submit(job, resume)
+
+    bench.learner.submit = note  # type: ignore[method-assign]
+    state = driver.run()
+    rounds = [name for name in jobs if name.startswith("warmup/")]
+    assert len(rounds) == 3
+    steps = sum(state.jobs[name].steps for name in rounds)
+    assert {jobs[name].schedule_steps for name in rounds} == {steps}
+    assert {jobs[name].schedule for name in rounds} == {"linear"}
+    assert jobs["evolve/0"].schedule == "constant"
 
 
 def test_replay_and_snapshot_give_the_drivers_state(plain: Bench) -> None:

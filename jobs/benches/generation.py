@@ -3,9 +3,10 @@
 ours: the driver's own sampling of a purpose, from the first dispatch to the last acceptance: images
 fetched, prompts made and checked, shards written, graded and selected from, every event in the
 ledger. bare: one `LLM.generate` on the same prompts, images, seeds and settings, with the pictures
-open in memory, in a process of its own with the same threads. Every turn asks other questions, so
-no cache has seen them; both engines are up before the first turn. Greedy share of the task plays no
-part: the base explains given answers, as in the warm-up.
+open in memory, in a process of its own with the same threads (as many of them as the loop has
+engines, each with its part of the questions). Every turn asks other questions, so no cache has seen
+them; all engines are up before the first turn. Greedy share of the task plays no part: the base
+explains given answers, as in the warm-up.
 """
 
 from __future__ import annotations
@@ -154,7 +155,7 @@ class Ours:
 
 
 class Bare:
-    """One vLLM in an actor of its own, and nothing around it."""
+    """As many vLLMs as the loop has, each in an actor of its own, and nothing around them."""
 
     def __init__(self, plan: Plan, store: Store, engine: EngineSettings, folder: Path) -> None:
         import ray
@@ -162,20 +163,25 @@ class Bare:
         self.plan = plan
         self.tokens: list[int] = []
         environment = {"env_vars": engine.environment()}
-        self._engine = ray.remote(BareEngine).options(num_cpus=0, runtime_env=environment)
-        self._engine = self._engine.remote(engine, str(folder), StoreImages(store.url))
-        self.start_s: float = ray.get(self._engine.start.remote())
+        actor = ray.remote(BareEngine).options(num_cpus=0, runtime_env=environment)
+        self._engines = [
+            actor.remote(engine, str(folder), StoreImages(store.url))
+            for _ in range(plan.program.config.generate.engines)
+        ]
+        self.start_s: float = max(ray.get([one.start.remote() for one in self._engines]))
 
     def tokens_per_s(self, turn: int) -> float:
-        """One turn; getting the requests ready is not part of it."""
+        """One turn, until the last engine is done; each has an equal part of the shards, and
+        getting the requests ready does not count."""
         import ray
 
         by_hash = self.plan.program.by_hash
         specs = [generate_spec(s, self.plan.policy, by_hash) for s in self.plan.specs(turn)]
-        ray.get(self._engine.prepare.remote(specs))
-        seconds, tokens = ray.get(self._engine.generate.remote())
-        self.tokens.append(tokens)
-        return float(tokens / seconds)
+        engines, n = self._engines, len(self._engines)
+        ray.get([one.prepare.remote(specs[i::n]) for i, one in enumerate(engines)])
+        found: list[tuple[float, int]] = ray.get([one.generate.remote() for one in engines])
+        self.tokens.append(sum(tokens for _, tokens in found))
+        return self.tokens[-1] / max(seconds for seconds, _ in found)
 
 
 class BareEngine:
