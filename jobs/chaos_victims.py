@@ -65,8 +65,8 @@ class Family:
     def _gather(self) -> None:
         parents = processes()
         roots = {self.job} | {pid for pid, _ in self._known & parents.keys()}
-        found = descendants(roots, parents)
-        self._known |= {one for one in parents if one[0] == self.job} | found
+        found = descendants(roots, parents) | {one for one in parents if one[0] == self.job}
+        self._known = self._known | found  # a new set: another thread may be walking the old one
 
     def alive(self) -> dict[Process, Look]:
         """Who lives now."""

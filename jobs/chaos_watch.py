@@ -142,12 +142,19 @@ class Watch:
     def _later(self, kill: Kill) -> None:
         time.sleep(kill.delay_s)
         position, at_s = self._position, self._now()
-        pid = self._strike(kill)
+        pid = self._struck(kill)
         with self._lock:
             if pid is None:
                 self._busy = False  # it was not at work; at the next chance
             else:
                 self._done(kill, pid, position, at_s)
+
+    def _struck(self, kill: Kill) -> int | None:
+        try:
+            return self._strike(kill)
+        except BaseException:
+            self._busy = False  # whoever was not struck now can be later
+            raise
 
     def _window(self, seen: Seen, path: str) -> Verdict:
         window = window_of(seen.method, path, len(seen.body), seen.moment, seen.status)
@@ -162,7 +169,7 @@ class Watch:
         self._busy = True
         cut = window.startswith("mid-")
         at_s = self._now()
-        pid = self._strike(kill)
+        pid = self._struck(kill)
         if pid is None:
             self._busy = False
             return "pass"
