@@ -76,8 +76,7 @@ def _sampling_line(event: Mapping[str, Any]) -> list[str]:
 
 
 def _evaluated_line(event: Mapping[str, Any], state: State) -> str:
-    names = [name for name, ref in state.policies.items() if ref.version == event["version"]]
-    result, name = event["result"], names[-1] if names else event["version"]
+    result, name = event["result"], _names(event, state)[-1]
     if "greedy" in result:
         return (
             f"{name} on {event['split']}: greedy {percent(result['greedy'])} % "
@@ -88,6 +87,12 @@ def _evaluated_line(event: Mapping[str, Any], state: State) -> str:
         f"{name} on {event['split']}: Pass@{k} {percent(best['value'])} % "
         f"{interval(best['ci95'])}, n = {result['n']}"
     )
+
+
+def _names(event: Mapping[str, Any], state: State) -> list[str]:
+    """What the measured policy is called, oldest name first."""
+    names = [name for name, ref in state.policies.items() if ref.version == event["version"]]
+    return names or [event["version"]]
 
 
 class PlainConsole:
@@ -165,28 +170,59 @@ def make_console(kind: str) -> PlainConsole | RichBars:
     return RichBars() if rich else PlainConsole()
 
 
+def _points(event: Mapping[str, Any], state: State) -> list[tuple[str, float, int]]:
+    """What an event adds to TensorBoard: name, value, step."""
+    match event["type"]:
+        case "iteration_closed":
+            row = event["row"]
+            plain = {
+                name: value
+                for name, value in row.items()
+                if isinstance(value, int | float) and name != "iteration"
+            }
+            series, step, found = "iteration", row["iteration"] + 1, plain | _shares(row)
+        case "job_done":
+            series, step = _series(event["job"])
+            found = {"loss": event["loss"]}
+        case "evaluated":
+            chain, step = _series(_names(event, state)[0])
+            series, found = f"{chain}/{event['split']}", _shares(event["result"])
+        case _:
+            return []
+    return [(f"{series}/{name}", value, step) for name, value in found.items()]
+
+
+def _series(name: str) -> tuple[str, int]:
+    """A job's or policy's chain and its place there: `evolve/0` is the first, `base` comes before
+    any."""
+    chain, _, number = name.partition("/")
+    return chain, int(number) + 1 if number else 0
+
+
+def _shares(result: Mapping[str, Any]) -> dict[str, float]:
+    """Greedy accuracy and Pass@K, as far as they were measured."""
+    greedy = result.get("greedy")
+    passes = result.get("pass_at", {})
+    found = {f"pass_at_{k}": float(estimate["value"]) for k, estimate in passes.items()}
+    return found if greedy is None else {"greedy": float(greedy), **found}
+
+
 class Board:
-    """TensorBoard: one point for each iteration, each training job and each evaluation."""
+    """TensorBoard: one point for each iteration, each training job and each evaluation.
+
+    A point is on disk a second later. Its step is the iteration or epoch it belongs to, counted
+    from 1, and 0 for a policy that this run did not train.
+    """
 
     def __init__(self, folder: Path) -> None:
         from tensorboardX import SummaryWriter
 
-        self._writer = SummaryWriter(str(folder))
+        # Its flush() leaves what its thread has not taken from the queue yet.
+        self._writer = SummaryWriter(str(folder), flush_secs=1)
 
     def event(self, event: Mapping[str, Any], state: State) -> None:
-        if event["type"] == "iteration_closed":
-            row = event["row"]
-            for name, value in row.items():
-                if isinstance(value, int | float) and name != "iteration":
-                    self._writer.add_scalar(f"iteration/{name}", value, row["iteration"] + 1)
-            for k, estimate in row["pass_at"].items():
-                self._writer.add_scalar(
-                    f"iteration/pass_at_{k}", estimate["value"], row["iteration"] + 1
-                )
-            self._writer.flush()
-        elif event["type"] == "job_done":
-            chain, _, number = event["job"].partition("/")
-            self._writer.add_scalar(f"{chain}/loss", event["loss"], int(number) + 1)
+        for name, value, step in _points(event, state):
+            self._writer.add_scalar(name, value, step)
 
     def progress(self, progress: Moved) -> None:
         """Not kept."""

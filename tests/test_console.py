@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import io
+import time
 from pathlib import Path
 from typing import Any
 
 from rich.console import Console as RichConsole
+from tensorboardX.proto.event_pb2 import Event
 
 from jobs.console import Board, PlainConsole, RichBars, Watchers, make_console
 from pipeline.report import (
@@ -93,21 +95,57 @@ def test_auto_is_plain_without_a_terminal() -> None:
     rich.close()
 
 
-def test_tensorboard_gets_a_point_for_each_iteration_and_job(tmp_path: Path) -> None:
+def points(folder: Path) -> dict[str, list[tuple[int, float]]]:
+    """What lies on disk: by name, step and value."""
+    found: dict[str, list[tuple[int, float]]] = {}
+    for path in folder.iterdir():
+        data = path.read_bytes()
+        while len(data) >= 12 and len(data) >= 16 + int.from_bytes(data[:8], "little"):
+            # A record: its length, a checksum, the event, a checksum.
+            end = 12 + int.from_bytes(data[:8], "little")
+            event, data = Event.FromString(data[12:end]), data[end + 4 :]
+            for value in event.summary.value:
+                found.setdefault(value.tag, []).append((event.step, value.simple_value))
+    return found
+
+
+def test_tensorboard_gets_a_point_for_each_iteration_job_and_evaluation(tmp_path: Path) -> None:
     board = Board(tmp_path / "board")
     lines: list[str] = []
     both = Watchers(PlainConsole(lines.append), board)
-    state = State(iterations=[ROW])
-    both.event({"type": "iteration_closed", "row": ROW}, state)
-    both.event(
-        {"type": "job_done", "job": "warmup/1", "loss": 0.5, "steps": 1, "rows": 1, "tokens": 1,
-         "seconds": 1.0},
-        state,
-    )  # fmt: skip
+    policies = {
+        name: PolicyRef(f"policy-{name}", name) for name in ("base", "warmup/1", "evolve/0")
+    }
+    policies["warmup"] = policies["warmup/1"]
+    state = State(iterations=[ROW], policies=policies)
+    job = {"type": "job_done", "job": "warmup/1", "loss": 0.5, "steps": 1, "rows": 1, "tokens": 1,
+           "seconds": 1.0}  # fmt: skip
+    greedy = {"greedy": 0.5, "n": 100, "ci95": [0.4, 0.6]}
+    passes = {"pass_at": {"1": {"value": 0.5}, "4": {"value": 0.75, "ci95": [0.7, 0.8]}}, "n": 9}
+    told: list[dict[str, Any]] = [
+        {"type": "iteration_closed", "row": ROW},
+        job,
+        {"type": "evaluated", "version": "policy-base", "split": "test", "result": greedy},
+        {"type": "evaluated", "version": "policy-warmup/1", "split": "test", "result": greedy},
+        {"type": "evaluated", "version": "policy-evolve/0", "split": "ood", "result": passes},
+        {"type": "evaluated", "version": "policy-other", "split": "ood", "result": greedy},
+    ]
+    for event in told:
+        both.event(event, state)
+    # Before it is closed: a run is looked at while it works, and may be killed.
+    end = time.monotonic() + 60.0
+    while "policy-other/ood/greedy" not in (found := points(tmp_path / "board")):
+        assert time.monotonic() < end
+        time.sleep(0.05)
     both.close()
-    written = b"".join(path.read_bytes() for path in (tmp_path / "board").iterdir())
-    for tag in (b"iteration/greedy", b"iteration/pass_at_16", b"warmup/loss"):
-        assert tag in written
+    assert found["iteration/greedy"] == [(1, 0.5)]
+    assert found["iteration/pass_at_16"] == [(1, 0.75)]
+    assert found["warmup/loss"] == [(2, 0.5)]
+    assert found["base/test/greedy"] == [(0, 0.5)]
+    assert found["warmup/test/greedy"] == [(2, 0.5)]
+    assert found["evolve/ood/pass_at_4"] == [(1, 0.75)]
+    assert found["policy-other/ood/greedy"] == [(0, 0.5)]
+    assert "evolve/ood/greedy" not in found
     assert lines
 
 
