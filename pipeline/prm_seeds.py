@@ -25,7 +25,7 @@ from pipeline.errors import BadConfig, BadData
 from pipeline.metrics import Estimate
 from pipeline.prm_gate import Scored, as_json, closed, step_auc, within_auc
 from pipeline.records import Rollout, Score
-from pipeline.report import percent, stage_seconds
+from pipeline.report import percent, wall_seconds
 from pipeline.score_stage import graded_rows
 from pipeline.seeds import Finished, points, queries_of, together
 from pipeline.select import Rule, candidates
@@ -193,7 +193,7 @@ def prm_row(runs: Three, truth: Mapping[str, Truth]) -> dict[str, Any]:
         "diff_ci95": list(random2.ci95),
         "all_diff": all_.value,
         "all_diff_ci95": list(all_.ci95),
-        "wall_s": round(sum(stage_seconds(top2.state).values()), 1),
+        "wall_s": round(wall_seconds(top2.state), 1),
     }
 
 

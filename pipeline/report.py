@@ -144,8 +144,22 @@ def _paired(
     }
 
 
+def wall_seconds(state: State) -> float:
+    """Seconds on the clock that the drivers of a run were at work, one after the other.
+
+    Each counts from when it stood, just before it read the ledger, to the last event that it
+    committed. Not in it: what comes before a driver stands (data read, Ray started), what it did
+    after its last event when it was killed, and the time without a driver. A driver is in one stage
+    at a time, so the stages share this time out without overlap, waiting included.
+    """
+    return sum(state.stage_s.values())
+
+
 def stage_seconds(state: State) -> dict[str, float]:
-    """Seconds of work by kind of stage, all drivers of the run together."""
+    """The seconds of `wall_seconds` by kind of stage, all drivers of the run together.
+
+    `prepare` is the time until a driver's first event.
+    """
     found: dict[str, float] = {}
     for stage, seconds in state.stage_s.items():
         parts = stage.split("/")
@@ -160,7 +174,6 @@ def summary(state: State, program: Program, store: Store) -> dict[str, Any]:
         name: policy_results(state, program, policy)
         for name, policy in named_policies(state).items()
     }
-    stages = stage_seconds(state)
     return {
         "run": program.config.run.name,
         "seed": program.config.run.seed,
@@ -172,8 +185,8 @@ def summary(state: State, program: Program, store: Store) -> dict[str, Any]:
         "prm": state.prm and {**state.prm, "labels": state.labels},
         "iterations": state.iterations,
         "bad_queries": state.bad_queries,
-        "stage_s": stages,
-        "wall_s": round(sum(stages.values()), 3),
+        "stage_s": stage_seconds(state),
+        "wall_s": round(wall_seconds(state), 3),
     }
 
 

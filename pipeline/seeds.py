@@ -26,7 +26,7 @@ from pipeline.report import (
     named_policies,
     percent,
     policy_results,
-    stage_seconds,
+    wall_seconds,
 )
 from pipeline.roles import PolicyRef
 from pipeline.state import State
@@ -139,7 +139,7 @@ def loop_row(run: Finished) -> dict[str, Any]:
             | {key: found["final - warmup"][split][key] for key in ("diff", "ci95", "n")}
             for split in others
         },
-        "wall_s": round(sum(stage_seconds(run.state).values()), 1),
+        "wall_s": round(wall_seconds(run.state), 1),
     }
 
 

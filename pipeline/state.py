@@ -114,8 +114,8 @@ class State:
             raise ValueError(f"the ledger holds an event of type {kind!r}, unknown to this version")
         at, stage = float(event.get("at", 0.0)), str(event.get("stage", ""))
         if kind in ("run_created", "driver_started"):
-            self.last_at = at
-        elif stage:
+            self.last_at = 0.0  # each driver counts from its own start
+        if stage:
             self.stage_s[stage] = self.stage_s.get(stage, 0.0) + max(0.0, at - self.last_at)
             self.last_at = at
         _FOLDS[kind](self, event)

@@ -5,6 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pipeline.agenda import RunStopped, best_of, checkpoint_before, is_flat, selections
+from pipeline.report import wall_seconds
 from pipeline.roles import CheckpointRef
 from pipeline.state import JobState, ShardState, State
 
@@ -70,12 +71,14 @@ def test_time_is_summed_over_drivers_and_never_runs_backwards() -> None:
     state = State()
     created = {"config": {}, "config_hash": "", "data": {}, "versions": {}}
     events = [
-        {"type": "run_created", "at": 1.0, **created},
+        {"type": "run_created", "stage": "prepare", "at": 1.0, **created},
         {"type": "warmup_chosen", "name": "a", "stage": "x", "at": 4.0},
-        {"type": "driver_started", "at": 0.5, "versions": {}},
+        {"type": "driver_started", "stage": "prepare", "at": 0.5, "versions": {}},
         {"type": "warmup_chosen", "name": "a", "stage": "x", "at": 2.5},
     ]
     state.policies["a"] = state.policies["b"] = None  # type: ignore[assignment]
     for event in events:
         state.apply(event)
-    assert state.stage_s == {"x": 5.0}
+    assert state.stage_s == {"prepare": 1.5, "x": 5.0}
+    # The last moments of both drivers.
+    assert wall_seconds(state) == 4.0 + 2.5
