@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+from dataclasses import replace
 from importlib import import_module
 from pathlib import Path
 
@@ -13,6 +14,7 @@ import pytest
 
 from jobs.bench import measured
 from jobs.benches import BENCHES
+from jobs.benches.generation import shortfall
 from jobs.benches.record import Options, Result, by_turns, table
 from pipeline.config import load_config
 
@@ -60,6 +62,18 @@ def test_the_table_says_what_was_not_reached() -> None:
     assert "0.900 to 1.000" in lines[2]
     assert "reached" in lines[2]
     assert "NOT REACHED" in lines[3]
+
+
+def test_a_row_that_sampled_too_few_tokens_reaches_no_bar() -> None:
+    few = shortfall(ours=[90_000, 50_000, 50_000], bare=[0, 60_000, 39_999])
+    assert few == "TOO FEW TOKENS: bare 99999 of 100000"
+    assert shortfall(ours=[0, 50_000, 50_000], bare=[0, 100_000, 0]) == ""
+    assert replace(result(), too_little=few).reached is False
+    assert replace(result(bar=None), too_little=few).reached is None
+    shown = table([replace(result(), too_little=few)])
+    assert few in shown
+    assert "reached" not in shown
+    assert replace(result(), too_little=few).to_dict()["too_little"] == few
 
 
 def test_every_row_names_a_function_that_exists() -> None:

@@ -41,6 +41,8 @@ from pipeline.store import Store, open_store
 
 QUERIES, SAMPLES = 448, 8
 BAR = 0.90
+TOKENS = 100_000
+"""What each side samples at least, in the turns that count."""
 
 
 def generation(options: Options) -> Result:
@@ -80,6 +82,7 @@ def _measure(name: str, options: Options, *, deterministic: bool) -> Result:
         bar=None if deterministic else BAR,
         start_s={"ours": ours.first_s, "bare": bare.start_s},
         peak_mib=memory.total,
+        too_little="" if options.small else shortfall(ours=ours.tokens, bare=bare.tokens),
         notes={
             "tokens": {"ours": ours.tokens, "bare": bare.tokens},
             "queries": plan.queries,
@@ -87,6 +90,12 @@ def _measure(name: str, options: Options, *, deterministic: bool) -> Result:
             "memory": memory.by_title,
         },
     )
+
+
+def shortfall(**tokens: Sequence[int]) -> str:
+    """Which side sampled fewer than `TOKENS` after its first turn, in words; "" if none did."""
+    few = {side: sum(turns[1:]) for side, turns in tokens.items() if sum(turns[1:]) < TOKENS}
+    return ", ".join(f"TOO FEW TOKENS: {side} {n} of {TOKENS}" for side, n in few.items())
 
 
 @dataclass(frozen=True)

@@ -45,7 +45,8 @@ class Result:
     order of the turns. compared: the two labels of the ratio (first over second), if there is one.
     bar: what the ratio has to reach, or to stay under where `better` is "lower". start_s: seconds
     until each was ready. peak_mib: the most that the job and all it started held (PSS), without
-    what is only there to be compared with. notes: whatever else explains the figures.
+    what is only there to be compared with. too_little: of what too little was measured for the bar
+    to be reached, "" where it was enough. notes: whatever else explains the figures.
     """
 
     name: str
@@ -57,6 +58,7 @@ class Result:
     better: Literal["higher", "lower"] = "higher"
     start_s: Mapping[str, float] = field(default_factory=dict)
     peak_mib: float | None = None
+    too_little: str = ""
     notes: Mapping[str, Any] = field(default_factory=dict)
 
     @property
@@ -69,9 +71,11 @@ class Result:
 
     @property
     def reached(self) -> bool | None:
-        """Whether the median ratio reaches the bar; None without one."""
+        """Whether the median ratio reaches the bar, over enough work; None without a bar."""
         if self.bar is None or not self.ratios:
             return None
+        if self.too_little:
+            return False
         ratio = statistics.median(self.ratios)
         return ratio >= self.bar if self.better == "higher" else ratio <= self.bar
 
@@ -133,7 +137,7 @@ def _cells(result: Result) -> tuple[str, ...]:
         f"{statistics.median(ratios):.3f}" if ratios else "",
         f"{min(ratios):.3f} to {max(ratios):.3f}" if ratios else "",
         f"{sign} {result.bar:g}" if result.bar is not None else "",
-        words[result.reached],
+        result.too_little or words[result.reached],
         ", ".join(f"{label} {seconds:.0f} s" for label, seconds in result.start_s.items()),
         f"{result.peak_mib:.0f} MiB" if result.peak_mib is not None else "",
     )
