@@ -34,6 +34,7 @@ from pipeline.score_stage import (
     rows_to_score,
     score_key,
     scored_how,
+    scores_problem,
     with_grades,
     with_scores,
 )
@@ -215,10 +216,9 @@ def _scores(
     key = score_key(task, asked, program.engine, scored_how(program.config))
     if path.split("/")[2] != key:
         yield path, f"another process reward model than {scoring.prm.version} made it, or of others"
-    have = {(score.query, score.sample_index) for score in scores}
-    excluded = sum(files.scored["excluded"].values())
-    if have - set(asked) or len(have) != len(scores) or len(asked) - len(have) != excluded:
-        yield path, f"it holds {len(scores)} scores of {len(asked)}, and {excluded} are excluded"
+    problem = scores_problem(asked, scores, files.scored["excluded"])
+    if problem is not None:
+        yield path, problem
 
 
 def _score_task(judge: Judge, files: ShardFiles, scoring: Scoring) -> ScoreTask:
@@ -304,7 +304,7 @@ def _chosen(
     else:
         read = f"{read}+{files.scored['scores']}"
         reward_of = {(one.query, one.sample_index): one.reward_p for one in scores}
-        scored, _ = with_scores(graded.rows, graded.outcomes, reward_of)
+        scored = with_scores(graded.rows, graded.outcomes, reward_of)
         kept = kept_by_score(scored, reward_of, rule, seed)
     for row in selected:
         right = 1.0 if reward_of is None else reward_of.get((row.query, row.sample_index))

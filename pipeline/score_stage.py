@@ -50,14 +50,37 @@ def with_grades(
 def rows_to_score(
     rows: Sequence[Rollout], grades: Sequence[Grade], task: ScoreTask
 ) -> list[Rollout]:
-    """The rows of a shard that need a score, equal texts once."""
+    """The rows of a shard that need a score, equal texts once.
+
+    Where some rows of one text may be selected and others may not (cut, or never graded in time),
+    the text is scored by the row that selection would take.
+    """
     which = task.scoring.which
-    if which == "right":
-        return candidates(rows, outcomes_of(task.prompt, rows, grades))
-    if which == "all":
-        return dedup(list(rows))
-    wanted = set(which)
+    if not isinstance(which, str):
+        wanted = set(which)
+    else:
+        chosen = candidates(rows, outcomes_of(task.prompt, rows, grades))
+        if which == "all":
+            texts = {(row.query, row.text) for row in chosen}
+            chosen += [row for row in dedup(rows) if (row.query, row.text) not in texts]
+        wanted = {(row.query, row.sample_index) for row in chosen}
     return [row for row in rows if (row.query, row.sample_index) in wanted]
+
+
+def scores_problem(
+    asked: Sequence[Place], found: Sequence[Score], excluded: Mapping[str, int]
+) -> str | None:
+    """Why these are not the scores that were asked for; None when they are.
+
+    They are when each row that was asked for has one score or is excluded for a reason, and no
+    other row has any: then what lacks a score is, place by place, what was excluded.
+    """
+    have = [(score.query, score.sample_index) for score in found]
+    told = sum(excluded.values())
+    strange = set(have) - set(asked) or len(have) != len(set(have))
+    if strange or len(asked) - len(have) != told:
+        return f"it holds {len(have)} scores of {len(asked)} responses, and {told} are excluded"
+    return None
 
 
 def scored_how(config: Config) -> str:
@@ -88,18 +111,19 @@ def finish_scored(
     """Select from a shard by its scores, where the task has a rule.
 
     Raises:
-        Lost: an object is corrupt or gone.
+        Lost: an object is corrupt or gone, or the scores are not those that were asked for.
     """
-    done = ScoreDone(task.key, task.rollout, scores, None, None, dict(excluded), {}, seconds)
-    if task.rule is None:
-        return done
     rows, grades = graded_rows(store, task.rollout, task.grades)
     found: list[Score] = read_rows(store, scores, Score)
+    asked = [(row.query, row.sample_index) for row in rows_to_score(rows, grades, task)]
+    problem = scores_problem(asked, found, excluded)
+    if problem is not None:
+        raise Lost(scores, problem)
+    if task.rule is None:
+        return ScoreDone(task.key, task.rollout, scores, None, None, dict(excluded), {}, seconds)
     reward_of = {(s.query, s.sample_index): s.reward_p for s in found}
     outcomes = outcomes_of(task.prompt, rows, grades)
-    scored, without = with_scores(rows, outcomes, reward_of)
-    if without > sum(excluded.values()):
-        raise Lost(scores, "it lacks scores of responses that no reason excludes")
+    scored = with_scores(rows, outcomes, reward_of)
     kept = kept_by_score(scored, reward_of, task.rule, task.seed)
     key = select_key(
         task.rollout, f"{task.grades}+{scores}", task.rule.identity, task.seed, task.prompt
@@ -117,11 +141,11 @@ def finish_scored(
 
 def with_scores(
     rows: Sequence[Rollout], outcomes: Sequence[str], reward_of: Mapping[Place, float]
-) -> tuple[list[Rollout], int]:
-    """The candidates for selection that have a score, and how many have none."""
+) -> list[Rollout]:
+    """The candidates for selection that have a score; of scores without a `scores_problem` the
+    others are responses that a reason excludes."""
     chosen = candidates(rows, outcomes)
-    scored = [row for row in chosen if (row.query, row.sample_index) in reward_of]
-    return scored, len(chosen) - len(scored)
+    return [row for row in chosen if (row.query, row.sample_index) in reward_of]
 
 
 def kept_by_score(

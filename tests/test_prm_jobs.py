@@ -179,7 +179,7 @@ def test_a_score_that_is_missing_without_a_reason_is_a_loss(store: Store) -> Non
     (failed,) = scorer.poll()
     assert isinstance(failed, ScoreFailed)
     assert failed.kind == "lost"
-    assert "lacks scores" in failed.reason
+    assert "holds 1 scores of 2 responses, and 0 are excluded" in failed.reason
 
 
 def test_a_shard_without_right_responses_asks_no_scorer(store: Store) -> None:
