@@ -28,6 +28,7 @@ from pipeline.driver import Driver
 from pipeline.grade import GRADER_VERSION
 from pipeline.lease import Lease
 from pipeline.ledger import Ledger
+from pipeline.measuring import lost_evaluations
 from pipeline.program import Program
 from pipeline.report import comparison_rows, difference_lines, summary, text_table
 from pipeline.state import State
@@ -57,7 +58,8 @@ def evolve(config: Config, *, take_over: bool = False) -> dict[str, Any]:
         state = state_so_far(config, store)
         dataset = load_data(config, console.say)
         program = Program.of(config, dataset, engine_settings(config).identity(), GRADER_VERSION)
-        if state.finished is not None:
+        done = state.finished
+        if done is not None and not lost_evaluations(state, program, store, done):
             console.say(f"run {config.run.name} is finished; nothing is left to do")
         else:
             check_models(config)

@@ -186,6 +186,8 @@ class _Audit:
         """A lost object takes what was made from it along."""
         if event["type"] == "labels_lost" or _of_prm(event.get("purpose", "")):
             self._forget_prm()
+        if event["type"] == "evaluation_lost":
+            self._forget_purpose(event["purpose"])
         if event["type"] != "object_lost":
             return
         place = (event["purpose"], event["index"])
@@ -199,6 +201,12 @@ class _Audit:
             self.shards[place], kept = left, left.paths
         for path in set(files.paths) - set(kept):
             self.needed.pop(path, None)
+
+    def _forget_purpose(self, purpose: str) -> None:
+        """Its shards are sampled or adopted anew, perhaps other objects."""
+        for place in [place for place in self.shards if place[0] == purpose]:
+            for path in self.shards.pop(place).paths:
+                self.needed.pop(path, None)
 
     def _forget_prm(self) -> None:
         """What was derived of the PRM is derived anew, of what is made again."""

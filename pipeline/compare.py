@@ -19,6 +19,8 @@ from pipeline.paths import GAVE_UP
 Event = Mapping[str, Any]
 _ALWAYS_DIFFERENT = {"at", "stage", "type", "seconds", "engine", "adopted", "versions", "key"}
 _NOT_COMPARED = {*GAVE_UP, "checkpoint_saved", "driver_started"}
+# What comes once more, and the same, after something of it was lost.
+_MADE_AGAIN = {"labels_made", "evaluated", "finished"}
 _OF_SHARDS = {"shard_accepted", "shard_graded", "shard_scored"}
 
 
@@ -48,7 +50,7 @@ def facts(events: Iterable[Event]) -> Iterator[Fact]:
     something of them was lost and made again otherwise."""
     shards: dict[str, dict[int, dict[str, Any]]] = {}
     told: dict[tuple[str, int], dict[str, Any]] = {}
-    labels: dict[str, Any] = {}
+    again: dict[str, Fact] = {}
 
     def tell(purpose: str) -> Iterator[Fact]:
         for index, values in sorted(shards.get(purpose, {}).items()):
@@ -63,11 +65,13 @@ def facts(events: Iterable[Event]) -> Iterator[Fact]:
             one |= _values(event)
         elif kind == "sampling_closed":
             yield from tell(event["purpose"])
-        elif kind == "labels_made" and _values(event) == labels:
-            continue  # they were lost and made again
         elif kind not in _NOT_COMPARED:
-            labels = _values(event) if kind == "labels_made" else labels
-            yield Fact(_name(event), _values(event))
+            fact = Fact(_name(event), _values(event))
+            if kind in _MADE_AGAIN:
+                if again.get(fact.name) == fact:
+                    continue
+                again[fact.name] = fact
+            yield fact
     for purpose in shards:  # those that are still open
         yield from tell(purpose)
 

@@ -30,8 +30,8 @@ from pipeline.config import Config, check_resume, config_from_dict, config_hash,
 from pipeline.errors import BadConfig
 from pipeline.lease import Lease
 from pipeline.ledger import Ledger
+from pipeline.measuring import finish, give_up, lost_evaluations, sum_up
 from pipeline.policies import publish_folder
-from pipeline.prm_measure import reward_pass_2
 from pipeline.prm_stage import build, lose_labels
 from pipeline.program import Program
 from pipeline.report import iteration_row
@@ -48,8 +48,6 @@ from pipeline.roles import (
     World,
 )
 from pipeline.sampling import Sampling
-from pipeline.select import Coverage
-from pipeline.stages import Lost, measure
 from pipeline.state import State
 from pipeline.steps import Annotate, JudgePrm
 from pipeline.store import Store
@@ -81,7 +79,7 @@ class Driver:
     ├─ SkipTraining ──────────────────────────────────────────────► job_skipped ───────┤
     ├─ ChooseWarmup ──────────────────────────────────────────────► warmup_chosen ─────┤
     ├─ CloseIteration ────────────────────────────────────────► iteration_closed ──────┤
-    └─ Finish ────────────────────────────────────────────────────► finished ──► done  │
+    └─ Finish ────── grades ──► evaluation_lost, or ──────────────► finished ──► done  │
                                                                                        ▼
     """
 
@@ -142,12 +140,17 @@ class Driver:
             self.commit("prepare", [created])
             return
         noted = self._check_same_run(config)
-        if self.state.finished is None:
+        done, lost = self.state.finished, list[dict[str, Any]]()
+        if done is not None:
+            lost = lost_evaluations(self.state, self.program, self.store, done)
+        if done is None or lost:
             started = {"type": "driver_started", "versions": self.world.versions, "changes": noted}
             (event,) = self._stamped("prepare", [started])
             # From here on nothing that an earlier driver of this run still writes is accepted.
             self._written(self.ledger.claim(event, self.state.apply))
             self._fold([event])
+        if lost:
+            self.commit("final/evaluate", give_up(self, lost))
         self._delete_retired()
 
     def _check_same_run(self, config: Config) -> list[str]:
@@ -202,7 +205,7 @@ class Driver:
             case agenda.SampleShards():
                 Sampling(self, step).run()
             case agenda.Measure():
-                self._measure(step)
+                sum_up(self, step)
             case agenda.Train():
                 self._train(step)
             case agenda.SkipTraining():
@@ -219,41 +222,11 @@ class Driver:
                 self.commit(step.stage, [closed])
                 self.ledger.snapshot(self.state.to_dict())
             case agenda.Finish():
-                finished = {"type": "finished", "final": step.final, "control": step.control}
-                self.commit(step.stage, [finished])
+                finish(self, step)
 
     def _publish(self, step: agenda.PublishFolder) -> None:
         policy = publish_folder(self.store, Path(step.folder))
         self.commit(step.stage, [_published(step.name, policy)])
-
-    def _measure(self, step: agenda.Measure) -> None:
-        shards = [shard for _, shard in sorted(self.state.shards[step.purpose].items())]
-        paths = [shard.grades for shard in shards if shard.grades is not None]
-        queries = self.program.splits[step.split]
-        coverage = sum((Coverage(**shard.coverage) for shard in shards), Coverage())
-        samples = self.program.samples(step.split)
-        try:
-            result = measure(
-                self.store,
-                paths,
-                queries,
-                mode=step.mode,
-                counts=coverage.to_dict(),
-                samples=samples,
-            ) | reward_pass_2(self.store, queries, shards)
-        except Lost as lost:
-            self.commit(step.stage, [self.loss(step.purpose, lost.path, lost.reason)])
-            return
-        evaluated = {
-            "type": "evaluated",
-            "version": step.policy.version,
-            "split": step.split,
-            "mode": step.mode,
-            "purpose": step.purpose,
-            "grades": paths,
-            "result": result,
-        }
-        self.commit(step.stage, [evaluated])
 
     def loss(self, purpose: str, path: str, reason: str) -> dict[str, Any]:
         """The event that says that an object of a purpose is corrupt or gone, to be made again.

@@ -8,7 +8,7 @@ from typing import Any
 TREES = ("policies/", "checkpoints/")
 """Folders: `<kind>/<key>/<sha256 of the manifest>`."""
 
-GAVE_UP = ("object_lost", "checkpoint_lost", "labels_lost", "retired")
+GAVE_UP = ("object_lost", "evaluation_lost", "checkpoint_lost", "labels_lost", "retired")
 """Events whose paths are no longer needed."""
 
 

@@ -19,7 +19,7 @@ from pipeline.program import Program
 from pipeline.records import Grade
 from pipeline.roles import PolicyRef
 from pipeline.score_stage import choice_totals
-from pipeline.stages import read_rows
+from pipeline.stages import Lost, read_rows
 from pipeline.state import GREEDY, SAMPLED, State
 from pipeline.store import Store
 
@@ -75,10 +75,14 @@ def named_policies(state: State) -> dict[str, PolicyRef]:
         if name in state.policies:
             found[name] = state.policies[name]
     if state.finished is not None:
-        for name in ("control", "final"):
-            if state.finished[name] is not None:
-                found[name] = state.policies[state.finished[name]]
+        found |= compared_policies(state, state.finished)
     return found
+
+
+def compared_policies(state: State, finished: Mapping[str, Any]) -> dict[str, PolicyRef]:
+    """The policies of the final comparison by name; `finished` says which final and control are."""
+    of = {"base": "base", "warmup": "warmup", **{name: finished[name] for name in POLICIES[2:]}}
+    return {name: state.policies[policy] for name, policy in of.items() if policy is not None}
 
 
 def policy_results(state: State, program: Program, policy: PolicyRef) -> dict[str, Any]:
@@ -98,13 +102,21 @@ def policy_results(state: State, program: Program, policy: PolicyRef) -> dict[st
 def greedy_outcomes(
     state: State, store: Store, policy: PolicyRef, split: str
 ) -> dict[str, bool] | None:
-    """Which queries of a split a policy answers right, greedily; None when not measured."""
+    """Which queries of a split a policy answers right, greedily; None when not measured.
+
+    Raises:
+        Lost: grades are corrupt or gone; the driver makes them again.
+    """
     result = state.evaluation(policy, split, GREEDY)
     if result is None:
         return None
     rows: list[Grade] = []
     for path in result["grades"]:
-        rows += read_rows(store, path, Grade)
+        try:
+            rows += read_rows(store, path, Grade)
+        except Lost as lost:
+            again = "the command that made this run makes it again when it is started once more"
+            raise Lost(path, f"{lost.reason}; {again}") from lost
     return {query: found[0] == "correct" for query, found in outcomes_by_query(rows).items()}
 
 

@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from pipeline.errors import CorruptObject, StoreMissing
+from pipeline.errors import CorruptObject, StoreError, StoreMissing
 from pipeline.measure import measure_greedy, measure_sampled
 from pipeline.plan import PromptKind, ShardSpec, grade_key, select_key
 from pipeline.prompts import refers_to_gold
@@ -25,7 +25,7 @@ from pipeline.store import Store, get_verified, put_content
 ROLLOUTS, GRADES, SELECTED = "rollout", "grade", "select"
 
 
-class Lost(Exception):
+class Lost(StoreError):
     """An object that had to be read is corrupt or gone."""
 
     def __init__(self, path: str, reason: str) -> None:

@@ -19,6 +19,7 @@ every one):
     labels_lost       path, reason
     prm_judged        version, path, used, reasons, card
     evaluated         version, split, mode, purpose, grades, result
+    evaluation_lost   version, split, mode, purpose, path, reason
     checkpoint_saved  job, key, checkpoint
     checkpoint_lost   job, path, reason
     job_done          job, key, checkpoint, policy, steps, rows, tokens, loss, seconds,
@@ -291,6 +292,13 @@ def _evaluated(state: State, event: Event) -> None:
     state.shards.pop(event["purpose"], None)
 
 
+def _evaluation_lost(state: State, event: Event) -> None:
+    """Back to before its shards, which are adopted from the store; no run is finished without."""
+    state.evaluations.pop(_evaluation(event["version"], event["split"], event["mode"]), None)
+    state.closed.pop(event["purpose"], None)
+    state.finished = None
+
+
 def _checkpoint_saved(state: State, event: Event) -> None:
     checkpoint = CheckpointRef(**event["checkpoint"])
     state.jobs[event["job"]] = JobState(event["key"], checkpoint)
@@ -366,6 +374,7 @@ _FOLDS: dict[str, Callable[[State, Event], None]] = {
     "object_lost": _object_lost,
     "sampling_closed": _sampling_closed,
     "evaluated": _evaluated,
+    "evaluation_lost": _evaluation_lost,
     "checkpoint_saved": _checkpoint_saved,
     "checkpoint_lost": _checkpoint_lost,
     "job_done": _job_done,

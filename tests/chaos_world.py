@@ -311,6 +311,8 @@ class Lives:
         assert len(tenures) == len(set(tenures)), "a driver wrote after it was overtaken"
         accepted: dict[tuple[str, int], str] = {}
         for event in self.events():
+            if event["type"] == "evaluation_lost":
+                accepted = {k: v for k, v in accepted.items() if k[0] != event["purpose"]}
             if event["type"] not in ("shard_accepted", "object_lost"):
                 continue
             one = (event["purpose"], event["index"])

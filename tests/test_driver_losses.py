@@ -10,8 +10,12 @@ from typing import Any
 import pytest
 
 from pipeline.agenda import RunStopped
+from pipeline.audit import audit
+from pipeline.compare import first_difference
 from pipeline.errors import CorruptObject, StoreError, StoreRefused, StoreUnavailable
-from pipeline.state import State
+from pipeline.program import evaluation_purpose
+from pipeline.report import compared_policies, summary
+from pipeline.state import GREEDY, State
 from pipeline.store_backend import StoreFull
 from tests.chaos_world import RUN, Damage, Lives, damaged
 from tests.test_driver_machine import outcome, undisturbed
@@ -201,3 +205,85 @@ def test_a_store_that_is_full_or_refuses_or_stays_away_stops_the_run(
     lives.fail_calls(0, 0, error)
     assert lives.live() is not None
     stays_whole(lives)
+
+
+# --- grades of evaluations that are summed up ----------------------------------------------------
+
+
+def graded(lives: Lives, name: str) -> tuple[str, str]:
+    """Rollout and grades of the first shard of a policy's greedy test evaluation."""
+    events = lives.events()
+    state = State.replay(events)
+    policy = compared_policies(state, state.finished or {"control": None, "final": None})[name]
+    purpose = evaluation_purpose(policy, "test", GREEDY)
+    shard = [one for one in events if one.get("purpose") == purpose and one.get("index") == 0]
+    (rollout,) = {one["rollout"] for one in shard if one["type"] == "shard_accepted"}
+    (grades,) = {one["grades"] for one in shard if one["type"] == "shard_graded"}
+    return rollout, grades
+
+
+def spoil(lives: Lives, path: str, how: Damage) -> None:
+    lives.memory.lay(path, damaged(lives.memory.good[path], how, 77))
+    lives.ever_damaged.add(path)
+
+
+@pytest.mark.parametrize(("how", "rollout_too"), [("flip", False), ("remove", True)])
+def test_grades_lost_after_their_evaluation_are_made_again_before_the_end(
+    tmp_path: Path, how: Damage, rollout_too: bool
+) -> None:
+    lives = Lives(tmp_path)
+
+    def react(event: Mapping[str, Any]) -> None:
+        if event["type"] == "iteration_closed" and not lives.ever_damaged:
+            rollout, grades = graded(lives, "base")
+            for path in (rollout, grades) if rollout_too else (grades,):
+                spoil(lives, path, how)
+
+    lives.watch.react = react
+    state = lives.live()
+    assert state is not None
+    (lost,) = [event for event in lives.events() if event["type"] == "evaluation_lost"]
+    assert lost["path"] in lives.ever_damaged
+    assert any("is made again" in line for line in lives.watch.said)
+    stays_whole(lives)
+    assert "final - warmup" in summary(state, lives.program, lives.store)["comparisons"]
+    assert audit(lives.store, RUN).problems == []
+    lives.check_ledger()
+
+
+@pytest.mark.parametrize(
+    ("name", "how"),
+    [("base", "cut"), ("warmup", "flip"), ("control", "empty"), ("final", "remove")],
+)
+def test_a_finished_run_makes_lost_grades_again_and_is_finished(
+    tmp_path: Path, name: str, how: Damage
+) -> None:
+    lives = Lives(tmp_path)
+    before = lives.live()
+    assert before is not None
+    told = summary(before, lives.program, lives.store)
+    events = lives.events()
+    for path in graded(lives, name):
+        spoil(lives, path, how)
+    with pytest.raises(StoreError, match="the command that made this run makes it again"):
+        summary(before, lives.program, lives.store)
+    lives.live(lives.crash_at(120))  # killed on the way, it is no loss either
+    state = lives.live()
+    assert state is not None
+    assert summary(state, lives.program, lives.store)["comparisons"] == told["comparisons"]
+    stays_whole(lives)
+    assert audit(lives.store, RUN).problems == []
+    assert first_difference(events, lives.events()) is None
+    assert lives.live() == state
+
+
+def test_a_store_that_loses_an_evaluation_for_ever_stops_the_run(tmp_path: Path) -> None:
+    lives = Lives(tmp_path)
+
+    def react(event: Mapping[str, Any]) -> None:
+        if event["type"] == "evaluated" and event["split"] == "test":
+            spoil(lives, event["grades"][0], "flip")
+
+    lives.watch.react = react
+    with pytest.raises(RunStopped, match=r"evaluate/.* was lost 6 times.*does not keep"):
+        lives.drive()

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
 import yaml
 from typer.testing import CliRunner
 
+from jobs.cli import ending
 from jobs.evolve import app
 from jobs.prepare import load_data, out_folder, repairer, store_url, upload_images, versions
 from pipeline.config import Config, config_from_dict, to_dict
@@ -17,6 +21,8 @@ from pipeline.driver import Driver
 from pipeline.ledger import Ledger
 from pipeline.policies import publish_folder
 from pipeline.program import Program
+from pipeline.roles import World
+from pipeline.stages import Lost
 from pipeline.store import Store, open_store
 from pipeline.store_tree import put_content_tree
 from tests.scripted import ENGINE, GRADER, Quiet, base_folder, make_config, make_world
@@ -122,6 +128,40 @@ def test_a_finished_run_says_so_and_writes_its_summary(config: Config, tmp_path:
     for name in ("base", "warmup", "final"):
         assert {"greedy", "n", "ci95"} <= set(found[name]["test"])
     assert {"iterations", "wall_s", "stage_s", "config_hash", "versions"} <= set(found)
+
+
+def test_a_finished_run_whose_grades_are_lost_makes_them_again(
+    config: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nothing that is read for the summary ends the command with a traceback."""
+    store = finish(config)
+    event = next(
+        event
+        for event in Ledger(store, config.run.name).replay()
+        if event["type"] == "evaluated" and event["split"] == "test" and event["mode"] == "greedy"
+    )
+    store.replace(event["grades"][0], b"rotten")
+
+    @contextmanager
+    def running(program: Program, store: Store, *_: Any) -> Iterator[World]:
+        yield make_world(store, program)[0]
+
+    monkeypatch.setattr("jobs.evolve.check_models", lambda config: None)
+    monkeypatch.setattr("jobs.evolve.engine_settings", lambda config: Mock(identity=lambda: ENGINE))
+    monkeypatch.setattr("jobs.evolve.GRADER_VERSION", GRADER)
+    monkeypatch.setattr("jobs.evolve.running", running)
+    done = command(config, tmp_path)
+    assert done.exit_code == 0, done.output
+    assert f"{event['grades'][0]} is lost" in done.output
+    assert "final - warmup on test" in done.output
+    assert "is finished; nothing is left to do" in command(config, tmp_path).output
+
+
+def test_a_loss_that_nobody_mends_is_an_error_in_words(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended, ending():
+        raise Lost("shards/grade/k/x.parquet", "it is gone")
+    assert ended.value.code == 1
+    assert capsys.readouterr().err == "stopped: shards/grade/k/x.parquet: it is gone\n"
 
 
 def test_a_changed_config_is_refused_before_anything_starts(config: Config, tmp_path: Path) -> None:
