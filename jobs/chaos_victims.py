@@ -76,7 +76,10 @@ class Family:
 
     def victims(self, victim: str) -> dict[Process, Look]:
         """The living processes of a role."""
-        return {one: seen for one, seen in self.alive().items() if TITLES[victim] in seen.line}
+        found = {one: seen for one, seen in self.alive().items() if TITLES[victim] in seen.line}
+        # Whom one of them has just forked still looks like it, and is about to be something else.
+        parents, pids = processes(), {pid for pid, _ in found}
+        return {one: seen for one, seen in found.items() if parents.get(one) not in pids}
 
     def at_work(self, victim: str, patience_s: float = 10.0) -> int | None:
         """One of a role that is using the processor right now; None when none was in time."""

@@ -372,6 +372,29 @@ def test_only_the_busy_are_at_work_and_orphans_are_found() -> None:
         family.left(0.0)
 
 
+FORKS = """
+import subprocess, sys, time
+subprocess.Popen([sys.executable, "-c", "import os; os.fork(); any(iter(int, 1))", "/raylet "])
+time.sleep(600)
+"""
+
+
+def test_whom_a_victim_forked_is_not_taken_for_it() -> None:
+    job = subprocess.Popen([sys.executable, "-c", FORKS])
+    family = Family(job.pid)
+    try:
+        until(lambda: len(family.alive()) == 3)
+        until(lambda: len(family.victims("raylet")) == 1)
+        (raylet,) = family.victims("raylet")
+        fork = max(family.alive(), key=lambda one: one[1])
+        assert raylet != fork
+        assert family.at_work("raylet", PATIENCE_S) == raylet[0]
+    finally:
+        job.kill()
+        job.wait()
+        family.left(0.0)
+
+
 def test_what_this_suite_starts_is_not_of_the_family() -> None:
     with subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"]) as other:
         job = subprocess.Popen([sys.executable, "-c", "pass"])
