@@ -7,6 +7,7 @@ between numbers of ranks, so that processes are started (and torch imported) onl
 from __future__ import annotations
 
 import json
+import os
 import sys
 import tempfile
 from collections.abc import Iterator, Sequence
@@ -46,7 +47,12 @@ def group_of_one(folder: Path) -> Iterator[None]:
 
     from actors.trainer import join_group
 
-    join_group(0, 1, f"file://{folder}/rendezvous")
+    before = dict(os.environ)
+    shared = torch.distributed.is_initialized()
+    if shared:
+        os.environ["LOCAL_RANK"] = "0"  # DeepSpeed asks for it
+    else:
+        join_group(0, 1, f"file://{folder}/rendezvous")
     try:
         yield
     finally:

@@ -21,9 +21,12 @@ from actors import vllm_engine
 from actors.engine_settings import EngineSettings
 from actors.images import ImageCache
 from actors.processor import Processor, load_processor, sampling_logprobs
+from actors.trainer import Trainer
 from actors.vllm_engine import EngineBroken, VllmEngine
 from pipeline.engine import Sample, SampleRequest
 from pipeline.errors import BadConfig, BadData, BadModel
+from pipeline.learn import LearnSettings, TrainRow, prompt_hash
+from tests.learning import group_of_one
 from tests.models import make_images, make_policy
 
 REPOSITORY = Path(__file__).resolve().parent.parent
@@ -147,17 +150,41 @@ def deviation(folder: Path, processor: Processor, fed: list[tuple[SampleRequest,
     return worst
 
 
-@pytest.mark.parametrize("temperature", [1.0, 0.6, 1.5, 0.0])
+def as_row(request: SampleRequest, sample: Sample) -> TrainRow:
+    prompt = sample.prompt_token_ids_P
+    return TrainRow(
+        request.prompt, request.images, len(prompt), prompt_hash(prompt), sample.token_ids_T
+    )
+
+
+def test_logprobs_are_those_of_the_learner(
+    engine: VllmEngine, folders: tuple[Path, Path], processor: Processor, tmp_path: Path
+) -> None:
+    """Each of ten thousand tokens, at T = 1 and at another temperature, in float32."""
+    settings = LearnSettings(learning_rate=1e-3, batch_size=32, micro_batch=32)
+    with group_of_one(tmp_path):
+        learner = Trainer(settings, folders[0], FILES.__getitem__)
+        for temperature in (1.0, 0.6):
+            requests = ask(processor, 170, temperature=temperature, max_new_tokens=80)
+            samples = engine.generate(requests)
+            assert sum(len(sample.token_ids_T) for sample in samples) >= 10_000
+            rows = [as_row(one, sample) for one, sample in zip(requests, samples, strict=True)]
+            found = learner.logprobs(rows, temperature)
+            assert sorted(found) == list(range(len(rows)))
+            for number, sample in enumerate(samples):
+                difference = torch.tensor(found[number]) - torch.tensor(sample.logprobs_T)
+                assert difference.abs().max().item() < 1e-4
+        learner.close()
+
+
+@pytest.mark.parametrize("temperature", [1.5, 0.0])
 def test_logprobs_are_those_of_the_masked_distribution_at_t(
     engine: VllmEngine, folders: tuple[Path, Path], processor: Processor, temperature: float
 ) -> None:
-    """Ten thousand tokens at T = 1, thousands at others, against transformers in float32."""
-    count, most = {1.0: (150, 80), 0.6: (60, 80)}.get(temperature, (30, 40))
-    requests = ask(processor, count, temperature=temperature, max_new_tokens=most)
-    samples = engine.generate(requests)
-    sampled = sum(len(sample.token_ids_T) for sample in samples)
-    assert sampled >= (10_000 if temperature == 1.0 else 1_000)
-    fed = list(zip(requests, samples, strict=True))
+    """By transformers in float32, response by response; greedily chosen ids have those at T = 1."""
+    requests = ask(processor, 30, temperature=temperature, max_new_tokens=40)
+    fed = list(zip(requests, engine.generate(requests), strict=True))
+    assert sum(len(sample.token_ids_T) for _, sample in fed) > 500
     assert deviation(folders[0], processor, fed) < 1e-4
 
 
