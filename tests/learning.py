@@ -41,7 +41,7 @@ def image_bytes(sha: str) -> bytes:
 
 @contextmanager
 def group_of_one(folder: Path) -> Iterator[None]:
-    """A process group with this process alone; another may follow it."""
+    """A process group with this process alone (an engine's, if it has one); another may follow."""
     import torch
     from deepspeed.utils import groups
 
@@ -56,7 +56,10 @@ def group_of_one(folder: Path) -> Iterator[None]:
     try:
         yield
     finally:
-        torch.distributed.destroy_process_group()
+        os.environ.clear()
+        os.environ.update(before)
+        if not shared:
+            torch.distributed.destroy_process_group()
         groups._WORLD_GROUP = None  # DeepSpeed would go on with its copy of the group that is gone
 
 
