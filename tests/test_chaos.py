@@ -374,7 +374,7 @@ def test_only_the_busy_are_at_work_and_orphans_are_found() -> None:
 
 FORKS = """
 import subprocess, sys, time
-subprocess.Popen([sys.executable, "-c", "import os; os.fork(); any(iter(int, 1))", "/raylet "])
+subprocess.Popen([sys.executable, "-c", "import os; os.fork(); any(iter(int, 1))", "/ray" + "let "])
 time.sleep(600)
 """
 
