@@ -1,4 +1,6 @@
-"""Models that were fetched to a node's own disk: one folder for each driver's run on it.
+"""Folders on a node's own disk that live as long as who works with them.
+
+Such are the models that a driver's engines fetched, one folder for each driver on each node.
 
 What always holds: a folder is there as long as a process on this node that works with it lives, so
 runs beside each other never delete each other's models; and whatever is left of dead ones is
@@ -13,6 +15,7 @@ from __future__ import annotations
 import fcntl
 import os
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 _SUFFIX = ".mstar-held"  # of nobody else's: what lies beside such a file is removed
@@ -20,20 +23,35 @@ _held: dict[Path, int] = {}
 """Open lock files of this process, by folder: closing one would let go of its lock."""
 
 
-def hold(folder: Path) -> Path:
-    """Make a folder that nobody removes while this process lives, and sweep its neighbours."""
+Salvage = Callable[[Path], None]
+
+
+def _nothing(folder: Path) -> None:
+    """Nothing of a dead process's folder is wanted."""
+
+
+def hold(folder: Path, *, salvage: Salvage = _nothing) -> Path:
+    """Make a folder that nobody removes while this process lives, and sweep its neighbours.
+
+    salvage: takes what is wanted out of a neighbour before it is removed.
+    """
     folder.parent.mkdir(parents=True, exist_ok=True)
     if folder not in _held:
         _held[folder] = _lock(_lock_of(folder))
     folder.mkdir(exist_ok=True)
-    sweep(folder.parent)
+    sweep(folder.parent, salvage)
     return folder
 
 
-def sweep(parent: Path) -> list[Path]:
+def let_go(folder: Path) -> None:
+    """Hold a folder no longer: the next sweep removes it."""
+    os.close(_held.pop(folder))
+
+
+def sweep(parent: Path, salvage: Salvage = _nothing) -> list[Path]:
     """Remove the folders that no living process holds; which they were."""
     known = [file.with_suffix("") for file in sorted(parent.glob(f"*{_SUFFIX}"))]
-    return [folder for folder in known if folder not in _held and _remove(folder)]
+    return [folder for folder in known if folder not in _held and _remove(folder, salvage)]
 
 
 def _lock_of(folder: Path) -> Path:
@@ -58,7 +76,7 @@ def _is(descriptor: int, file: Path) -> bool:
         return False
 
 
-def _remove(folder: Path) -> bool:
+def _remove(folder: Path, salvage: Salvage) -> bool:
     try:
         descriptor = os.open(_lock_of(folder), os.O_RDWR)
     except FileNotFoundError:
@@ -71,6 +89,7 @@ def _remove(folder: Path) -> bool:
         # Another sweep may have removed it, and somebody begun it anew, since this was opened.
         if not _is(descriptor, _lock_of(folder)):
             return False
+        salvage(folder)
         shutil.rmtree(folder, ignore_errors=True)
         if folder.exists():  # the next sweep tries the rest
             return False

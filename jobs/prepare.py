@@ -102,12 +102,11 @@ def images_of(program: Program) -> list[str]:
     return [sha for part in program.splits.values() for query in part for sha in query.images]
 
 
-def repairer(store: Store, dataset: Dataset, config: Config) -> Callable[[str], bool]:
+def repairer(store: Store, dataset: Dataset, config: Config, kept: Path) -> Callable[[str], bool]:
     """Puts an image, a model folder of the user's, or a policy or checkpoint of which this machine
-    still has a copy back into the store."""
+    still has a copy (in `kept`) back into the store."""
     given = (config.policy.path, config.warmup.checkpoint, config.prm.path)
     theirs = [Path(name) for name in given if name]
-    kept = out_folder(config) / "learner"
 
     def copies(kind: str, name: str) -> list[Path]:
         mine = kept / kind / name

@@ -7,7 +7,8 @@ about the tokens and engine and learner about their log-probabilities, one train
 each process holds in memory. Ends with a verdict, and exits with 0 only when nothing failed.
 
 The stages are those of the loop, on the same engines, graders and learner (`jobs.world`); what they
-store lies in a folder of its own in the run's store and is removed at the end.
+store lies in a folder of its own in the run's store, and what the learner keeps in one beside the
+run's own; both are removed at the end.
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ from actors.processor import Processor, load_processor
 from jobs.cli import ending
 from jobs.memory import PeakMemory
 from jobs.one_round import OneRound, Sampled, StageFailed
+from jobs.own_folder import scratch_folder
 from jobs.prepare import engine_settings, images_of, load_data, upload_images
 from jobs.wiring import asked_of
 from jobs.world import check_here, check_models, run_store, running
@@ -73,7 +75,11 @@ def validate(config: Config, samples: int, say: Say) -> bool:
     verdicts = Verdicts()
     try:
         upload_images(scratch, dataset, images_of(program))
-        with PeakMemory() as memory, running(program, scratch, dataset, say) as world:
+        with (
+            PeakMemory() as memory,
+            scratch_folder(config) as folder,
+            running(program, scratch, dataset, say, folder) as world,
+        ):
             through = Validation(OneRound(program, scratch, world), verdicts, say)
             through.run(min(samples, config.generate.samples))
     except StageFailed as failed:

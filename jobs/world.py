@@ -16,6 +16,7 @@ from actors.grading import GradePool
 from actors.node_cache import sweep
 from actors.processor import load_processor
 from jobs.cli import interruptible
+from jobs.own_folder import learner_folder
 from jobs.prepare import engine_settings, out_folder, repairer, store_url, versions
 from jobs.wiring import EngineFleet, PoolGrader
 from pipeline.config import Config, check_machine
@@ -84,8 +85,13 @@ def check_models(config: Config) -> None:
 
 
 @contextmanager
-def running(program: Program, store: Store, dataset: Dataset, say: Say) -> Iterator[World]:
-    """Ray, the engines, the graders, the scorers and the learner, for as long as needed."""
+def running(
+    program: Program, store: Store, dataset: Dataset, say: Say, folder: Path | None = None
+) -> Iterator[World]:
+    """Ray, the engines, the graders, the scorers and the learner, for as long as needed.
+
+    folder: what the learner works in; None: one of this driver's own (`jobs.own_folder`).
+    """
     from actors.images import StoreImages
     from actors.own_node import OwnNode
     from jobs.learning import GroupLearner, ray_start
@@ -96,6 +102,7 @@ def running(program: Program, store: Store, dataset: Dataset, say: Say) -> Itera
     with ExitStack() as stack:
         # What this machine's engines fetched goes with them; what a killed driver's did, before.
         stack.callback(sweep, caches(Path(tempfile.gettempdir())))
+        kept = folder or stack.enter_context(learner_folder(config))
         stack.enter_context(start_ray(config))
         interruptible()
         pool = generator_pool(config, store, Path(tempfile.gettempdir()), say)
@@ -112,7 +119,7 @@ def running(program: Program, store: Store, dataset: Dataset, say: Say) -> Itera
             config,
             store,
             program.by_hash,
-            out_folder(config) / "learner",
+            kept,
             ray_start(StoreImages(store.url)),
         )
         stack.callback(learner.close)
@@ -121,8 +128,8 @@ def running(program: Program, store: Store, dataset: Dataset, say: Say) -> Itera
             grader=grader,
             learner=learner,
             scorer=scorer,
-            decoder=PolicyDecoders(store, out_folder(config) / "learner" / "policies"),
+            decoder=PolicyDecoders(store, kept / "policies"),
             versions=versions(),
-            repair=repairer(store, dataset, config),
+            repair=repairer(store, dataset, config, kept),
             check=OwnNode().check,
         )

@@ -186,7 +186,8 @@ def test_what_is_lost_is_put_back_from_the_copies_there_are(config: Config, tmp_
     dataset.image_bytes = lambda sha: picture.read_bytes()  # type: ignore[method-assign]
     assert upload_images(store, dataset, [sha, sha]) == 1
     assert upload_images(store, dataset, [sha]) == 0
-    repair = repairer(store, dataset, config)
+    kept = tmp_path / "kept"
+    repair = repairer(store, dataset, config, kept)
     store.delete(f"images/{sha}")
     assert repair(f"images/{sha}")
     assert store.get(f"images/{sha}") == b"not looked at here"
@@ -195,11 +196,11 @@ def test_what_is_lost_is_put_back_from_the_copies_there_are(config: Config, tmp_
         store.delete(path)
     assert repair(base.path)
     assert store.exists(f"{base.path}/model.json")
-    kept = out_folder(config) / "learner" / "checkpoints" / "x"
-    kept.mkdir(parents=True)
-    (kept / "state.json").write_text("{}")
-    path = put_content_tree(store, "checkpoints", "evolve-0", kept)
-    kept.rename(kept.with_name(path.rsplit("/", 1)[-1]))
+    copy = kept / "checkpoints" / "x"
+    copy.mkdir(parents=True)
+    (copy / "state.json").write_text("{}")
+    path = put_content_tree(store, "checkpoints", "evolve-0", copy)
+    copy.rename(copy.with_name(path.rsplit("/", 1)[-1]))
     for one in store.list(path):
         store.delete(one)
     assert repair(path)
