@@ -1,8 +1,9 @@
 """Remove from a store what no run in it needs: `python -m jobs.gc out/digits/store`.
 
-Without more it only lists. `--delete` removes: objects that no ledger of the store names and that
-are older than `--min-age-h` (24) by the store's own clock. Kept are all ledgers, snapshots and
-leases, everything they name, and what is in quarantine.
+Without more it only lists. `--delete` removes: objects that no ledger of the store names (what a
+killed `jobs.validate` left is among them) and that are older than `--min-age-h` (24) by the store's
+own clock. Kept are all ledgers, snapshots and leases, everything they name, and what is in
+quarantine.
 
 It refuses while a driver lives, and holds the lease of every run while it deletes, so that none
 starts meanwhile. A ledger that is damaged makes it refuse as well: nobody knows what it named.

@@ -32,6 +32,7 @@ from jobs.prepare import engine_settings, images_of, load_data, upload_images
 from jobs.wiring import asked_of
 from jobs.world import check_here, check_models, run_store, running
 from pipeline.config import Config, load_config
+from pipeline.garbage import SCRATCH
 from pipeline.grade import GRADER_VERSION
 from pipeline.images import decode
 from pipeline.learn import prompt_hash
@@ -71,7 +72,7 @@ def validate(config: Config, samples: int, say: Say) -> bool:
     say("; ".join(f"{name}: {len(part)} queries" for name, part in whole.splits.items()))
     train = config.data.train
     program = replace(whole, splits={train: whole.splits[train][:QUERIES]})
-    scratch = open_store(f"{store.url}/validate-{secrets.token_hex(4)}", say=say)
+    scratch = open_store(f"{store.url}/{SCRATCH}{secrets.token_hex(4)}", say=say)
     verdicts = Verdicts()
     try:
         upload_images(scratch, dataset, images_of(program))

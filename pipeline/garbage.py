@@ -19,8 +19,11 @@ from pipeline.paths import GAVE_UP, TREES, given_up, named
 from pipeline.store import Entry, Store
 from pipeline.store_tree import manifest_path
 
-KINDS = ("shards/", "policies/", "checkpoints/", "images/", "probe/")
-"""What ledgers name; everything else in a store is somebody else's, or for a person to look at."""
+SCRATCH = "validate-"
+"""How the folder of a validation in a store begins; one that was killed leaves it behind."""
+KINDS = ("shards/", "policies/", "checkpoints/", "images/", "probe/", SCRATCH)
+"""What ledgers name, and what jobs that write none leave; everything else in a store is somebody
+else's, or for a person to look at."""
 
 
 @dataclass

@@ -11,6 +11,7 @@ from typer.testing import CliRunner
 from jobs.gc import app, collect
 from pipeline.audit import audit
 from pipeline.errors import BadConfig, BadData
+from pipeline.garbage import SCRATCH
 from pipeline.lease import Lease, LeaseHeld
 from pipeline.ledger import Ledger
 from pipeline.store import Store, open_store
@@ -23,6 +24,15 @@ ORPHANS = {
     "images/" + "1" * 64: b"of no query",
     "probe/0123": b"left by a crash",
 }
+
+
+LEFT = [
+    "images/" + "1" * 64,
+    "policies/model/" + "2" * 64 + "/model.safetensors",
+    "policies/model/" + "2" * 64 + ".manifest.json",
+    "shards/rollout/question-0/" + "3" * 64 + ".parquet",
+    "probe/0123",
+]
 
 
 @pytest.fixture
@@ -61,6 +71,15 @@ def test_the_young_are_spared(objects: dict[str, bytes]) -> None:
     store, _ = old_store(objects | ORPHANS, age_s=3000)
     assert collect(store, 3600, delete=True) == []
     assert len(collect(store, 2000, delete=False)) == len(ORPHANS)
+
+
+def test_what_a_killed_validation_left_goes_when_it_is_old(objects: dict[str, bytes]) -> None:
+    left = {f"{SCRATCH}0a1b2c3d/{path}": b"anything" for path in LEFT}
+    store, _ = old_store(objects | left, age_s=3000)
+    assert collect(store, 3600, delete=True) == []
+    assert {entry.path for entry in collect(store, 2000, delete=True)} == set(left)
+    assert store.list(f"{SCRATCH}0a1b2c3d") == []
+    assert audit(store, RUN).clean
 
 
 def test_what_another_run_names_stays(objects: dict[str, bytes]) -> None:
