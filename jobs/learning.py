@@ -169,12 +169,12 @@ class GroupLearner:
         lengths = Lengths([row.length for row in rows], [row.units for row in rows])
         sizes = {"batch_size": self._config.learn.batch_size, "window": self._config.learn.window}
         group = self._at_start(job, resume or job.start)
-        deviation = None
+        done = resume or CheckpointRef("", "", job.name, 0, job.start.step if job.start else 0)
         if job.check_logprobs and resume is None:
             first = first_batch(job, lengths, **sizes)
             deviation = self._compare(job, group, made, first)
+            done = replace(done, logprob_deviation=deviation)
         total = steps_of(job, lengths, **sizes)
-        done = resume or CheckpointRef("", "", job.name, 0, job.start.step if job.start else 0)
         every = self._config.learn.checkpoint_steps
         for part in segments(job, lengths, every=every, cursor=done.cursor, **sizes):
             moved = self._teller(job, done, part.cursor - (part.last - part.first), total)
@@ -190,8 +190,7 @@ class GroupLearner:
             if part.save and part.cursor < total:
                 done = self._save(group, done)
                 self._tell(LearnSaved(job.name, done))
-        self._finish(job, group, done, rows=self._row_count(job, lengths, sizes), since=started,
-                     deviation=deviation)  # fmt: skip
+        self._finish(job, group, done, rows=self._row_count(job, lengths, sizes), since=started)
 
     def _row_count(self, job: LearnJob, lengths: Lengths, sizes: dict[str, int]) -> int:
         return sum(part.rows for part in segments(job, lengths, every=None, **sizes))
@@ -204,8 +203,8 @@ class GroupLearner:
         *,
         rows: int,
         since: float,
-        deviation: float | None,
     ) -> None:
+        deviation, done = done.logprob_deviation, replace(done, logprob_deviation=None)
         done = self._save(group, done)
         folder = self._new_folder("policies")
         group.publish(folder)

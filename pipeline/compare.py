@@ -89,7 +89,7 @@ def _values(event: Event) -> dict[str, Any]:
         values["checkpoint"] = {key: values["checkpoint"][key] for key in kept}
     if event["type"] == "run_created":
         values = {"data": values["data"], "queries": values["queries"]}
-    # compared with the engine where a job begins, and not again where it goes on
+    # how near engine and learner are says something of the machine, nothing of the run
     values.pop("logprob_deviation", None)
     if event["type"] == "iteration_closed":
         row = event["row"].items()

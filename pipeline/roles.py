@@ -39,8 +39,8 @@ class CheckpointRef:
 
     path: prefix in the store; sha256: of its manifest. job, cursor: after how many steps of which
     job it was taken; step: optimizer steps since the optimizer was made. nats, tokens: summed loss
-    and response tokens of the job so far, so that a job that was interrupted still reports all of
-    itself.
+    and response tokens of the job so far, and logprob_deviation: what its first batch was measured
+    to deviate by (see `LearnDone`), so that a job that was interrupted still reports all of itself.
     """
 
     path: str
@@ -50,6 +50,7 @@ class CheckpointRef:
     step: int
     nats: float = 0.0
     tokens: int = 0
+    logprob_deviation: float | None = None
 
 
 # --- generation --------------------------------------------------------------------------------
@@ -266,7 +267,10 @@ class LearnJob:
     @property
     def key(self) -> str:
         """Identity of the job: equal keys train the same."""
-        return key_of("learn", asdict(self))
+        plain = asdict(self)
+        if plain["start"] is not None:
+            del plain["start"]["logprob_deviation"]  # of an earlier job, and it changes nothing
+        return key_of("learn", plain)
 
     def epoch_seed(self, epoch: int) -> int:
         """Seed of one epoch's shuffle, 62 bits."""
