@@ -99,6 +99,7 @@ class _Audit:
         self.choices: dict[tuple[str, str], tuple[Rule | None, Scoring | None]] = {}
         # what must be there, and the entry that names it
         self.needed: dict[str, int] = {}
+        self.of_rounds: set[str] = set()
         self.shards: dict[tuple[str, int], ShardFiles] = {}
         self.whole = True
         snapshots = self.ledger.snapshot_numbers()  # before the entries: a driver may be writing
@@ -175,6 +176,8 @@ class _Audit:
             self._forget(event)
         else:
             self.needed.update(dict.fromkeys(named(event), n))
+            if is_round(event.get("purpose", "")):
+                self.of_rounds.update(named(event))
         if self.whole:
             try:
                 self._follow(n, event)
@@ -186,6 +189,8 @@ class _Audit:
         """A lost object takes what was made from it along."""
         if event["type"] == "labels_lost" or _of_prm(event.get("purpose", "")):
             self._forget_prm()
+        if event["type"] == "labels_lost":
+            self._forget_rounds()
         if event["type"] == "evaluation_lost":
             self._forget_purpose(event["purpose"])
         if event["type"] != "object_lost":
@@ -207,6 +212,13 @@ class _Audit:
         for place in [place for place in self.shards if place[0] == purpose]:
             for path in self.shards.pop(place).paths:
                 self.needed.pop(path, None)
+
+    def _forget_rounds(self) -> None:
+        """Completions are sampled or adopted anew; where they were lost, no event says so."""
+        self.shards = {place: one for place, one in self.shards.items() if not is_round(place[0])}
+        for path in self.of_rounds:
+            self.needed.pop(path, None)
+        self.of_rounds.clear()
 
     def _forget_prm(self) -> None:
         """What was derived of the PRM is derived anew, of what is made again."""

@@ -330,6 +330,10 @@ def _job_done(state: State, event: Event) -> None:
     )
     state.policies[event["job"]] = policy
     _in_use(state, event["checkpoint"]["path"])
+    if event["job"] == "prm/0":
+        # Trained again, on labels that came out otherwise: what is scored is the other PRM's.
+        for shard in state.shards.get("prm/rollouts", {}).values():
+            shard.scores, shard.choice = None, {}
 
 
 def _job_skipped(state: State, event: Event) -> None:

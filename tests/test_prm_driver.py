@@ -329,3 +329,39 @@ def test_what_came_out_otherwise_is_never_mixed_with_what_was_made_of_the_old(
     assert judged["card"]["responses"] == sum(row.held_out for row in labels)
     trained = [event["key"] for event in bench.of_type("job_done") if event["job"] == "prm/0"]
     assert len(set(trained)) == 1 + (moment == "prm/0"), "it is trained on the labels that count"
+
+
+def test_a_prm_that_is_trained_again_is_judged_by_its_own_scores(tmp_path: Path) -> None:
+    """Labels and completions are lost when every response is scored, and come out otherwise."""
+    bench = Otherwise(tmp_path, prm_config())
+    driver = bench.driver()
+    lost: list[str] = []
+
+    def lose(stage: str, events: Sequence[Any]) -> None:
+        shards = driver.state.shards.get("prm/rollouts", {}).values()
+        if lost or not shards or not all(shard.scores for shard in shards):
+            return
+        bench.otherwise = True
+        for event in bench.events:
+            if str(event.get("purpose", "")).startswith("prm/values/"):
+                lost.extend(path for path in (event.get("rollout"), event.get("grades")) if path)
+        assert driver.state.labels is not None
+        lost.append(driver.state.labels["path"])
+        for path in set(lost):
+            bench.store.delete(path)
+        raise Crash
+
+    after_commits(driver, lose)
+    with pytest.raises(Crash):
+        driver.run()
+    before = {spec["rollout"] for spec in bench.pool.specs}
+    state = bench.driver().run()
+    keys = [event["key"] for event in bench.of_type("job_done") if event["job"] == "prm/0"]
+    assert len(set(keys)) == 2
+    again = [spec for spec in bench.pool.specs if spec["rollout"] in before]
+    assert {spec["rollout"] for spec in again} == before
+    assert {spec["prm"] for spec in again} == {state.policies["prm/0"].version}
+    (judged,) = bench.of_type("prm_judged")
+    assert state.labels is not None
+    assert judged["card"]["responses"] == state.labels["held_out"]
+    assert audit(bench.store, bench.config.run.name, lambda policy: decode).problems == []
