@@ -199,7 +199,8 @@ class Through:
         rows, graded = graded_rows(self.store, rollout, grades)
         scores: list[Score] = read_rows(self.store, done.scores, Score)
         rewards = rewards_by_sample(rows, scores)
-        steps = {(s.query, s.sample_index): len(s.step_ends) for s in scores}
+        text_of = {(row.query, row.sample_index): row.text for row in rows}
+        steps = {(s.query, text_of[s.query, s.sample_index]): len(s.step_ends) for s in scores}
         made = []
         for query in dict.fromkeys(row.query for row in rows if row.query in greedy):
             mine = [pair for pair in zip(rows, graded, strict=True) if pair[0].query == query]
@@ -208,10 +209,11 @@ class Through:
                     query=by_hash[query],
                     greedy=greedy[query],
                     correct_K=tuple(grade.outcome == "correct" for _, grade in mine),
+                    whole_K=tuple(row.finish == "stop" for row, _ in mine),
                     texts_K=tuple(row.text for row, _ in mine),
                     answers_K=tuple(grade.extracted for _, grade in mine),
                     rewards_K=tuple(rewards[row.query, row.sample_index] for row, _ in mine),
-                    steps_K=tuple(steps.get((row.query, row.sample_index), 0) for row, _ in mine),
+                    steps_K=tuple(steps.get((row.query, row.text), 0) for row, _ in mine),
                     tokens_K=tuple(len(row.token_ids) for row, _ in mine),
                 )
             )

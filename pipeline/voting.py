@@ -29,13 +29,15 @@ BINS = 20
 class Group:
     """The samples of one question, by sample index.
 
-    greedy: whether the greedy response is right. answers_K: as extracted, None without one.
-    rewards_K: R_p, None where a response has no score. steps_K, tokens_K: sizes.
+    greedy: whether the greedy response is right. whole_K: whether it ended by itself, as training
+    wants it. answers_K: as extracted, None without one. rewards_K: R_p, None where a response has
+    no score. steps_K, tokens_K: sizes.
     """
 
     query: Query
     greedy: bool
     correct_K: tuple[bool, ...]
+    whole_K: tuple[bool, ...]
     texts_K: tuple[str, ...]
     answers_K: tuple[str | None, ...]
     rewards_K: tuple[float | None, ...]
@@ -101,30 +103,33 @@ def _classes(group: Group) -> list[Hashable | None]:
 def distributions(groups_Q: Sequence[Group], k: int = 2) -> dict[str, Any]:
     """Rewards and sizes of right and wrong responses, and of right ones kept and left by Top-k.
 
-    Distinct responses of each question; a class that is empty has count 0 and no means.
+    Distinct responses of each question; a class that is empty has count 0 and no means. A right one
+    that the length limit cut is in none of them: training takes it for neither.
     """
     rows: dict[str, list[tuple[float, int, int]]] = {
         name: [] for name in ("right", "wrong", f"top_{k}", "rest")
     }
     for group in groups_Q:
-        seen: set[str] = set()
-        right: list[int] = []
-        for i, (text, reward) in enumerate(zip(group.texts_K, group.rewards_K, strict=True)):
-            if text in seen or reward is None:
-                continue
-            seen.add(text)
-            row = (reward, group.steps_K[i], group.tokens_K[i])
-            rows["right" if group.correct_K[i] else "wrong"].append(row)
-            if group.correct_K[i]:
-                right.append(i)
-        order = ranked([group.rewards_K[i] for i in right])
-        for place, index in enumerate(order):
-            i = right[index]
-            reward = group.rewards_K[i]
-            assert reward is not None
-            name = f"top_{k}" if place < k else "rest"
-            rows[name].append((reward, group.steps_K[i], group.tokens_K[i]))
+        able_K = [a and b for a, b in zip(group.correct_K, group.whole_K, strict=True)]
+        right = _distinct(group, able_K)
+        wrong = _distinct(group, [not correct for correct in group.correct_K])
+        order = [right[place] for place in ranked([group.rewards_K[i] for i in right])]
+        classes = {"right": right, "wrong": wrong, f"top_{k}": order[:k], "rest": order[k:]}
+        for name, places in classes.items():
+            for i in places:
+                reward = group.rewards_K[i]
+                assert reward is not None
+                rows[name].append((reward, group.steps_K[i], group.tokens_K[i]))
     return {name: _summary(found) for name, found in rows.items()}
+
+
+def _distinct(group: Group, wanted_K: Sequence[bool]) -> list[int]:
+    """The first of each text among the wanted responses that have a score."""
+    places: dict[str, int] = {}
+    for i, (text, reward) in enumerate(zip(group.texts_K, group.rewards_K, strict=True)):
+        if wanted_K[i] and reward is not None:
+            places.setdefault(text, i)
+    return list(places.values())
 
 
 def _summary(rows: Sequence[tuple[float, int, int]]) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -19,6 +20,7 @@ def group(number: int, answers: str, rewards: list[float | None], gold: str = "1
         query=query,
         greedy=answers[0] == gold,
         correct_K=tuple(a == gold for a in answers),
+        whole_K=(True,) * len(answers),
         texts_K=tuple(f"{a}{r}" for a, r in zip(answers, rewards, strict=True)),
         answers_K=tuple(None if a == "-" else a for a in answers),
         rewards_K=tuple(rewards),
@@ -65,6 +67,19 @@ def test_distributions_are_of_distinct_responses() -> None:
     assert made["wrong"]["responses"] == 1 + 2 + 4
     assert sum(made["wrong"]["counts"]) == 7
     assert distributions(GROUPS[3:])["right"]["reward"] is None
+
+
+def test_a_right_response_that_was_cut_is_none_that_training_would_take() -> None:
+    """The first is the best and was cut, as was a twin of the second: the second's own text ended
+    by itself."""
+    made = group(0, "11112", [0.9, 0.5, 0.5, 0.3, 0.1])
+    cut = distributions([replace(made, whole_K=(False, False, True, True, False))])
+    assert {name: one["responses"] for name, one in cut.items()} == {
+        "right": 2, "top_2": 2, "rest": 0, "wrong": 1
+    }  # fmt: skip
+    assert cut["top_2"]["reward"] == pytest.approx(0.4)
+    assert cut["top_2"]["tokens"] == 25, "of the third and the fourth"
+    assert distributions([made])["top_2"]["reward"] == pytest.approx(0.7)
 
 
 def test_sizes() -> None:
