@@ -29,7 +29,7 @@ from pipeline.annotation import (
     round_of,
     valued_rows,
 )
-from pipeline.completions import CompletionSpec, reached
+from pipeline.completions import CompletionSpec, cut_places, reached
 from pipeline.errors import CorruptObject, StoreMissing
 from pipeline.policies import policy_at
 from pipeline.prm_agenda import TRAINED
@@ -135,8 +135,10 @@ class PrmAudit:
             KeyError, ValueError: the last round is not over.
         """
         for spec in annotation.rounds[-1] if annotation.rounds else ():
-            grades = _told(state.shards[spec.purpose][spec.index].grades)
-            annotation.found |= reached(spec, self._rows(grades, Grade))
+            shard = state.shards[spec.purpose][spec.index]
+            cut = cut_places(get_verified(self._store, shard.rollout, quarantine=False))
+            grades = self._rows(_told(shard.grades), Grade)
+            annotation.found |= reached(spec, grades, cut)
         early_stop = self._program.config.prm.early_stop
         wanted = next_prefixes(annotation.responses, annotation.found, early_stop=early_stop)
         if wanted:

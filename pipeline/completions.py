@@ -10,7 +10,7 @@ Axes: Q queries of a shard, P prefixes of a query, N completions of a prefix.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from typing import Protocol
@@ -20,6 +20,7 @@ from pipeline.plan import SEED_BITS, EngineIdentity, SamplePart, Sampling, Shard
 from pipeline.prm_labels import Prefix, Reached
 from pipeline.prompts import question_text
 from pipeline.query import Query
+from pipeline.records import Rollout, read_table
 
 # Changing how seeds are made changes every completion: the rule's name is part of every key.
 SEED_RULE = "sha256-prefix/62"
@@ -124,11 +125,29 @@ class GradeRow(Protocol):
     def outcome(self) -> str: ...
 
 
-def reached(spec: CompletionSpec, grades: Iterable[GradeRow]) -> dict[Prefix, Reached]:
+def cut_places(rollouts: bytes) -> frozenset[tuple[str, int]]:
+    """The completions of a stored shard that the length limit cut, by query and sample index.
+
+    Raises as `read_table`. Only what says so is read: there are far more completions than
+    responses.
+    """
+    table = read_table(rollouts, Rollout, ("query", "sample_index", "finish"))
+    return frozenset(
+        (query, index)
+        for query, index, finish in zip(*(column.to_pylist() for column in table), strict=True)
+        if finish != "stop"
+    )
+
+
+def reached(
+    spec: CompletionSpec, grades: Iterable[GradeRow], cut: Collection[tuple[str, int]]
+) -> dict[Prefix, Reached]:
     """For each prefix of a shard, how many of its completions reached the gold answer.
 
     A grader that ran out of time says nothing: its item is left out (paper section 7, trap 9). A
-    query that could not be sampled has no rows, and its prefixes count none.
+    completion that was cut (`cut_places`) did not get to its end, so it reached nothing, whatever
+    its unfinished answer reads like (trap 10). A query that could not be sampled has no rows, and
+    its prefixes count none.
     """
     places = {query: spec.parts(query) for query in spec.queries_Q}
     counts = {
@@ -138,6 +157,7 @@ def reached(spec: CompletionSpec, grades: Iterable[GradeRow]) -> dict[Prefix, Re
         part = places[grade.query][grade.sample_index // spec.sampling.samples]
         if grade.outcome != "timeout":
             count = counts[Prefix(grade.query, part.prefix)]
-            count[0] += grade.outcome == "correct"
+            whole = (grade.query, grade.sample_index) not in cut
+            count[0] += whole and grade.outcome == "correct"
             count[1] += 1
     return {prefix: Reached(right, graded) for prefix, (right, graded) in counts.items()}

@@ -29,7 +29,7 @@ from pipeline.annotation import (
     valued_rows,
 )
 from pipeline.canonical import canonical_json
-from pipeline.completions import CompletionSpec, reached
+from pipeline.completions import CompletionSpec, cut_places, reached
 from pipeline.errors import CorruptObject, StoreMissing
 from pipeline.plan import ShardSpec
 from pipeline.policies import publish_folder
@@ -42,7 +42,7 @@ from pipeline.score_stage import SCORES, graded_rows
 from pipeline.stages import Lost, read_rows
 from pipeline.state import ShardState
 from pipeline.steps import Annotate, JudgePrm, RunStopped, SampleShards
-from pipeline.store import put_content
+from pipeline.store import get_verified, put_content
 
 if TYPE_CHECKING:
     from pipeline.driver import Driver
@@ -199,7 +199,11 @@ def _values_of(
     for spec in specs:
         shard = driver.state.shards[purpose][spec.index]
         assert shard.grades is not None
-        found |= reached(spec, read_rows(driver.store, shard.grades, Grade))
+        try:
+            cut = cut_places(get_verified(driver.store, shard.rollout))
+        except (CorruptObject, StoreMissing) as error:
+            raise Lost(shard.rollout, str(error)) from error
+        found |= reached(spec, read_rows(driver.store, shard.grades, Grade), cut)
     return found
 
 

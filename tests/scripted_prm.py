@@ -33,7 +33,7 @@ def decode(ids: Sequence[int]) -> str:
 
 
 class PrmFleet(ScriptedFleet):
-    """As its parent, with steps, and with completions of prefixes."""
+    """As its parent, with steps, and with completions of prefixes, some of which are cut."""
 
     def _samples(self, spec: ShardSpec, query: Query, skill: float) -> list[Rollout]:
         if spec.prompt == "warmup":
@@ -68,7 +68,7 @@ class PrmFleet(ScriptedFleet):
             token_ids=ids,
             logprobs=tuple(-0.5 for _ in ids),
             text=text,
-            finish="stop",
+            finish="length" if prefix and share("cut", luck) < 0.1 else "stop",
         )
 
 

@@ -60,6 +60,7 @@ def test_values_are_shares_of_completions_of_sampled_prefixes(plain: PrmBench) -
     assert made["trained"] + made["held_out"] == len(rows)
     assert {row.held_out for row in rows} == {True, False}
     rollouts: dict[tuple[str, tuple[int, ...]], list[bool]] = {}
+    lucky = 0
     for event in plain.of_type("shard_accepted"):
         if not event["purpose"].startswith("prm/values"):
             continue
@@ -75,9 +76,11 @@ def test_values_are_shares_of_completions_of_sampled_prefixes(plain: PrmBench) -
         for row in read_rows(plain.store, event["rollout"], Rollout):
             whole = tuple(row.text.encode())
             prefix = whole[: len(whole) - len(row.token_ids)]
-            hit = outcomes[row.query, row.sample_index] == "correct"
+            hit = outcomes[row.query, row.sample_index] == "correct" and row.finish == "stop"
+            lucky += outcomes[row.query, row.sample_index] == "correct" and row.finish == "length"
             rollouts.setdefault((row.query, prefix), []).append(hit)
     assert all(len(hits) == 3 for hits in rollouts.values())
+    assert lucky, "a cut completion whose answer reads right counts as wrong"
     measured = 0
     for row in rows:
         for end, value, graded_n in zip(row.step_ends, row.values, row.completions, strict=True):

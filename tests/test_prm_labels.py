@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.completions import CompletionSpec, completion_specs, reached
+from pipeline.completions import CompletionSpec, completion_specs, cut_places, reached
 from pipeline.plan import EngineIdentity, Sampling, sample_seed
 from pipeline.prm_labels import (
     Labelled,
@@ -25,7 +25,7 @@ from pipeline.prm_labels import (
     target,
 )
 from pipeline.query import Query
-from pipeline.records import Grade
+from pipeline.records import Grade, Rollout, to_parquet
 
 ENGINE = EngineIdentity("fake", "1", "float32", 1, 64)
 SAMPLING = Sampling(samples=4, temperature=1.0, top_p=1.0, max_new_tokens=64)
@@ -292,10 +292,30 @@ def test_values_are_counted_by_prefix_and_a_timeout_counts_neither_way() -> None
         "correct",
     ]
     grades = [Grade("q", i, outcome, None) for i, outcome in enumerate(outcomes)]
-    assert reached(spec, grades) == {
+    assert reached(spec, grades, ()) == {
         Prefix("q", (1, 2)): Reached(1, 3),
         Prefix("q", (1, 2, 3)): Reached(4, 4),
     }
-    assert reached(spec, []) == {prefix: Reached(0, 0) for prefix in PREFIXES[::2]}
+    assert reached(spec, [], ()) == {prefix: Reached(0, 0) for prefix in PREFIXES[::2]}
     with pytest.raises(KeyError):
-        reached(spec, [Grade("other", 0, "correct", None)])
+        reached(spec, [Grade("other", 0, "correct", None)], ())
+
+
+def test_a_completion_that_was_cut_reached_nothing() -> None:
+    """Its answer may be the beginning of another one: of 17, cut, there is 1."""
+    spec = specs(PREFIXES)[0]
+    rows = [
+        Rollout(
+            query="q", query_id="q", sample_index=i, seed=i, policy="policy-1", temperature=1.0,
+            top_p=1.0, prompt_sha256="p", prompt_tokens=1, token_ids=(5,), logprobs=(-1.0,),
+            text="# Answer\n\n1", finish="length" if i in (0, 5, 6) else "stop",
+        )
+        for i in range(8)
+    ]  # fmt: skip
+    cut = cut_places(to_parquet(rows, Rollout))
+    assert cut == {("q", 0), ("q", 5), ("q", 6)}
+    grades = [Grade("q", i, "correct" if i != 6 else "timeout", None) for i in range(8)]
+    assert reached(spec, grades, cut) == {
+        Prefix("q", (1, 2)): Reached(3, 4),
+        Prefix("q", (1, 2, 3)): Reached(2, 3),
+    }
