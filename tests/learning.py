@@ -25,6 +25,8 @@ from tests.models import make_images, make_policy
 
 IMAGES = make_images(12)
 SETTINGS = LearnSettings(learning_rate=1e-3, batch_size=8, micro_batch=4, weight_decay=0.01)
+# ZeRO stages and micro-batches whose gradients two ranks compute.
+TWO_RANKS = [(0, 8), (1, 1), (1, 8), (2, 3), (3, 1), (3, 8)]
 _kept = tempfile.TemporaryDirectory(prefix="mstar-policy-")
 
 
@@ -116,24 +118,34 @@ def main(rank: int, world: int, folder: Path) -> None:
 
     join_group(rank, world, f"file://{folder}/rendezvous", timeout_s=60)
     policy, rows = folder / "policy", make_rows(folder / "policy", 18)
-    for stage, micro_batch in [(0, 8), (1, 1), (2, 3), (3, 1)]:
+    for stage, micro_batch in TWO_RANKS:
         chosen: dict[str, Any] = {"zero_stage": stage, "micro_batch": micro_batch}
         settings = replace(SETTINGS, ranks=world, **chosen)
         trainer = Trainer(settings, policy, image_bytes)
         found = gradients(trainer, rows[:8])
         if rank == 0:
-            save_file(found, folder / f"gradients-{stage}.safetensors")
+            save_file(found, folder / f"gradients-{stage}-{micro_batch}.safetensors")
         trainer.close()
 
     settings = replace(SETTINGS, ranks=world, zero_stage=3)
     whole = Trainer(settings, policy, image_bytes)
-    for interval in range(2):
+    for interval in range(3):
         whole.train(rows, interval)
         save(whole, folder / f"whole-{interval}", {"interval": interval})
+        if interval == 0:
+            whole.publish(folder / "between")
     whole.close()
-    parted = Trainer(settings, policy, image_bytes, folder / "whole-0")
-    report = parted.train(rows, 1)
-    save(parted, folder / "parted", {"interval": 1})
+    reset = Trainer(settings, folder / "between", image_bytes)
+    reset.train(rows, 1)
+    save(reset, folder / "reset", {"interval": 1})
+    reset.close()
+    again = Trainer(settings, policy, image_bytes, folder / "whole-0")
+    again.train(rows, 1)
+    save(again, folder / "parted-1", {"interval": 1})
+    again.close()
+    parted = Trainer(settings, policy, image_bytes, folder / "parted-1")
+    report = parted.train(rows, 2)
+    save(parted, folder / "parted-2", {"interval": 2})
     parted.publish(folder / "published")
     told = {"report": vars(report), "logprobs": parted.logprobs(rows[:6], 0.7)}
     (folder / f"told-{rank}.json").write_text(json.dumps(told))
