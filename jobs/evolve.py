@@ -115,7 +115,7 @@ def _drive(
     config = program.config
     lease = Lease(store, config.run.name, say=console.say)
     lease.acquire(take_over=take_over)
-    only = OnlyDriver(store.url, config.run.name)
+    only = OnlyDriver(store.url, config.run.name, say=console.say)
 
     def guard() -> None:
         lease.check()
