@@ -61,6 +61,25 @@ def add_head(model: Any, weight: Tensor) -> Any:
     return model
 
 
+def parameter_names(folder: Path) -> list[str]:
+    """What the parameters of a policy are called in training; no weight is read.
+
+    Families' files may hold other names, which transformers translates on loading.
+
+    Raises:
+        BadModel: transformers cannot make such a model.
+    """
+    from transformers import AutoConfig, AutoModelForImageTextToText
+
+    try:
+        config = AutoConfig.from_pretrained(folder, local_files_only=True)
+        with torch.device("meta"):
+            model = AutoModelForImageTextToText.from_config(config)
+    except (ImportError, KeyError, OSError, ValueError) as error:
+        raise BadModel(f"{folder}: no model can be made of its config: {error}") from error
+    return [name for name, _ in model.named_parameters()]
+
+
 def read_head(folder: Path) -> Tensor:
     """The head stored in a PRM folder.
 

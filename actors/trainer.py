@@ -22,7 +22,6 @@ import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import timedelta
-from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
@@ -33,10 +32,11 @@ from actors.checkpoint import Saved, restore, starting_moments, write_part
 from actors.collate import IGNORED, Collator, ImageSource, Micro, ahead
 from actors.processor import sampling_logprobs
 from actors.publish import publish, whole_state
-from actors.step_head import add_head, read_head, steps_loss
+from actors.step_head import HEAD, add_head, read_head, steps_loss
 from pipeline.batches import MicroBatch, batches, micro_batches
 from pipeline.canonical import sha256_hex
 from pipeline.errors import BadModel
+from pipeline.frozen import frozen_problem, is_frozen
 from pipeline.learn import (
     LearnSettings,
     RankReport,
@@ -121,7 +121,7 @@ def load_policy(folder: Path, settings: LearnSettings) -> Any:
     """The policy in `folder`, its frozen parameters marked.
 
     Raises:
-        BadModel: when a `frozen` pattern names no parameter.
+        BadModel: when `frozen` names nothing of it, or its head.
     """
     from transformers import AutoModelForImageTextToText
 
@@ -131,12 +131,11 @@ def load_policy(folder: Path, settings: LearnSettings) -> Any:
     model.config.use_cache = False
     if settings.objective == "steps":
         add_head(model, read_head(folder))
-    names = [name for name, _ in model.named_parameters()]
-    for pattern in settings.frozen:
-        if not any(fnmatchcase(name, pattern) for name in names):
-            raise BadModel(f"frozen = {pattern}: {folder} has no such parameter, as {names[0]}")
+    problem = frozen_problem([name for name, _ in model.named_parameters()], settings.frozen, HEAD)
+    if problem is not None:
+        raise BadModel(f"frozen: {folder}: {problem}")
     for name, parameter in model.named_parameters():
-        parameter.requires_grad_(not any(fnmatchcase(name, p) for p in settings.frozen))
+        parameter.requires_grad_(not is_frozen(name, settings.frozen))
     if settings.gradient_checkpointing:
         model.gradient_checkpointing_enable({"use_reentrant": False})
     return model

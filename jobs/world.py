@@ -23,6 +23,7 @@ from pipeline.config import Config, check_machine
 from pipeline.dataset import Dataset
 from pipeline.dataset import check_writable as check_folder
 from pipeline.errors import BadConfig
+from pipeline.frozen import frozen_problem
 from pipeline.program import Program
 from pipeline.roles import World
 from pipeline.score_stage import scored_how
@@ -72,14 +73,24 @@ def check_models(config: Config) -> None:
 
     Raises:
         BadModel: naming the folder and what is missing or does not fit.
+        BadConfig: parameters are to be frozen that the policy does not have.
     """
     for model in filter(None, (config.policy.path, config.warmup.checkpoint)):
         load_processor(Path(model))
-    if config.select.reward == "prm" and config.prm.path is not None:
+    if config.select.reward != "prm":
+        return
+    policy = Path(config.warmup.checkpoint or config.policy.path)
+    if config.prm.path is None:
+        from actors.step_head import HEAD, parameter_names
+
+        names = [*parameter_names(policy), HEAD]
+        problem = frozen_problem(names, config.prm.frozen, HEAD)
+        if problem is not None:
+            raise BadConfig(f"prm.frozen, of the policy {policy}: {problem}")
+    else:
         from actors.prm_model import check_prm
         from jobs.scoring import tag_words
 
-        policy = Path(config.warmup.checkpoint or config.policy.path)
         with tempfile.TemporaryDirectory() as scratch:
             check_prm(Path(config.prm.path), policy, tag_words(config), Path(scratch))
 

@@ -17,6 +17,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from pipeline.frozen import VISION
 from pipeline.prompts import WARMUP_TEMPLATE
 
 FREE: dict[str, Any] = {"resume": "free"}
@@ -169,8 +170,9 @@ class Prm(Section):
     """Peak learning rate of its own optimizer; linear to 0 over its steps."""
     epochs: int = Field(default=1, ge=1, le=100)
     """Epochs over the labelled responses."""
-    frozen: tuple[str, ...] = ("*vision*",)
-    """Shell patterns of parameter names that stay as they are; by default the vision tower."""
+    frozen: tuple[str, ...] = VISION
+    """Shell patterns of parameter names that stay as they are, each of at least one; the default is
+    the vision tower under its name in any family, and one of the names must be there."""
 
 
 class Generate(Section):

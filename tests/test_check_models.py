@@ -1,0 +1,55 @@
+"""What the main command says of a PRM that cannot be had, before Ray or any engine starts."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from unittest.mock import Mock
+
+import pytest
+
+from jobs.world import check_models
+from pipeline.config import Config, config_from_dict, to_dict
+from tests.models import make_policy
+from tests.scripted import make_config
+from tests.test_evolve import command, write_data
+
+
+@pytest.fixture(scope="module")
+def policy(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_policy(tmp_path_factory.mktemp("policy") / "policy", 0)
+
+
+@pytest.fixture
+def config(policy: Path, tmp_path: Path) -> Config:
+    plain = to_dict(make_config(select={"reward": "prm", "rule": "top_k", "k": 2}))
+    plain["run"] |= {"out": str(tmp_path / "out"), "console": "plain"}
+    plain["data"]["path"] = str(write_data(tmp_path))
+    plain["policy"]["path"] = str(policy)
+    return config_from_dict(plain)
+
+
+@pytest.mark.parametrize(
+    ("override", "words"),
+    [
+        ("prm.frozen=['*vison*']", ["prm.frozen", "'*vison*' names no parameter", "vision"]),
+        ("prm.frozen=['*']", ["prm.frozen", "freezes score.weight too"]),
+        ("prm.path={policy}", ["{policy} has no score.weight", "prm.kind=tag"]),
+        ("prm.path=nowhere/prm", ["nowhere/prm"]),
+    ],
+)
+def test_it_is_refused_before_anything_starts(
+    config: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, override: str, words: list[str]
+) -> None:
+    running = Mock(side_effect=AssertionError("a world was started"))
+    monkeypatch.setattr("jobs.evolve.running", running)
+    policy = config.policy.path
+    done = command(config, tmp_path, override.format(policy=policy))
+    assert done.exit_code == 2, done.output
+    for word in words:
+        assert word.format(policy=policy) in done.output
+    assert "Traceback" not in done.output
+    assert not running.called
+
+
+def test_the_defaults_suit_the_policy(config: Config) -> None:
+    check_models(config)
