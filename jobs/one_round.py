@@ -1,4 +1,4 @@
-"""The stages of the loop, each once and by hand, on a few queries: generate, grade, train.
+"""The stages of the loop, each once and by hand, on a few queries: generate, grade, score, train.
 
 Every answer of a role comes back here as a value, or as a `StageFailed` that names the stage. No
 ledger is written; what is stored are the objects that the roles themselves store.
@@ -15,7 +15,7 @@ from pipeline.learn import LearnSettings
 from pipeline.plan import PromptKind, Sampling, ShardSpec, shard_specs
 from pipeline.program import Program
 from pipeline.query import Query
-from pipeline.records import Grade, Rollout, Selected, to_parquet
+from pipeline.records import Grade, Rollout, Score, Selected, to_parquet
 from pipeline.roles import (
     BadQuery,
     GradeDone,
@@ -24,6 +24,9 @@ from pipeline.roles import (
     LearnFailed,
     LearnJob,
     PolicyRef,
+    ScoreDone,
+    ScoreTask,
+    Scoring,
     ShardDone,
     World,
 )
@@ -55,10 +58,12 @@ def first_of(role: Role, kinds: type | tuple[type, ...] = object) -> Any:
 
 @dataclass(frozen=True)
 class Sampled:
-    """A shard that was generated and graded. rows, grades: in the order of the shard."""
+    """A shard that was generated and graded, and where both lie. rows, grades: in the order of the
+    shard."""
 
     spec: ShardSpec
     rollout: str
+    graded: str
     rows: list[Rollout]
     grades: list[Grade]
     coverage: Coverage
@@ -112,11 +117,37 @@ class OneRound:
         return Sampled(
             spec,
             done.rollout,
+            graded.grades,
             read_rows(self.store, done.rollout, Rollout),
             read_rows(self.store, graded.grades, Grade),
             graded.coverage,
             (*done.bad, *graded.bad),
         )
+
+    def score(self, sampled: Sampled, prm: PolicyRef) -> tuple[list[Score], dict[str, int]]:
+        """What a process reward model says of every distinct response, and how many it cannot read
+        by reason.
+
+        Raises:
+            StageFailed: naming scoring.
+        """
+        config = self.program.config
+        assert self.world.scorer is not None
+        task = ScoreTask(
+            sampled.spec.key,
+            sampled.rollout,
+            sampled.graded,
+            self.queries,
+            "question",
+            Scoring(prm, "all", config.prm.aggregate),
+            None,
+            config.run.seed,
+        )
+        self.world.scorer.submit(task)
+        done = first_of(self.world.scorer)
+        if not isinstance(done, ScoreDone):
+            raise StageFailed(f"scoring: {done.reason}")
+        return read_rows(self.store, done.scores, Score), done.excluded
 
     def train(self, rows: Iterable[Rollout], policy: PolicyRef) -> LearnDone:
         """One optimizer step on these responses, whatever their answers, after the engine's

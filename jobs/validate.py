@@ -2,9 +2,11 @@
 
     python -m jobs.validate --config digits [--set section.key=value]
 
-Prints what the model is asked and answers, how that is graded, whether engine and processor agree
-about the tokens and engine and learner about their log-probabilities, one training step, and what
-each process holds in memory. Ends with a verdict, and exits with 0 only when nothing failed.
+Prints what the model is asked and answers, how that is graded, what a process reward model of your
+own (prm.path) says of it, whether engine and processor agree about the tokens and engine and
+learner about their log-probabilities, one training step, and what each process holds in memory. The
+model is your own warmup.checkpoint, if you give one, else the base. Ends with a verdict, and exits
+with 0 only when nothing failed.
 
 The stages are those of the loop, on the same engines, graders and learner (`jobs.world`); what they
 store lies in a folder of its own in the run's store, and what the learner keeps in one beside the
@@ -132,7 +134,8 @@ class Validation:
         Raises:
             StageFailed: one gave no result.
         """
-        folder = Path(self.config.policy.path)
+        # A warm-up of one's own is what the loop begins with; any other is still to come.
+        folder = Path(self.config.warmup.checkpoint or self.config.policy.path)
         policy = publish_folder(self.once.store, folder)
         sampling = self.once.program.sampling(samples, self.config.generate.temperature)
         sampled = self.once.sample("question", policy, sampling)
@@ -146,6 +149,8 @@ class Validation:
             "queries",
         )
         self._judge_responses(sampled)
+        if self.config.select.reward == "prm" and self.config.prm.path is not None:
+            self._score(sampled, Path(self.config.prm.path))
         if self.config.warmup.checkpoint is None:
             self._warm_up(policy, samples)
         rows = [row for row in sampled.rows if row.finish == "stop"] or sampled.rows
@@ -205,6 +210,29 @@ class Validation:
             counts.unparsed == counts.samples,
             "no response gives its answer under '# Answer': warm-up teaches it, a policy of your "
             "own (warmup.checkpoint) has to know it",
+        )
+
+    def _score(self, sampled: Sampled, folder: Path) -> None:
+        """What the given process reward model says of the responses."""
+        prm = publish_folder(self.once.store, folder)
+        scores, excluded = self.once.score(sampled, prm)
+        self.say(f"\n=== scored by {folder}")
+        for one in scores:
+            query = self.once.program.by_hash[one.query]
+            steps = ", ".join(f"{value:.2f}" for value in one.step_scores)
+            self.say(
+                f"--- query {query.query_id}, response {one.sample_index}: reward "
+                f"{one.reward_p:.2f}, steps {steps}"
+            )
+        without = "".join(f"; {count} not: {reason}" for reason, count in excluded.items())
+        rewards = sorted(one.reward_p for one in scores)
+        between = f", rewards from {rewards[0]:.2f} to {rewards[-1]:.2f}" if rewards else ""
+        self.verdicts.check(
+            True, f"the process reward model scored {len(scores)} responses{between}{without}"
+        )
+        self.verdicts.doubt(
+            not scores,
+            "no response could be scored: steps end in a blank line, which warm-up teaches",
         )
 
     def _warm_up(self, policy: PolicyRef, samples: int) -> None:

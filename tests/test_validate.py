@@ -5,19 +5,33 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
+from random import Random
+from typing import Any
 
 import pytest
 
+from actors.outcomes import Failure
 from jobs.memory import PeakMemory, job_memory
 from jobs.one_round import OneRound, StageFailed
-from jobs.validate import Verdicts
-from pipeline.plan import Sampling
+from jobs.scoring import PoolScorer
+from jobs.validate import Validation, Verdicts
+from pipeline.plan import Sampling, ShardSpec
 from pipeline.policies import publish_folder
-from pipeline.roles import PolicyRef
+from pipeline.roles import PolicyRef, World
 from pipeline.store import Store, open_store
-from tests.scripted import base_folder, make_config, make_program
-from tests.scripted_world import ScriptedFleet, ScriptedLearner, make_world
+from tests.scripted import base_folder, make_config, make_program, with_base
+from tests.scripted_prm import FakePool, PrmFleet, PrmLearner
+from tests.scripted_world import (
+    ENGINE,
+    Mail,
+    ScriptedFleet,
+    ScriptedGrader,
+    ScriptedLearner,
+    make_world,
+)
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -34,6 +48,46 @@ class Setting:
         self.once = OneRound(program, self.store, world)
         self.policy: PolicyRef = publish_folder(self.store, base_folder(folder))
         self.sampling = Sampling(2, 1.0, 1.0, 64)
+
+
+class Failing(FakePool):
+    """Scorers that may all die."""
+
+    fail = ""
+
+    def submit(self, spec: dict[str, Any]) -> None:
+        super().submit(spec)
+        if self.fail:
+            failure = Failure("infrastructure", self.fail)
+            self._ended[-1] = replace(self._ended[-1], value=None, failure=failure)
+
+
+class ScoringSetting(Setting):
+    """One whose world has scorers, and whose responses have steps."""
+
+    def __init__(self, folder: Path, **changes: Any) -> None:
+        config = with_base(make_config(**changes), folder / "base")
+        program = make_program(config)
+        self.store = open_store("memory://")
+        self.fleet = PrmFleet(self.store, program.by_hash, Mail(Random(0)))
+        self.learner = PrmLearner(self.store, Random(0))
+        self.pool = Failing(self.store)
+        scorer = PoolScorer(self.store, self.pool, ENGINE, "head")
+        grader = ScriptedGrader(self.store, Mail(Random(0)))
+        world = World(self.fleet, grader, self.learner, scorer=scorer)
+        self.once = OneRound(program, self.store, world)
+        self.policy = publish_folder(self.store, folder / "base")
+        self.sampling = Sampling(4, 1.0, 1.0, 64)
+
+
+class Words:
+    """Where the processor stands: prompts and ids that nothing is asked of."""
+
+    def prompt(self, text: str, images: int) -> str:
+        return text
+
+    def input_ids(self, prompt: str, images: Sequence[str], open_image: Any) -> tuple[int, ...]:
+        return tuple(prompt.encode())
 
 
 @pytest.fixture
@@ -57,6 +111,56 @@ def test_a_query_that_cannot_be_asked_is_named_and_has_no_rows(setting: Setting)
     sampled = setting.once.sample("question", setting.policy, setting.sampling)
     assert [one.query for one in sampled.bad] == [bad]
     assert bad not in {row.query for row in sampled.rows}
+
+
+def test_a_process_reward_model_scores_every_distinct_response(tmp_path: Path) -> None:
+    scoring = ScoringSetting(tmp_path)
+    sampled = scoring.once.sample("question", scoring.policy, scoring.sampling)
+    scores, excluded = scoring.once.score(sampled, scoring.policy)
+    places = {(row.query, row.sample_index): row.text for row in sampled.rows}
+    texts = [(one.query, places[one.query, one.sample_index]) for one in scores]
+    assert len(texts) == len(set(texts))
+    assert set(texts) == {(row.query, row.text) for row in sampled.rows}
+    assert excluded == {}
+    scoring.pool.fail = "every scorer died"
+    with pytest.raises(StageFailed, match="scoring: every scorer died"):
+        scoring.once.score(sampled, scoring.policy)
+
+
+@pytest.mark.parametrize("own", [False, True])
+def test_what_one_gave_is_what_goes_through_the_stages(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, own: bool
+) -> None:
+    """A warm-up checkpoint answers the questions, and a process reward model scores the answers."""
+    monkeypatch.setattr("jobs.validate.load_processor", lambda folder: Words())
+    checkpoint, prm = base_folder(tmp_path / "warm", 0.8), base_folder(tmp_path / "prm", 0.1)
+    changes: dict[str, Any] = {"select": {"rule": "top_k", "reward": "prm"}}
+    if own:
+        changes |= {"warmup": {"checkpoint": str(checkpoint)}, "evolve": {"control": False}}
+        changes |= {"prm": {"path": str(prm)}}
+    scoring = ScoringSetting(tmp_path, **changes)
+    asked: list[tuple[str, str]] = []
+    submit = scoring.fleet.submit
+
+    def noted(spec: ShardSpec, policy: PolicyRef) -> None:
+        asked.append((spec.prompt, policy.version))
+        submit(spec, policy)
+
+    monkeypatch.setattr(scoring.fleet, "submit", noted)
+    said: list[str] = []
+    verdicts = Verdicts()
+    Validation(scoring.once, verdicts, said.append).run(2)
+    given = [publish_folder(scoring.store, folder) for folder in (checkpoint, prm)]
+    scored = [words for _, words in verdicts.found if "reward model scored" in words]
+    if own:
+        assert asked[0] == ("question", given[0].version)
+        assert [prompt for prompt, _ in asked] == ["question", "question"]
+        assert [spec["prm"] for spec in scoring.pool.specs] == [given[1].version]
+        assert len(scored) == 1
+        assert sum("reward 0." in line for line in said) == len(scoring.pool.specs[0]["rows"])
+    else:
+        assert asked[:2] == [(kind, scoring.policy.version) for kind in ("question", "warmup")]
+        assert (scoring.pool.specs, scored) == ([], [])
 
 
 def test_a_stage_that_fails_is_named(setting: Setting) -> None:
