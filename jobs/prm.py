@@ -62,6 +62,8 @@ def show(state: State, say: Callable[[str], None]) -> None:
     assert state.labels is not None
     card, labels = state.prm["card"], state.labels
     say(f"labels: {labels['trained']} responses trained on, {labels['held_out']} held out by image")
+    for why, count in card.get("unscored", {}).items():
+        say(f"of those held out {count} could not be scored: {why}")
     for key, words in (
         ("auc_step", "step AUC"),
         ("auc_within", "AUC within a question, right against wrong processes"),

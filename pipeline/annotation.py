@@ -9,6 +9,7 @@ Axes: S steps of a response.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
@@ -16,7 +17,7 @@ from typing import Any
 from pipeline.accuracy import image_groups
 from pipeline.canonical import key_of
 from pipeline.completions import CompletionSpec, completion_specs
-from pipeline.prm_gate import Bar, Scored, right_by_labels
+from pipeline.prm_gate import Bar, Scored, card_of, right_by_labels
 from pipeline.prm_labels import (
     Decode,
     Labelled,
@@ -150,7 +151,8 @@ def of_others(labels: Iterable[StepValues], shards: Iterable[ShardState]) -> boo
 def judged(
     queries: Mapping[str, Query], labels: Sequence[StepValues], scores: Iterable[Score]
 ) -> Iterator[Scored]:
-    """Held-out responses with both their values and their scores."""
+    """Held-out responses with both their values and their scores; those that could not be scored
+    are counted by `gate_card`."""
     score_of = {(score.query, score.sample_index): score for score in scores}
     apart = [row for row in labels if row.held_out]
     groups = image_groups([queries[row.query] for row in apart])
@@ -172,6 +174,15 @@ def judged(
             values_S=values_S,
             process_right=right_by_labels(row.values),
         )
+
+
+def gate_card(scored: Sequence[Scored], shards: Iterable[ShardState]) -> dict[str, Any]:
+    """The PRM's card: `prm_gate.card_of`, and of how many held-out responses it says nothing, by
+    the reason why they have no score."""
+    unscored: Counter[str] = Counter()
+    for shard in shards:
+        unscored.update(shard.choice.get("excluded", {}))
+    return card_of(scored, seed=0) | {"unscored": dict(sorted(unscored.items()))}
 
 
 def bar_of(program: Program) -> Bar:

@@ -20,6 +20,7 @@ from pipeline.annotation import (
     CARD,
     VALUES,
     bar_of,
+    gate_card,
     judged,
     judged_places,
     labels_key,
@@ -33,7 +34,7 @@ from pipeline.completions import CompletionSpec, cut_places, reached
 from pipeline.errors import CorruptObject, StoreMissing
 from pipeline.policies import policy_at
 from pipeline.prm_agenda import TRAINED
-from pipeline.prm_gate import card_of, shortfalls
+from pipeline.prm_gate import shortfalls
 from pipeline.prm_labels import Decode, Labelled, Picked, Prefix, Reached, next_prefixes
 from pipeline.program import Program
 from pipeline.records import Grade, Rollout, Score, StepValues, from_parquet
@@ -219,7 +220,7 @@ class PrmAudit:
         if of_others(labels, shards.values()):
             yield path, "its labels are of other responses than were scored"
         found = list(judged(self._program.by_hash, labels, scores))
-        if not _same(card_of(found, seed=0), card):
+        if not _same(gate_card(found, shards.values()), card):
             yield path, "its card is not what its labels and their scores give"
 
     def _weights(self, path: str) -> dict[str, str]:

@@ -19,6 +19,7 @@ from pipeline.annotation import (
     LABELS,
     VALUES,
     bar_of,
+    gate_card,
     judged,
     judged_places,
     labels_key,
@@ -34,7 +35,7 @@ from pipeline.errors import CorruptObject, StoreMissing
 from pipeline.plan import ShardSpec
 from pipeline.policies import publish_folder
 from pipeline.prm_agenda import TRAINED
-from pipeline.prm_gate import Scored, card_of, shortfalls
+from pipeline.prm_gate import Scored, shortfalls
 from pipeline.prm_labels import Labelled, Picked, Prefix, Reached, cost, next_prefixes
 from pipeline.records import Grade, Score, StepValues, to_parquet
 from pipeline.roles import PolicyRef, ScoreFailed, ScoreTask, Scoring
@@ -275,7 +276,7 @@ def _scores(driver: Driver, purpose: str) -> list[Score]:
 def _decide(driver: Driver, step: JudgePrm, scored: Sequence[Scored]) -> None:
     prm, state = driver.program.config.prm, driver.state
     assert state.labels is not None
-    card = card_of(scored, seed=0)
+    card = gate_card(scored, state.shards[step.rollouts.purpose].values())
     reasons = shortfalls(card, bar_of(driver.program))
     facts = {
         "policy": state.policies["warmup"].version,

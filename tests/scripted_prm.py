@@ -88,12 +88,14 @@ class PrmLearner(ScriptedLearner):
 class FakePool:
     """Scores as soon as it is asked, unless `lost` names an object that cannot be read.
 
-    quality: 1.0 tells good steps from bad ones, 0.0 says nothing.
+    quality: 1.0 tells good steps from bad ones, 0.0 says nothing. longest: tokens of a response
+    above which it is too long to be scored; None: none is.
     """
 
-    def __init__(self, store: Store, quality: float = 1.0) -> None:
+    def __init__(self, store: Store, quality: float = 1.0, longest: int | None = None) -> None:
         self.store = store
         self.quality = quality
+        self.longest = longest
         self.lost = ""
         self.specs: list[dict[str, Any]] = []
         self._ended: list[Result] = []
@@ -102,10 +104,13 @@ class FakePool:
         self.specs.append(spec)
         wanted = {tuple(place) for place in spec["rows"]}
         rows = from_parquet(get_verified(self.store, spec["rollout"]), Rollout)
-        scores = [self._score(row, spec) for row in rows if (row.query, row.sample_index) in wanted]
-        assert len(scores) == len(wanted)
+        rows = [row for row in rows if (row.query, row.sample_index) in wanted]
+        assert len(rows) == len(wanted)
+        short = [row for row in rows if len(row.token_ids) <= (self.longest or len(row.token_ids))]
+        scores = [self._score(row, spec) for row in short]
+        excluded = {"too_long": len(rows) - len(short)} if len(short) < len(rows) else {}
         path = put_content(self.store, "score", spec["key"], to_parquet(scores, Score), "parquet")
-        value = {"scores": path, "excluded": {}, "seconds": 0.1}
+        value = {"scores": path, "excluded": excluded, "seconds": 0.1}
         self._ended.append(Result(spec["id"], value, None, 1, 0.1, "scorer-0"))
 
     def _score(self, row: Rollout, spec: dict[str, Any]) -> Score:
@@ -127,6 +132,7 @@ class PrmBench(Bench):
     """A bench whose world has scorers."""
 
     quality = 1.0
+    longest: int | None = None
     pool: FakePool
 
     def driver(self, seed: int = 0, twice: float = 0.0) -> Driver:
@@ -134,7 +140,7 @@ class PrmBench(Bench):
         self.fleet = PrmFleet(store, self.program.by_hash, Mail(random, twice))
         self.learner = PrmLearner(store, random)
         self.grader = ScriptedGrader(store, Mail(random, twice))
-        self.pool = FakePool(store, self.quality)
+        self.pool = FakePool(store, self.quality, self.longest)
         world = World(
             self.fleet,
             self.grader,

@@ -156,6 +156,25 @@ def test_the_card_lies_in_the_prms_folder(plain: PrmBench, tmp_path: Path) -> No
     assert any("annotation:" in line and "rollouts" in line for line in plain.watch.said)
 
 
+def test_responses_that_are_too_long_to_score_are_counted_everywhere(tmp_path: Path) -> None:
+    """Held out for the gate, or right and not selected."""
+    bench = PrmBench(tmp_path, prm_config())
+    bench.longest = len("a0\n\nb0\n\n# Answer\n\n7")  # answers of two characters are too long
+    state = bench.driver().run()
+    assert state.prm is not None
+    assert state.labels is not None
+    card = state.prm["card"]
+    assert card["unscored"]["too_long"] > 0
+    assert card["responses"] + card["unscored"]["too_long"] == state.labels["held_out"]
+    choices = [row["choice"] for row in state.iterations]
+    assert sum(choice["excluded"].get("too_long", 0) for choice in choices) > 0
+    for event in bench.of_type("shard_scored"):
+        if event["selected"]:
+            kept = read_rows(bench.store, event["selected"], Selected)
+            assert all(len(row.token_ids) <= bench.longest for row in kept)
+    assert audit(bench.store, bench.config.run.name, lambda policy: decode).problems == []
+
+
 def test_a_prm_below_the_bar_is_not_used_unless_told_so(tmp_path: Path) -> None:
     bench = PrmBench(tmp_path / "blind", prm_config())
     bench.quality = 0.0
