@@ -16,7 +16,7 @@ from pipeline.measure import measure_greedy, measure_sampled
 from pipeline.plan import PromptKind, ShardSpec, grade_key, select_key
 from pipeline.prompts import refers_to_gold
 from pipeline.query import Query
-from pipeline.records import Grade, Rollout, Selected, from_parquet, to_parquet
+from pipeline.records import Grade, RecordError, Rollout, Selected, from_parquet, to_parquet
 from pipeline.roles import BadQuery, GradeDone, GradeTask, ObjectLost, ShardDone
 from pipeline.select import coverage, select
 from pipeline.state import GREEDY
@@ -86,12 +86,13 @@ def group_problem(
 def adoptable(store: Store, spec: ShardSpec) -> ShardDone | None:
     """A complete rollout of this very shard that is in the store and in no ledger of this run.
 
-    Another run made it, or a worker whose driver died before the event. The smallest hash wins.
+    Another run made it, or a worker whose driver died before the event. The smallest hash wins; one
+    that is damaged, incomplete or of another version is passed over.
     """
     for path in store.list(f"shards/{ROLLOUTS}/{spec.key}"):
         try:
             rows = read_rows(store, path, Rollout)
-        except Lost:
+        except (Lost, RecordError):
             continue
         counts = {query: spec.samples_of(query) for query in spec.queries_Q}
         if group_problem(rows, spec.queries_Q, counts) is None:
