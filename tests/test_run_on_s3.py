@@ -1,0 +1,106 @@
+"""A run on a store behind S3: what it says of it, and where its keys never are."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+from unittest.mock import Mock
+
+import pytest
+
+from cluster.s3 import LocalS3
+from jobs.evolve import evolve
+from jobs.world import run_store
+from pipeline.config import Config, config_from_dict, to_dict
+from pipeline.program import Program
+from pipeline.roles import World
+from pipeline.store import Store
+from tests.s3_servers import BUCKET, bucket_store, rclone_server
+from tests.scripted import ENGINE, GRADER, base_folder, make_config, make_world
+from tests.test_evolve import write_data
+
+
+@pytest.fixture
+def rclone(tmp_path: Path) -> Iterator[LocalS3]:
+    with rclone_server(tmp_path / "s3") as server:
+        yield server
+
+
+def on(config: Config, url: str | None, out: Path) -> Config:
+    plain = to_dict(config)
+    plain["store"]["url"] = url
+    plain["run"] |= {"out": str(out), "console": "plain"}
+    return config_from_dict(plain)
+
+
+def test_a_server_that_ignores_conditions_is_called_one(rclone: LocalS3, tmp_path: Path) -> None:
+    said: list[str] = []
+    run_store(on(make_config(), f"s3://{BUCKET}/x", tmp_path), said.append)
+    assert said == [
+        f"s3://{BUCKET}/x does not honour conditional writes: that only one driver works on a run "
+        "is guaranteed inside one Ray cluster only"
+    ]
+
+
+def test_a_folder_honours_conditions_and_is_said_to(tmp_path: Path) -> None:
+    said: list[str] = []
+    store = run_store(on(make_config(), None, tmp_path), said.append)
+    assert said == [
+        f"{store.url} honours conditional writes: one driver at a time, wherever it runs"
+    ]
+
+
+def least(tmp_path: Path) -> Config:
+    """One iteration, and every part of a run in it."""
+    config = make_config(
+        warmup={"samples": 1, "queries": 4, "epochs": 1, "flat_evaluations": 1},
+        generate={"samples": 2, "shard_queries": 4, "lookahead": 3, "max_new_tokens": 64},
+        evolve={"iterations": 1, "interval": 1 / 3},
+        evaluate={"samples": 0, "shard_queries": 5},
+    )
+    plain = to_dict(config)
+    plain["data"]["path"] = str(write_data(tmp_path))
+    plain["policy"]["path"] = str(base_folder(tmp_path / "base"))
+    return config_from_dict(plain)
+
+
+@pytest.fixture
+def scripted(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The main job over scripted roles, without Ray."""
+
+    @contextmanager
+    def running(program: Program, store: Store, *_: Any) -> Iterator[World]:
+        yield make_world(store, program)[0]
+
+    monkeypatch.setattr("jobs.evolve.check_models", lambda config: None)
+    monkeypatch.setattr("jobs.evolve.engine_settings", lambda config: Mock(identity=lambda: ENGINE))
+    monkeypatch.setattr("jobs.evolve.GRADER_VERSION", GRADER)
+    monkeypatch.setattr("jobs.evolve.running", running)
+    monkeypatch.setattr("jobs.evolve.OnlyDriver", Mock())
+
+
+def test_the_secret_key_is_in_no_object_and_no_log(
+    rclone: LocalS3,
+    scripted: None,
+    tmp_path: Path,
+    capfd: pytest.CaptureFixture[str],
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    secret = rclone.credentials_file.read_text().split("aws_secret_access_key = ")[1].strip()
+    caplog.set_level(logging.INFO)
+    found = evolve(on(least(tmp_path), f"s3://{BUCKET}/run", tmp_path / "out"))
+    assert found["finished"] is not None
+    told = capfd.readouterr()
+    assert "does not honour conditional writes" in told.out + told.err
+    assert secret not in told.out + told.err + caplog.text
+    store = bucket_store("run")
+    paths = store.list()
+    assert any(path.startswith("runs/") for path in paths)
+    assert not [path for path in paths if secret.encode() in store.get(path)]
+    written = [file for file in tmp_path.rglob("*") if file.is_file()]
+    assert rclone.folder / "rclone.log" in written
+    holding = [file for file in written if secret.encode() in file.read_bytes()]
+    assert holding == [rclone.credentials_file]
