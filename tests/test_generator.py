@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from actors.generator import GenerateSpec, Generator, Group
-from actors.images import ImageCache
+from actors.images import ImageCache, StoreImages, image_path
 from actors.outcomes import ObjectLost, outcome_of
 from actors.processor import Processor, load_processor
 from pipeline.canonical import sha256_hex
@@ -43,8 +43,10 @@ def processor(folder: Path) -> Processor:
 class World:
     """A store with one policy in it, and a generator with a scripted engine over it."""
 
-    def __init__(self, folder: Path, processor: Processor, cache: Path) -> None:
-        self.store: Store = open_store("memory://")
+    def __init__(
+        self, folder: Path, processor: Processor, cache: Path, store: str = "memory://"
+    ) -> None:
+        self.store: Store = open_store(store)
         self.policy: PolicyRef = publish_folder(self.store, folder)
         files = {**FILES, sha256_hex(NO_IMAGE): NO_IMAGE}
         self.images = ImageCache(files.__getitem__)
@@ -234,6 +236,30 @@ def test_a_policy_that_is_gone_or_corrupt_is_named(world: World) -> None:
     assert outcome.failure is not None
     assert (outcome.failure.kind, outcome.failure.path) == ("lost", world.policy.path)
     assert "model.safetensors" in outcome.failure.reason
+
+
+@pytest.mark.parametrize("how", ["flip", "cut", "empty", "remove"])
+def test_an_image_that_is_damaged_is_named_and_once_put_back_gives_the_same(
+    world: World, folder: Path, tmp_path: Path, how: str
+) -> None:
+    whole = world.generator.run(world.spec(group(1, IMAGES[:2]), group(2)))
+    # Its own processor: one remembers the prompts that it has made.
+    other = World(folder, load_processor(folder), tmp_path / "other", str(tmp_path / "store"))
+    other.images._fetch = StoreImages(other.store.url)
+    for sha in IMAGES:
+        other.store.put(image_path(sha), FILES[sha])
+    path, data = image_path(IMAGES[1]), FILES[IMAGES[1]]
+    left = {"flip": data[:40] + bytes([data[40] ^ 1]) + data[41:], "cut": data[:-9], "empty": b""}
+    other.store.delete(path) if how == "remove" else other.store.replace(path, left[how])
+    spec = other.spec(group(1, IMAGES[:2]), group(2))
+    for _ in range(2):
+        failure = outcome_of(other.generator.run, spec).failure
+        assert failure is not None
+        assert (failure.kind, failure.path) == ("lost", path)
+    assert other.store.list("shards") == []
+    assert bool(other.store.list(f"quarantine/{path}")) is (how != "remove")
+    other.store.put(path, data)  # as the driver does, from the data set
+    assert other.generator.run(spec)["rollout"] == whole["rollout"]
 
 
 def test_no_policy_is_loaded_while_a_shard_of_another_is_running(
