@@ -180,7 +180,11 @@ def _points(event: Mapping[str, Any], state: State) -> list[tuple[str, float, in
                 for name, value in row.items()
                 if isinstance(value, int | float) and name != "iteration"
             }
-            series, step, found = "iteration", row["iteration"] + 1, plain | _shares(row)
+            series, step, found = (
+                "iteration",
+                row["iteration"] + 1,
+                plain | _shares(row) | _sizes(row),
+            )
         case "job_done":
             series, step = _series(event["job"])
             found = {"loss": event["loss"]}
@@ -205,6 +209,17 @@ def _shares(result: Mapping[str, Any]) -> dict[str, float]:
     passes = result.get("pass_at", {})
     found = {f"pass_at_{k}": float(estimate["value"]) for k, estimate in passes.items()}
     return found if greedy is None else {"greedy": float(greedy), **found}
+
+
+def _sizes(row: Mapping[str, Any]) -> dict[str, float]:
+    """Mean tokens and steps of the responses that were kept and dropped."""
+    choice = row.get("choice", {})
+    return {
+        f"{name}_{unit}": float(choice[name][unit])
+        for name in ("kept", "dropped")
+        for unit in ("tokens", "steps")
+        if choice and choice[name][unit] is not None
+    }
 
 
 class Board:

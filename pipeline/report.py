@@ -18,7 +18,7 @@ from pipeline.plan import slice_of
 from pipeline.program import Program
 from pipeline.records import Grade
 from pipeline.roles import PolicyRef
-from pipeline.score_stage import choice_totals
+from pipeline.select import choice_totals
 from pipeline.stages import Lost, read_rows
 from pipeline.state import GREEDY, SAMPLED, State
 from pipeline.store import Store

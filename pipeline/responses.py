@@ -58,6 +58,12 @@ def format_ok(text: str) -> bool:
     )
 
 
+def finished_steps(text: str) -> int:
+    """How many steps a response has that a blank line has ended: of its tokens, as many have ends
+    (`step_ends`)."""
+    return _finished(text)
+
+
 def step_ends(token_ids_T: Sequence[int], decode: Callable[[Sequence[int]], str]) -> list[int]:
     """For each finished step the number of tokens up to its end.
 

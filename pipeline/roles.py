@@ -125,7 +125,7 @@ class GradeTask:
 @dataclass(frozen=True)
 class GradeDone:
     """Grades, and the selection where a rule was given, lie in the store. Rows of bad queries (of
-    which some answer could not be graded) are in neither."""
+    which some answer could not be graded) are in neither. choice: as of a `ScoreDone`."""
 
     key: str
     rollout: str
@@ -134,6 +134,7 @@ class GradeDone:
     coverage: Coverage
     seconds: float
     bad: tuple[BadQuery, ...] = ()
+    choice: dict[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -189,8 +190,8 @@ class ScoreTask:
 class ScoreDone:
     """Scores, and the selection where a rule was given, lie in the store.
 
-    excluded: responses without a score by reason. choice: what of the scored responses was kept and
-    dropped (`pipeline.select.choice_report`).
+    excluded: responses without a score by reason. choice: what of those that could be kept was
+    (`pipeline.select.choice_report`).
     """
 
     key: str

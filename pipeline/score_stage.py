@@ -10,16 +10,15 @@ Axes: S steps of a response.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
-from typing import Any
 
 from pipeline.canonical import key_of
 from pipeline.plan import EngineIdentity, select_key
 from pipeline.prm_labels import MOST_STEPS
 from pipeline.records import Grade, Rollout, Score
 from pipeline.roles import ScoreDone, ScoreTask
-from pipeline.select import Coverage, Rule, candidates, coverage, dedup, select
+from pipeline.select import Coverage, Rule, candidates, choice_report, coverage, dedup, select
 from pipeline.settings import Config
 from pipeline.stages import Lost, outcomes_of, read_rows, store_selected
 from pipeline.store import Store
@@ -154,44 +153,6 @@ def kept_by_score(
     """What a rule keeps of candidates that all have a score."""
     rewards = [reward_of[row.query, row.sample_index] for row in scored]
     return select(scored, ["correct"] * len(scored), rewards, rule, seed=seed)
-
-
-def choice_report(
-    scored: Sequence[Rollout], kept: Sequence[Rollout], steps: Mapping[Place, int]
-) -> dict[str, Any]:
-    """Of kept and of dropped responses: how many, and sums of their tokens and steps."""
-    places = {(row.query, row.sample_index) for row in kept}
-    report = {}
-    for name, wanted in (("kept", True), ("dropped", False)):
-        chosen = [row for row in scored if ((row.query, row.sample_index) in places) == wanted]
-        report[name] = {
-            "responses": len(chosen),
-            "tokens": sum(len(row.token_ids) for row in chosen),
-            "steps": sum(steps[row.query, row.sample_index] for row in chosen),
-        }
-    return report
-
-
-def choice_totals(choices: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
-    """The reports of some shards as one: counts, mean tokens and steps; {} where nothing was
-    chosen by a score."""
-    sums: dict[str, Counter[str]] = {"kept": Counter(), "dropped": Counter()}
-    excluded: Counter[str] = Counter()
-    seen = False
-    for choice in choices:
-        excluded.update(choice.get("excluded", {}))
-        for name in sums.keys() & choice.keys():
-            sums[name].update(choice[name])
-            seen = True
-    if not seen:
-        return {}
-    found: dict[str, Any] = {"excluded": dict(sorted(excluded.items()))}
-    for name, counts in sums.items():
-        n = counts["responses"]
-        found[name] = {"responses": n} | {
-            unit: counts[unit] / n if n else None for unit in ("tokens", "steps")
-        }
-    return found
 
 
 def rewards_by_sample(

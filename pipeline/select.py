@@ -13,9 +13,10 @@ Axes: K samples of a query.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
-from typing import Literal, Protocol, TypeVar
+from typing import Any, Literal, Protocol, TypeVar
 
 from pipeline.canonical import canonical_json, sha256_hex
 
@@ -194,3 +195,44 @@ def coverage(rows: Sequence[Row], outcomes: Sequence[str], kept: Sequence[Row]) 
         tokens_kept=sum(len(row.token_ids) for row in kept),
         **counts,
     )
+
+
+def choice_report(
+    chosen_from: Sequence[Row], kept: Sequence[Row], steps: Mapping[tuple[str, int], int]
+) -> dict[str, Any]:
+    """Of kept and of dropped responses: how many, and sums of their tokens and steps.
+
+    chosen_from: the candidates that could be kept; steps: of each, by query and sample index.
+    """
+    places = {(row.query, row.sample_index) for row in kept}
+    report = {}
+    for name, wanted in (("kept", True), ("dropped", False)):
+        chosen = [row for row in chosen_from if ((row.query, row.sample_index) in places) == wanted]
+        report[name] = {
+            "responses": len(chosen),
+            "tokens": sum(len(row.token_ids) for row in chosen),
+            "steps": sum(steps[row.query, row.sample_index] for row in chosen),
+        }
+    return report
+
+
+def choice_totals(choices: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
+    """The reports of some shards as one: counts, mean tokens and steps, and how many responses had
+    no score, by reason; {} where nothing was chosen."""
+    sums: dict[str, Counter[str]] = {"kept": Counter(), "dropped": Counter()}
+    excluded: Counter[str] = Counter()
+    seen = False
+    for choice in choices:
+        excluded.update(choice.get("excluded", {}))
+        for name in sums.keys() & choice.keys():
+            sums[name].update(choice[name])
+            seen = True
+    if not seen:
+        return {}
+    found: dict[str, Any] = {"excluded": dict(sorted(excluded.items()))}
+    for name, counts in sums.items():
+        n = counts["responses"]
+        found[name] = {"responses": n} | {
+            unit: counts[unit] / n if n else None for unit in ("tokens", "steps")
+        }
+    return found

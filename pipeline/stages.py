@@ -14,11 +14,13 @@ from typing import Any, Protocol
 from pipeline.errors import CorruptObject, StoreError, StoreMissing
 from pipeline.measure import measure_greedy, measure_sampled
 from pipeline.plan import PromptKind, ShardSpec, grade_key, select_key
+from pipeline.prm_labels import MOST_STEPS
 from pipeline.prompts import refers_to_gold
 from pipeline.query import Query
 from pipeline.records import Grade, RecordError, Rollout, Selected, from_parquet, to_parquet
+from pipeline.responses import finished_steps
 from pipeline.roles import BadQuery, GradeDone, GradeTask, ObjectLost, ShardDone
-from pipeline.select import coverage, select
+from pipeline.select import candidates, choice_report, coverage, select
 from pipeline.state import GREEDY
 from pipeline.store import Store, get_verified, put_content
 
@@ -128,12 +130,22 @@ def finish_shard(
     grades = put_content(store, GRADES, key, to_parquet(graded, Grade), "parquet")
     outcomes = outcomes_of(task.prompt, rows, graded)
     kept = [] if task.rule is None else select(rows, outcomes, None, task.rule, seed=task.seed)
-    selected = None
+    selected, choice = None, {}
     if task.rule is not None:
         key = select_key(task.rollout, grades, task.rule.identity, task.seed, task.prompt)
         selected = store_selected(store, key, kept, rollout=task.rollout, prompt=task.prompt)
-    counted = coverage(rows, outcomes, kept)
-    return GradeDone(task.key, task.rollout, grades, selected, counted, clock() - started, bad)
+        choice = _choice(candidates(rows, outcomes), kept)
+    counted, seconds = coverage(rows, outcomes, kept), clock() - started
+    return GradeDone(task.key, task.rollout, grades, selected, counted, seconds, bad, choice)
+
+
+def _choice(chosen_from: Sequence[Rollout], kept: Sequence[Rollout]) -> dict[str, Any]:
+    """Steps are counted as a process reward model would: merged where there are too many."""
+    steps = {
+        (row.query, row.sample_index): min(MOST_STEPS, finished_steps(row.text))
+        for row in chosen_from
+    }
+    return choice_report(chosen_from, kept, steps)
 
 
 def _ungraded(

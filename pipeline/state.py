@@ -11,7 +11,7 @@ every one):
     driver_started    versions, changes
     policy_published  name, version, path
     shard_accepted    purpose, index, key, rollout, rows, tokens, seconds, engine, adopted, bad
-    shard_graded      purpose, index, key, grades, selected, coverage, seconds, bad
+    shard_graded      purpose, index, key, grades, selected, coverage, seconds, bad, choice
     object_lost       purpose, index, path, reason
     shard_scored      purpose, index, key, scores, selected, coverage, excluded, choice, seconds
     sampling_closed   purpose, coverage, rows, tokens
@@ -237,6 +237,7 @@ def _shard_graded(state: State, event: Event) -> None:
     state.bad_queries.update({item["query"]: item["reason"] for item in event["bad"]})
     shard.grades, shard.selected = event["grades"], event["selected"]
     shard.coverage = dict(event["coverage"])
+    shard.choice = dict(event.get("choice", {}))
 
 
 def _shard_scored(state: State, event: Event) -> None:

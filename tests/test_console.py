@@ -41,6 +41,11 @@ ROW: dict[str, Any] = {
     "generate_s": 1.0,
     "learn_s": 2.0,
     "evaluate_s": 3.0,
+    "choice": {
+        "excluded": {},
+        "kept": {"responses": 12, "tokens": 40.5, "steps": 3.0},
+        "dropped": {"responses": 0, "tokens": None, "steps": None},
+    },
 }
 
 
@@ -140,6 +145,9 @@ def test_tensorboard_gets_a_point_for_each_iteration_job_and_evaluation(tmp_path
     both.close()
     assert found["iteration/greedy"] == [(1, 0.5)]
     assert found["iteration/pass_at_16"] == [(1, 0.75)]
+    assert found["iteration/kept_tokens"] == [(1, 40.5)]
+    assert found["iteration/kept_steps"] == [(1, 3.0)]
+    assert "iteration/dropped_steps" not in found, "nothing was dropped"
     assert found["warmup/loss"] == [(2, 0.5)]
     assert found["base/test/greedy"] == [(0, 0.5)]
     assert found["warmup/test/greedy"] == [(2, 0.5)]

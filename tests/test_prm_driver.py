@@ -185,6 +185,14 @@ def test_a_prm_below_the_bar_is_not_used_unless_told_so(tmp_path: Path) -> None:
     assert not [e for e in bench.of_type("shard_scored") if e["purpose"].startswith("evolve/")]
     drawn = [e for e in bench.of_type("shard_graded") if e["purpose"].startswith("evolve/")]
     assert all(event["coverage"]["kept"] <= 2 for event in drawn)  # one each of two queries
+    for event in drawn:
+        kept, dropped = event["choice"]["kept"], event["choice"]["dropped"]
+        assert kept["responses"] == event["coverage"]["kept"]
+        assert kept["responses"] + dropped["responses"] == event["coverage"]["candidates"]
+        assert kept["steps"] == 2 * kept["responses"], "as many as in the scripted responses"
+    for row in state.iterations:
+        assert row["choice"]["kept"]["responses"] == row["kept"]
+        assert row["choice"]["dropped"]["steps"] in (2.0, None)
     assert any("drawn by lot" in line for line in bench.watch.said)
     told = PrmBench(tmp_path / "told", prm_config(use_anyway=True))
     told.quality = 0.0

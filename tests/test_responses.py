@@ -12,7 +12,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tokenizers import Tokenizer
 
-from pipeline.responses import StepFinder, extract_answer, format_ok, split_steps, step_ends
+from pipeline.responses import (
+    StepFinder,
+    extract_answer,
+    finished_steps,
+    format_ok,
+    split_steps,
+    step_ends,
+)
 
 GOOD = "The left digit is 3.\n\nThe right one is 4.\n\n# Answer\n\n7"
 
@@ -177,6 +184,7 @@ def test_a_finder_gives_the_same_ends_wherever_tokens_are_cut(
     text = "".join("".join(pieces) for pieces in responses)
     tokens = Bytes(text, cuts)
     assert StepFinder(tokens.decode).ends(tokens.ids, text) == step_ends(tokens.ids, tokens.decode)
+    assert finished_steps(text) == len(step_ends(tokens.ids, tokens.decode))
 
 
 BASE = Path(__file__).resolve().parent.parent / "assets" / "digits-base"
