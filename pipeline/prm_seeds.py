@@ -19,6 +19,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from pipeline.accuracy import image_groups
+from pipeline.config import Change, diff
 from pipeline.digits.build import Truth
 from pipeline.digits.checker import Verdict, check
 from pipeline.errors import BadConfig, BadData
@@ -29,6 +30,7 @@ from pipeline.report import percent, wall_seconds
 from pipeline.score_stage import graded_rows
 from pipeline.seeds import Finished, points, queries_of, together
 from pipeline.select import Rule, candidates
+from pipeline.settings import SAME_CONTENT
 from pipeline.stages import read_rows
 from pipeline.state import ShardState, State
 
@@ -64,7 +66,8 @@ def by_seed(
     """The runs of each seed, in the order of the first kind.
 
     Raises:
-        BadConfig: a run of another rule, a seed that one kind has and another lacks, or has twice.
+        BadConfig: a run of another rule, a seed that one kind has and another lacks, or has twice,
+            or runs of a seed that differ in more than what they keep (`check_alike`).
     """
     found: list[dict[int, Finished]] = []
     for kind, runs in zip(RULES, (top2, random2, all_), strict=True):
@@ -75,7 +78,38 @@ def by_seed(
         for run in runs:
             check_rule(run, kind)
         found.append(dict(zip(seeds, runs, strict=True)))
-    return [Three(*(runs[run.seed] for runs in found)) for run in top2]
+    threes = [Three(*(runs[run.seed] for runs in found)) for run in top2]
+    for three in threes:
+        check_alike(three)
+    return threes
+
+
+def check_alike(runs: Three) -> None:
+    """Refuse runs of one seed that differ in more than what they keep: what is said of the PRM
+    would be about something else too.
+
+    Raises:
+        BadConfig: naming the runs and the settings, data or warm-up policies that differ.
+    """
+    first = runs.top2
+    for other in (runs.random2, runs.all):
+        names = f"runs {first.name!r} and {other.name!r}"
+        changes = diff(first.program.config, other.program.config)
+        others = [change for change in changes if _matters(change)]
+        if others:
+            shown = "".join(f"\n  {change}" for change in others)
+            raise BadConfig(f"{names} differ in more than select and prm:{shown}")
+        if first.state.data != other.state.data:
+            raise BadConfig(f"{names} are of other data")
+        warmups = [run.state.policies["warmup"].version for run in (first, other)]
+        if len(set(warmups)) > 1:
+            raise BadConfig(f"{names} start from other warm-up policies: {', '.join(warmups)}")
+
+
+def _matters(change: Change) -> bool:
+    """Not machines and names; not paths either: what lies there is compared."""
+    mine = change.key.startswith(("select.", "prm."))
+    return not (mine or change.kind == "free" or change.note == SAME_CONTENT["note"])
 
 
 # --- the PRM -------------------------------------------------------------------------------------

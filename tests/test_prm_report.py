@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import defaultdict
+from dataclasses import replace
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -30,6 +31,7 @@ from pipeline.records import Rollout, Score, Selected
 from pipeline.responses import step_ends
 from pipeline.rewards import reward_p
 from pipeline.roles import World
+from pipeline.seeds import Finished
 from pipeline.stages import read_rows
 from pipeline.store import open_store
 from tests.scripted import Quiet, make_config, with_base
@@ -211,6 +213,38 @@ def test_runs_of_other_rules_or_seeds_and_other_truths_are_refused(
     given = [part for kind, folder in folders.items() for part in (f"--{kind}", folder)]
     done = command("prm", *given, "--data", tmp_path, "--out", tmp_path / "prm.json")
     assert (done.exit_code, "truth.json" in done.output) == (2, True)
+
+
+def test_runs_that_differ_in_more_than_what_they_keep_are_refused(
+    folders: dict[str, Path],
+) -> None:
+    runs = {kind: finished(folder) for kind, folder in folders.items()}
+
+    def with_config(section: str, **changes: Any) -> list[Finished]:
+        config = runs["random2"].program.config
+        inside = getattr(config, section).model_copy(update=changes)
+        program = replace(
+            runs["random2"].program, config=config.model_copy(update={section: inside})
+        )
+        return [replace(runs["random2"], program=program)]
+
+    top2, all_ = [runs["top2"]], [runs["all"]]
+    assert by_seed(top2, with_config("generate", kv_cache_gib=3.0), all_)
+    assert by_seed(top2, with_config("prm", samples=3), all_)
+    assert by_seed(top2, with_config("policy", path="elsewhere"), all_)
+    with pytest.raises(BadConfig, match=r"more than select and prm:\n.*learn\.learning_rate"):
+        by_seed(top2, with_config("learn", learning_rate=0.5), all_)
+    with pytest.raises(BadConfig, match=r"generate\.temperature"):
+        by_seed(top2, with_config("generate", temperature=0.7), all_)
+
+    def with_state(run: Finished, **changes: Any) -> list[Finished]:
+        return [replace(run, state=replace(run.state, **changes))]
+
+    policies = runs["all"].state.policies | {"warmup": runs["all"].state.policies["base"]}
+    with pytest.raises(BadConfig, match=r"'top2-0' and 'all-0' start from other warm-up policies"):
+        by_seed(top2, [runs["random2"]], with_state(runs["all"], policies=policies))
+    with pytest.raises(BadConfig, match="are of other data"):
+        by_seed(top2, [runs["random2"]], with_state(runs["all"], data={"sha256": "other"}))
 
 
 def verdict(*holds: bool) -> Verdict:
