@@ -4,8 +4,8 @@
 
 On a local S3 server (which is itself killed), from one small deterministic recipe: a run that
 nobody disturbs, and one, in a store of its own, that is killed at every stage x victim while the
-victim works and in every crash window, and started again by the same command each time. Both must
-have selected the same rows and end with the same weights and moments, bit for bit, those of the
+victim works and in every crash window, and started again by the same command each time; what it was
+too short for, another one meets. All must have selected the same rows and end with the same weights and moments, bit for bit, those of the
 process reward model and its labels and scores included; no accepted shard may be generated twice;
 after every kill the run must go on; while the store was away it must have said so; the audit must
 be clean; no process may survive. Two controls must come out different: another seed,
@@ -23,6 +23,7 @@ import shutil
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -113,32 +114,67 @@ def chaos(
         bed = Bed(folder, server, proxy, config=config, changes=changes, say=say)
         say("a run that nobody disturbs")
         bed.undisturbed("reference")
-        say(f"the same run, killed {len(kills)} times")
-        watch, left, restarts = bed.killed("killed", kills, seed)
-        found = compared(bed)
-        return found | {
+        rounds, left = killed_until_done(bed, kills, seed)
+        return together(rounds) | {
             "controls_differ": controls_differ(bed) if controls else None,
-            "kills": [record.to_dict() for record in watch.records],
-            "missed": [f"{one.stage} {one.victim} {one.window}".strip() for one in watch.pending],
-            "generated_twice": sorted(set(watch.again)),
-            "survivors": left,
-            "restarts": restarts,
-            "store_said_away": "the store does not answer" in bed.log("killed"),
+            "missed": [f"{one.stage} {one.victim} {one.window}".strip() for one in left],
             "seed": seed,
             "seconds": round(time.monotonic() - started, 1),
             "versions": versions(),
         }
 
 
-def compared(bed: Bed) -> dict[str, Any]:
-    """The killed run beside the one that nobody disturbed, and under audit."""
-    reference, killed = bed.events("reference"), bed.events("killed")
+def killed_until_done(
+    bed: Bed, kills: list[Kill], seed: int
+) -> tuple[list[dict[str, Any]], list[Kill]]:
+    """Runs in stores of their own, until every kill was done or a run met none of them: what each
+    shows, and the kills that none met. A short run is over before it can be killed everywhere."""
+    rounds: list[dict[str, Any]] = []
+    left = kills
+    while left:
+        name = f"killed-{len(rounds)}"
+        say(f"{name}: the same run, to be killed {len(left)} times")
+        watch, survivors, restarts = bed.killed(name, left, seed + len(rounds))
+        rounds.append(
+            compared(bed, name)
+            | {
+                "kills": [record.to_dict() | {"run": name} for record in watch.records],
+                "generated_twice": sorted(set(watch.again)),
+                "survivors": survivors,
+                "restarts": restarts,
+                "store_said_away": "the store does not answer" in bed.log(name),
+            }
+        )
+        if not watch.records:
+            break
+        left = watch.pending
+    return rounds, left
+
+
+def together(rounds: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """What all killed runs show: lists one after the other, counts added, and what has to hold of
+    each holds of all."""
+    found: dict[str, Any] = {"runs": len(rounds)}
+    for key in ("kills", "generated_twice", "survivors"):
+        found[key] = [one for shown in rounds for one in shown[key]]
+    for key in ("restarts", "audited_objects", "accepted_shards"):
+        found[key] = sum(shown[key] for shown in rounds)
+    for key in ("identical", "audit_clean"):
+        found[key] = all(shown[key] for shown in rounds)
+    found["differences"] = [shown["difference"] for shown in rounds if shown["difference"]]
+    found["store_said_away"] = any(shown["store_said_away"] for shown in rounds)
+    return found
+
+
+def compared(bed: Bed, name: str) -> dict[str, Any]:
+    """A killed run beside the one that nobody disturbed, and under audit."""
+    reference, killed = bed.events("reference"), bed.events(name)
     parted = first_difference(reference, killed)
     if parted is not None:
-        say(f"the killed run differs: {parted}")
-    report = whole_audit(bed.store("killed"), bed.run)
+        say(f"{name} differs: {parted}")
+    report = whole_audit(bed.store(name), bed.run)
     for problem in report.problems:
-        say(f"audit: {problem}")
+        say(f"{name}, audit: {problem}")
     return {
         "identical": meaning(killed) == meaning(reference) and parted is None,
         "difference": None if parted is None else str(parted),

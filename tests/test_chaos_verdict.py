@@ -6,8 +6,9 @@ from typing import Any
 
 import pytest
 
-from jobs.chaos import FEWEST, holds
-from jobs.chaos_plan import plan
+from jobs.chaos import FEWEST, holds, killed_until_done, together
+from jobs.chaos_plan import Kill, plan
+from jobs.chaos_watch import Record, Watch
 
 
 def record(victim: str = "driver", stage: str = "evolve/learn", **more: Any) -> dict[str, Any]:
@@ -86,3 +87,60 @@ def test_a_store_that_went_away_was_missed() -> None:
 )
 def test_a_run_goes_on_after_every_kill(kill: dict[str, Any], fine: bool) -> None:
     assert holds(found(kills=[*found()["kills"], kill])) is fine
+
+
+class Beds:
+    """Runs of which each meets so many of the kills that are left."""
+
+    def __init__(self, meets: list[int]) -> None:
+        self.meets = meets
+        self.asked: list[tuple[str, int]] = []
+
+    def killed(self, name: str, kills: list[Kill], seed: int) -> tuple[Any, list[str], int]:
+        self.asked.append((name, len(kills)))
+        met = self.meets[len(self.asked) - 1]
+        watch = Watch(kills[met:], name, lambda kill: None)
+        watch.records = [Record(one.stage, one.victim, "", 1, 1, 0.0) for one in kills[:met]]
+        return watch, [], met
+
+    def log(self, name: str) -> str:
+        return "the store does not answer" if name == "killed-0" else ""
+
+
+@pytest.mark.parametrize(
+    ("meets", "asked", "missed"),
+    [
+        ([4], [4], 0),
+        ([3, 1], [4, 1], 0),
+        ([1, 2, 0], [4, 3, 1], 1),
+    ],
+)
+def test_what_a_run_is_too_short_for_another_one_meets(
+    monkeypatch: pytest.MonkeyPatch, meets: list[int], asked: list[int], missed: int
+) -> None:
+    shown = {"identical": True, "difference": None, "audit_clean": True, "audited_objects": 5}
+    monkeypatch.setattr("jobs.chaos.compared", lambda bed, name: shown | {"accepted_shards": 2})
+    bed = Beds(meets)
+    rounds, left = killed_until_done(bed, plan(0, 4), 0)  # type: ignore[arg-type]
+    assert bed.asked == [(f"killed-{i}", n) for i, n in enumerate(asked)]
+    assert len(left) == missed
+    summed = together(rounds)
+    assert len(summed["kills"]) == sum(meets) == summed["restarts"]
+    assert {one["run"] for one in summed["kills"]} <= {name for name, _ in bed.asked}
+    assert summed["runs"] == len(meets)
+    assert summed["identical"]
+    assert summed["store_said_away"]
+    assert summed["audited_objects"] == 5 * len(meets)
+
+
+@pytest.mark.parametrize("key", ["identical", "audit_clean"])
+def test_one_run_that_differs_is_enough(key: str) -> None:
+    good: dict[str, Any] = {
+        "identical": True, "difference": None, "audit_clean": True, "audited_objects": 1,
+        "accepted_shards": 1, "kills": [], "generated_twice": [], "survivors": [], "restarts": 0,
+        "store_said_away": False,
+    }  # fmt: skip
+    summed = together([good, good | {key: False, "difference": "here", "survivors": ["ray"]}])
+    assert summed[key] is False
+    assert summed["differences"] == ["here"]
+    assert summed["survivors"] == ["ray"]
