@@ -5,12 +5,12 @@
 On a local S3 server (which is itself killed), from one small deterministic recipe: a run that
 nobody disturbs, and one, in a store of its own, that is killed at every stage x victim while the
 victim works and in every crash window, and started again by the same command each time; what it was
-too short for, another one meets. All must have selected the same rows and end with the same weights and moments, bit for bit, those of the
-process reward model and its labels and scores included; no accepted shard may be generated twice;
-after every kill the run must go on; while the store was away it must have said so; the audit must
-be clean; no process may survive. Two controls must come out different: another seed,
-and one shard dropped from what an iteration trains on. Then the driver's state machine with
-scripted roles runs over `--examples` (5,000) examples.
+too short for, another one meets. All must have selected the same rows and end with the same weights
+and moments, bit for bit, those of the process reward model and its labels and scores included; no
+accepted shard may be generated twice; after every kill the run must go on; while the store was away
+it must have said so; the audit must be clean; no process may survive. Two controls must come out
+different: another seed, and one shard dropped from what an iteration trains on. Then the driver's
+state machine with scripted roles runs over `--examples` (5,000) examples.
 
 Writes <out>/chaos.json and exits with 1 when anything of this does not hold.
 """
