@@ -13,6 +13,7 @@ from random import Random
 from typing import Any, Literal
 
 from pipeline.agenda import RunStopped
+from pipeline.canonical import sha256_hex
 from pipeline.config import Config
 from pipeline.driver import Driver
 from pipeline.errors import CorruptObject, StoreError, StoreMissing
@@ -21,16 +22,18 @@ from pipeline.ledger import Ledger, LedgerFenced
 from pipeline.program import Program
 from pipeline.state import State
 from pipeline.store import Store
-from pipeline.store_backend import MemoryBackend
 from pipeline.store_tree import manifest_path
+from tests.chaos_memory import Damage, Remembering, damaged
+from tests.chaos_roles import GAVE_UP, Careless, fail
 from tests.scripted import Clock, Quiet, make_config, make_program, with_base
 from tests.scripted_store import Crash, ScriptedBackend
 from tests.scripted_store import Fault as StoreFault
-from tests.scripted_world import Hooked, Mail, make_world
+from tests.scripted_world import Hooked, Mail, ScriptedLearner, make_world
 
-Kind = StoreFault | Literal["damage", "overtake", "wake"]
-Damage = Literal["flip", "cut", "empty", "remove"]
+Kind = StoreFault | Literal["damage", "overtake", "wake", "fail"]
 RUN = "scripted"
+LEDGER, LEASE = f"runs/{RUN}/ledger", f"runs/{RUN}/lease"
+IMAGES = {sha256_hex(data): data for data in (b"one", b"two", b"three")}
 
 
 @dataclass(frozen=True)
@@ -41,56 +44,6 @@ class Fault:
     kind: Kind
     pick: int = 0
     damage: Damage = "flip"
-
-
-class Remembering(MemoryBackend):
-    """Knows what every object was when it was written."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.good: dict[str, bytes] = {}
-
-    def write(self, path: str, data: bytes) -> None:
-        super().write(path, data)
-        self._remember(path, data)
-
-    def create(self, path: str, data: bytes) -> bool:
-        won = super().create(path, data)
-        if won:
-            self._remember(path, data)
-        return won
-
-    def _remember(self, path: str, data: bytes) -> None:
-        self.good.pop(path, None)
-        self.good[path] = data
-
-    def delete(self, path: str) -> None:
-        super().delete(path)
-        self.good.pop(path, None)
-
-    def lay(self, path: str, data: bytes | None) -> None:
-        """What nobody wrote: damage, and its repair."""
-        if data is None:
-            self._objects.pop(path, None)
-        else:
-            self._objects[path] = (data, 0.0)
-
-    def bytes_at(self, path: str) -> bytes | None:
-        return self._objects[path][0] if path in self._objects else None
-
-
-def damaged(data: bytes, how: Damage, pick: int) -> bytes | None:
-    """What is left of an object."""
-    match how:
-        case "flip":
-            at = pick % len(data)
-            return data[:at] + bytes([data[at] ^ 0x20]) + data[at + 1 :]
-        case "cut":
-            return data[: pick % len(data)]
-        case "empty":
-            return b""
-        case "remove":
-            return None
 
 
 def small_config(**changes: Any) -> Config:
@@ -108,8 +61,11 @@ class Lives:
     """One run, its store, and the drivers that lived on it."""
 
     def __init__(self, folder: Path, **changes: Any) -> None:
-        self.program: Program = make_program(with_base(small_config(**changes), folder / "base"))
+        config = with_base(small_config(**changes), folder / "base")
+        self.program: Program = make_program(config, list(IMAGES))
         self.memory = Remembering()
+        for sha, data in IMAGES.items():
+            self.memory.write(f"images/{sha}", data)
         self.clock = Clock()
         self.watch = Looking(self)
         self.late: list[Callable[[], Any]] = []
@@ -117,9 +73,13 @@ class Lives:
         self.overtaken = False
         self.learner_dies_at = 0
         self.heard: list[str] = []
+        self._rotting = ""
+        self._gave_up = False
+        self._doomed: int | None = None  # who fails as soon as there is somebody
         self._asked = 0
         self._failing: tuple[range, StoreError] = (range(0), StoreError())
         self._mail = Mail(Random(0))
+        self._learner: ScriptedLearner | None = None
         self._plan: dict[int, Fault] = {}
         self._calls = 0
 
@@ -134,8 +94,9 @@ class Lives:
         except (LedgerFenced, LeaseHeld):
             assert self.overtaken
         except (RunStopped, CorruptObject, StoreMissing) as error:
-            self._must_name_damage(error)
-            self.heal()
+            if not (self._gave_up and GAVE_UP in str(error)):
+                self._must_name_damage(error)
+                self.heal()
         return None
 
     def drive(
@@ -149,6 +110,7 @@ class Lives:
     ) -> State:
         """`live`, with whatever it raises."""
         self._plan, self._calls, self.overtaken = {fault.at: fault for fault in faults}, 0, False
+        self._gave_up, self._doomed = False, None
         backend = ScriptedBackend(self.memory, self._strike_store)
         try:
             driver = self._driver(backend, seed, twice, slow, copies=copies)
@@ -158,6 +120,8 @@ class Lives:
         finally:
             self._plan = {}
             self.late = [work for work in self._mail.waiting if callable(work)]
+            if self._learner is not None:
+                self.late.append(self._learner.poll)  # a step further than its driver knew of
 
     @staticmethod
     def crash_at(call: int) -> list[Fault]:
@@ -182,10 +146,12 @@ class Lives:
             world,
             fleet=Hooked(Bounded(fleet, self), "fleet", self._strike_role),
             grader=Hooked(world.grader, "grader", self._strike_role),
-            learner=Hooked(learner, "learner", self._strike_role),
+            learner=Hooked(
+                Careless(learner, Random(seed), slow, twice), "learner", self._strike_role
+            ),
             repair=self._repair if copies else (lambda path: False),
         )
-        self._mail = fleet.mail
+        self._mail, self._learner = fleet.mail, learner
         ledger = Ledger(store, RUN, nonce=lease.nonce, guard=lease.check, say=self.heard.append)
         made = Driver(
             self.program,
@@ -211,8 +177,11 @@ class Lives:
         fault = self._next()
         if fault is None:
             return None
-        kind = fault.kind
-        return None if kind == "damage" or kind == "overtake" or kind == "wake" else kind  # noqa: PLR1714
+        match fault.kind:
+            case "damage" | "overtake" | "wake" | "fail":
+                return None
+            case kind:
+                return kind
 
     def _strike_role(self, call: str) -> None:
         fault = self._next()
@@ -222,6 +191,10 @@ class Lives:
     def _next(self) -> Fault | None:
         """The fault of this call; those that need nobody's answer happen here."""
         self._calls += 1
+        if self._doomed is not None and self._learner is not None:
+            failed = fail(self._learner, self._mail, self._doomed)
+            self._doomed = None if failed else self._doomed
+            self._gave_up |= failed == "shard"
         fault = self._plan.get(self._calls)
         if fault is None:
             return None
@@ -231,6 +204,8 @@ class Lives:
             self._overtake(fault)
         elif fault.kind == "wake" and self.late:
             self.late.pop(fault.pick % len(self.late))()
+        elif fault.kind == "fail":
+            self._doomed = fault.pick
         return fault
 
     def _overtake(self, fault: Fault) -> None:
@@ -253,9 +228,18 @@ class Lives:
     # --- damage and repair ----------------------------------------------------------------------
 
     def damage(self, pick: int, how: Damage) -> None:
-        """Harm one object that somebody may read again."""
-        kinds = ("shards/", "policies/", "checkpoints/", f"runs/{RUN}/ledger", f"runs/{RUN}/snap")
+        """Harm one object that somebody may read again.
+
+        The lease says how far the ledger reaches: of these two, one vouches for the other, and a
+        run sees damage of one of them.
+        """
+        kinds = ("shards/", "policies/", "checkpoints/", LEDGER, f"runs/{RUN}/snap", "images/",
+                 "shards/queries/", LEASE)  # fmt: skip
         start = kinds[pick % len(kinds)]
+        if start in (LEDGER, LEASE):
+            self._rotting = self._rotting or start
+            if start != self._rotting:
+                return
         # `good` is in the order of writing: what was written last is what is read next
         newest = [path for path in reversed(self.memory.good) if path.startswith(start)][:4]
         if not newest:
@@ -273,14 +257,15 @@ class Lives:
     def heal_ledger(self) -> None:
         """As a person who has to: without a whole ledger no driver goes on."""
         for path in self.ever_damaged:
-            if path.startswith(f"runs/{RUN}/ledger") and path in self.memory.good:
+            if path.startswith(LEDGER) and path in self.memory.good:
                 self.memory.lay(path, self.memory.good[path])
 
     def _repair(self, path: str) -> bool:
-        """`World.repair`: a copy outside the store of policies and checkpoints."""
-        if not path.startswith(("policies/", "checkpoints/")):
+        """`World.repair`: a copy outside the store of policies, checkpoints and images."""
+        if not path.startswith(("policies/", "checkpoints/", "images/")):
             return False
-        kept = [name for name in self.memory.good if name.startswith((f"{path}/", f"{path}."))]
+        tree = (f"{path}/", f"{path}.")
+        kept = [name for name in self.memory.good if name == path or name.startswith(tree)]
         for name in kept:
             self.memory.lay(name, self.memory.good[name])
         return bool(kept)

@@ -76,6 +76,16 @@ def read_small_tree(store: Store, prefix: str, name: str) -> dict[str, Any]:
     return content
 
 
+def read_image(store: Store, sha: str) -> None:
+    """Lost when a byte of an image is not what was put."""
+    try:
+        found = sha256_hex(store.get(f"images/{sha}"))
+    except StoreMissing as error:
+        raise Lost(f"images/{sha}", str(error)) from error
+    if found != sha:
+        raise Lost(f"images/{sha}", f"its bytes hash to {found}")
+
+
 @dataclass(frozen=True)
 class Grading:
     outcome: str
@@ -147,6 +157,9 @@ class ScriptedFleet:
     def _generate(self, spec: ShardSpec, policy: PolicyRef) -> ShardDone | ShardFailed:
         try:
             model = read_small_tree(self.store, policy.path, "model.json")
+            for query in spec.queries_Q:
+                for sha in self.queries[query].images:
+                    read_image(self.store, sha)
         except Lost as lost:
             return ShardFailed(spec.key, str(lost), "lost", lost.path)
         rows = [

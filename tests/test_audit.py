@@ -22,15 +22,18 @@ from pipeline.state import State, closing
 from pipeline.store import Store, open_store, put_content
 from pipeline.store_backend import MemoryBackend
 from pipeline.trace import trace
-from tests.chaos_world import RUN, Damage, Lives, damaged
+from tests.chaos_memory import Damage, damaged
+from tests.chaos_world import RUN, Lives
 
 IMAGE = b"the bytes of an image"
 Objects = dict[str, bytes]
 
 
 def make_run(folder: Path, **changes: Any) -> Objects:
-    """A finished run with an image, killed once on its way."""
+    """A finished run with one image, killed once on its way."""
     lives = Lives(folder, **changes)
+    for path in lives.store.list("images"):
+        lives.store.delete(path)
     sha = sha256(IMAGE).hexdigest()
     splits = {
         name: tuple(replace(query, images=(sha,)) for query in part)

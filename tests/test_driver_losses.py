@@ -17,7 +17,8 @@ from pipeline.program import evaluation_purpose
 from pipeline.report import compared_policies, summary
 from pipeline.state import GREEDY, State
 from pipeline.store_backend import StoreFull
-from tests.chaos_world import RUN, Damage, Lives, damaged
+from tests.chaos_memory import Damage, damaged
+from tests.chaos_world import RUN, Lives
 from tests.test_driver_machine import outcome, undisturbed
 
 HOW: tuple[Damage, ...] = ("flip", "cut", "empty", "remove")

@@ -1,5 +1,6 @@
 """The driver under everything at once: killed, overtaken, its answers late, doubled and out of
-order, its objects damaged, at any call of the store, engines, grader or learner.
+order, its engines and ranks dead, its objects damaged, at any call of the store, engines, grader or
+learner.
 
 200 examples here; `MSTAR_EXAMPLES=5000` (what `make chaos` asks for) makes more.
 """
@@ -18,10 +19,11 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, rule, run_state_machine_as_test
 
 from pipeline.state import State
-from tests.chaos_world import Damage, Fault, Lives
+from tests.chaos_memory import Damage
+from tests.chaos_world import Fault, Lives
 
 EXAMPLES = int(os.environ.get("MSTAR_EXAMPLES", "200"))
-CALLS = 900
+CALLS = 1000
 """Roughly the calls of a whole life; a fault behind the last one does not happen."""
 
 damages = st.sampled_from(("flip", "cut", "empty", "remove"))
@@ -37,6 +39,7 @@ faults = st.builds(
             "damage",
             "overtake",
             "wake",
+            "fail",
         )
     ),
     pick=st.integers(0, 400),
@@ -104,7 +107,7 @@ class AnythingHappens(RuleBasedStateMachine):
         self.lives.check_checkpoints(state)
 
 
-@pytest.mark.timeout(3600)
+@pytest.mark.timeout(max(3600, 3 * EXAMPLES))
 def test_whatever_happens_the_run_ends_the_same() -> None:
     run_state_machine_as_test(
         AnythingHappens,
