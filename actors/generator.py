@@ -22,7 +22,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypedDict
+from typing import Any, NotRequired, TypedDict
 
 from actors.engine_settings import EngineSettings
 from actors.images import ImageCache, StoreImages
@@ -61,7 +61,7 @@ class GenerateSpec(TypedDict):
     """One shard as it is sent to an actor: hashes and text, no bytes.
 
     id: names the piece of work. key: the shard's key in the store. policy: its version;
-    policy_path: where its folder lies in the store.
+    policy_path: where its folder lies in the store. known_bad: queries that are not asked, and why.
     """
 
     id: str
@@ -72,6 +72,7 @@ class GenerateSpec(TypedDict):
     top_p: float
     max_new_tokens: int
     groups: list[Group]
+    known_bad: NotRequired[dict[str, str]]
 
 
 @dataclass(frozen=True)
@@ -197,8 +198,11 @@ class Generator:
         self, spec: GenerateSpec, processor: Processor
     ) -> tuple[list[tuple[Group, list[SampleRequest]]], list[dict[str, str]]]:
         """The requests of each query that can be asked, and the reasons of those that cannot."""
-        asked, bad = [], []
+        known = spec.get("known_bad", {})
+        asked, bad = [], [{"query": query, "reason": reason} for query, reason in known.items()]
         for group in spec["groups"]:
+            if group["query"] in known:
+                continue
             try:
                 asked.append((group, self._requests(spec, group, processor)))
             except BadData as error:

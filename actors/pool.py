@@ -74,7 +74,8 @@ class PoolSettings:
 
 @dataclass(frozen=True)
 class Result:
-    """How one piece of work ended. `seconds`: on the member that ended it."""
+    """How one piece of work ended. `seconds`: on the member that ended it. `killed`: how many died
+    or hung while they had nothing else to do."""
 
     spec_id: str
     value: Any
@@ -82,6 +83,7 @@ class Result:
     attempts: int
     seconds: float
     member: str
+    killed: int = 0
 
     @property
     def ok(self) -> bool:
@@ -101,6 +103,7 @@ class _Task:
     order: int
     spec: dict[str, Any] = field(compare=False)
     losses: int = field(default=0, compare=False)
+    killed: int = field(default=0, compare=False)
     not_before: float = field(default=0.0, compare=False)
     begun: float = field(default=0.0, compare=False)
 
@@ -188,10 +191,6 @@ class Pool:
         """Pieces of work without a result yet."""
         return len(self._known)
 
-    def activity(self) -> list[str]:
-        """What each member is doing, for people."""
-        return [f"{member.name}: {member.what or member.state}" for member in self._members]
-
     def close(self) -> None:
         """End every member at once."""
         for member in self._members:
@@ -270,6 +269,7 @@ class Pool:
         again = f"; to be done again: {ids}" if ids else ""
         self._say(f"{member.name} lost: {reason}. A new one starts in {pause:g} s{again}")
         for task in tasks:
+            task.killed += len(tasks) == 1
             self._again(task, Failure("infrastructure", reason), member)
         if all(one.failed_starts >= self.settings.attempts for one in self._members):
             raise PoolBroken(f"{member.name} cannot be started: {reason}")
@@ -301,7 +301,7 @@ class Pool:
         attempts = task.losses + (failure is None or failure.kind != "infrastructure")
         seconds = self._clock() - task.begun
         self._results.append(
-            Result(task.spec["id"], value, failure, attempts, seconds, member.name)
+            Result(task.spec["id"], value, failure, attempts, seconds, member.name, task.killed)
         )
 
     def _dispatch(self, now: float) -> None:

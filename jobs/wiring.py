@@ -16,21 +16,13 @@ from pipeline.grade import GRADER_VERSION
 from pipeline.plan import ShardSpec
 from pipeline.prompts import question_text, warmup_text
 from pipeline.query import Query
-from pipeline.roles import (
-    BadQuery,
-    GradeDone,
-    GradeTask,
-    ObjectLost,
-    PolicyRef,
-    ShardDone,
-    ShardFailed,
-)
+from pipeline.roles import GradeDone, GradeTask, ObjectLost, PolicyRef
 from pipeline.stages import Ungraded, finish_shard
 from pipeline.store import Store
 
 
 class PoolLike(Protocol):
-    """What the fleet uses of `actors.pool.Pool`."""
+    """What fleet and scorer use of `actors.pool.Pool`."""
 
     def submit(self, spec: dict[str, Any]) -> None: ...
     def poll(self, timeout_s: float = 0.0) -> list[Any]: ...
@@ -70,35 +62,6 @@ def generate_spec(
         "max_new_tokens": spec.sampling.max_new_tokens,
         "groups": groups,
     }
-
-
-class EngineFleet:
-    """The generator pool as the driver's fleet."""
-
-    def __init__(self, pool: PoolLike, queries: Mapping[str, Query]) -> None:
-        self._pool = pool
-        self._queries = queries
-
-    def submit(self, spec: ShardSpec, policy: PolicyRef) -> None:
-        self._pool.submit(generate_spec(spec, policy, self._queries))
-
-    def poll(self) -> Sequence[ShardDone | ShardFailed]:
-        return [self._answer(result) for result in self._pool.poll()]
-
-    def _answer(self, result: Any) -> ShardDone | ShardFailed:
-        if result.failure is not None:
-            failure = result.failure
-            return ShardFailed(result.spec_id, failure.reason, failure.kind, failure.path)
-        value = result.value
-        return ShardDone(
-            key=value["key"],
-            rollout=value["rollout"],
-            rows=value["rows"],
-            tokens=value["tokens"],
-            seconds=value["seconds"],
-            engine=result.member,
-            bad=tuple(BadQuery(**one) for one in value["bad"]),
-        )
 
 
 class PoolGrader:

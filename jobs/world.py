@@ -16,9 +16,10 @@ from actors.grading import GradePool
 from actors.node_cache import sweep
 from actors.processor import load_processor
 from jobs.cli import interruptible
+from jobs.fleet import EngineFleet
 from jobs.own_folder import learner_folder
 from jobs.prepare import engine_settings, out_folder, repairer, store_url, versions
-from jobs.wiring import EngineFleet, PoolGrader
+from jobs.wiring import PoolGrader
 from pipeline.config import Config, check_machine
 from pipeline.dataset import Dataset
 from pipeline.dataset import check_writable as check_folder

@@ -153,6 +153,18 @@ def test_a_query_that_cannot_be_asked_is_named_and_has_no_rows(world: World) -> 
     assert "128" in reasons[group(5)["query"]]
 
 
+def test_a_query_that_is_known_to_be_bad_is_not_asked_and_changes_nothing_else(
+    world: World, folder: Path, processor: Processor, tmp_path: Path
+) -> None:
+    groups = [group(1, IMAGES[:1]), group(2), group(2, first_index=3, seeds=[99]), group(3)]
+    known = {group(2)["query"]: "it killed 5 engines"}
+    value = world.generator.run(world.spec(*groups, known_bad=known))
+    assert value["bad"] == [{"query": group(2)["query"], "reason": "it killed 5 engines"}]
+    assert {request.seed for request in world.engine.calls[0]} == {10, 11, 12, 30, 31, 32}
+    without = World(folder, processor, tmp_path / "other")
+    assert value["rollout"] == without.generator.run(world.spec(groups[0], groups[3]))["rollout"]
+
+
 def test_a_shard_of_bad_queries_only_is_an_empty_object(world: World) -> None:
     value = world.generator.run(world.spec(group(1, [sha256_hex(NO_IMAGE)])))
     assert world.rows(value) == []

@@ -10,7 +10,8 @@ import pytest
 
 from actors.grading import GradingFailed
 from actors.outcomes import Failure
-from jobs.wiring import EngineFleet, PoolGrader
+from jobs.fleet import EngineFleet
+from jobs.wiring import PoolGrader
 from pipeline.errors import BadData
 from pipeline.policies import policy_at
 from pipeline.program import Program
@@ -37,6 +38,8 @@ class Answer:
     value: Any
     failure: Failure | None
     member: str = "engine-1"
+    attempts: int = 1
+    killed: int = 0
 
 
 class FakePool:
