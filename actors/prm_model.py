@@ -105,19 +105,30 @@ def _write_difference(folder: Path, headed: Path, *, good: int, bad: int) -> Non
     fresh.rename(headed)
 
 
-def check_prm(prm: Path, policy: Path, tag: TagWords | None, scratch: Path) -> None:
+def check_prm(
+    prm: Path, policy: Path, tag: TagWords | None, scratch: Path, *, max_model_len: int = 0
+) -> None:
     """Refuse a PRM that does not fit the policy, before anything is started.
 
+    max_model_len: tokens of a prompt and its response at most.
+
     Raises:
-        BadModel: naming what does not fit: head, hidden size, tokenizer, image processor, template.
+        BadModel: naming what does not fit: head, hidden size, positions, tokenizer, image
+            processor, template.
     """
     fitted = fit_prm(prm, scratch / "headed", tag)
     theirs, ours = load_processor(fitted.folder), load_processor(policy)
     head = read_head(fitted.folder)
     config = json.loads((fitted.folder / "config.json").read_text("utf-8"))
-    hidden = config.get("text_config", config).get("hidden_size")
+    text = config.get("text_config", config)
+    hidden, most = text.get("hidden_size"), _most_positions(text)
     if hidden is not None and head.shape[1] != hidden:
         raise BadModel(f"{prm}: its head has {head.shape[1]} inputs, its model gives {hidden}")
+    if most is not None and most < max_model_len:
+        raise BadModel(
+            f"{prm}: it reads {most:g} tokens at most (max_position_embeddings), and "
+            f"generate.max_model_len = {max_model_len} allows longer responses"
+        )
     if theirs.tokenizer.get_vocab() != ours.tokenizer.get_vocab():
         raise BadModel(
             f"{prm}: its tokenizer has other tokens than the policy's ({policy}); a process reward "
@@ -125,6 +136,14 @@ def check_prm(prm: Path, policy: Path, tag: TagWords | None, scratch: Path) -> N
         )
     for text in _PROBES:
         _compare(prm, _made(theirs, text), _made(ours, text))
+
+
+def _most_positions(text: dict[str, Any]) -> float | None:
+    """Tokens that a text model is made for; a stretched rotary embedding reads further."""
+    most = text.get("max_position_embeddings")
+    stretched = text.get("rope_scaling") or text.get("rope_parameters") or {}
+    factor = stretched.get("factor", 1.0)
+    return None if most is None else most * max(1.0, float(factor or 1.0))
 
 
 def _made(processor: Processor, text: str) -> dict[str, Any]:

@@ -92,8 +92,15 @@ def check_models(config: Config) -> None:
         from actors.prm_model import check_prm
         from jobs.scoring import tag_words
 
+        most = config.generate.max_model_len
         with tempfile.TemporaryDirectory() as scratch:
-            check_prm(Path(config.prm.path), policy, tag_words(config), Path(scratch))
+            check_prm(
+                Path(config.prm.path),
+                policy,
+                tag_words(config),
+                Path(scratch),
+                max_model_len=most,
+            )
 
 
 @contextmanager

@@ -7,6 +7,7 @@ from unittest.mock import Mock
 
 import pytest
 
+from actors.step_head import write_headed
 from jobs.world import check_models
 from pipeline.config import Config, config_from_dict, to_dict
 from tests.models import make_policy
@@ -35,6 +36,7 @@ def config(policy: Path, tmp_path: Path) -> Config:
         ("prm.frozen=['*']", ["prm.frozen", "freezes score.weight too"]),
         ("prm.path={policy}", ["{policy} has no score.weight", "prm.kind=tag"]),
         ("prm.path=nowhere/prm", ["nowhere/prm"]),
+        ("prm.path={headed}", ["{headed}: it reads 512 tokens", "generate.max_model_len = 4096"]),
     ],
 )
 def test_it_is_refused_before_anything_starts(
@@ -42,11 +44,12 @@ def test_it_is_refused_before_anything_starts(
 ) -> None:
     running = Mock(side_effect=AssertionError("a world was started"))
     monkeypatch.setattr("jobs.evolve.running", running)
-    policy = config.policy.path
-    done = command(config, tmp_path, override.format(policy=policy))
+    policy = Path(config.policy.path)
+    folders = {"policy": policy, "headed": write_headed(policy, tmp_path / "headed")}
+    done = command(config, tmp_path, override.format(**folders))
     assert done.exit_code == 2, done.output
     for word in words:
-        assert word.format(policy=policy) in done.output
+        assert word.format(**folders) in done.output
     assert "Traceback" not in done.output
     assert not running.called
 

@@ -65,6 +65,18 @@ def test_what_does_not_fit_is_named(prm: Path, policy: Path, tmp_path: Path) -> 
         check_prm(prm, policy, None, tmp_path)
 
 
+def test_a_prm_that_cannot_read_the_longest_response_is_refused(
+    prm: Path, policy: Path, tmp_path: Path
+) -> None:
+    check_prm(prm, policy, None, tmp_path, max_model_len=512)
+    with pytest.raises(BadModel, match=r"reads 512 tokens at most.*max_model_len = 513"):
+        check_prm(prm, policy, None, tmp_path, max_model_len=513)
+    text = json.loads((prm / "config.json").read_text())["text_config"]
+    stretched = {"rope_type": "linear", "factor": 2.0, "rope_theta": 10000.0}
+    change_json(prm / "config.json", text_config={**text, "rope_parameters": stretched})
+    check_prm(prm, policy, None, tmp_path, max_model_len=1024)
+
+
 def test_another_tokenizer_is_refused(prm: Path, policy: Path, tmp_path: Path) -> None:
     told = json.loads((prm / "tokenizer.json").read_text())
     vocabulary = told["model"]["vocab"]
