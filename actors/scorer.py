@@ -262,6 +262,8 @@ class ScorerActor:
     ) -> StepScorer:
         engine = self._settings.engine
         if self._settings.backend == "transformers":
+            import torch
+
             from actors.scorer_plain import TransformersScorer
 
             return TransformersScorer(
@@ -269,6 +271,8 @@ class ScorerActor:
                 max_model_len=engine.max_model_len,
                 precision=engine.precision,
                 tag_ids=tag_ids,
+                device="cuda" if torch.cuda.is_available() else "cpu",
+                beat=self._beat,
             )
         from actors.scorer_engine import VllmScorer
 

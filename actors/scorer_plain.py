@@ -8,7 +8,7 @@ Axes: B rows of a batch, S steps.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -26,7 +26,7 @@ DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch
 class TransformersScorer:
     """One PRM at a time: a `pipeline.scoring.StepScorer`.
 
-    images: bytes by content hash. device: where it computes.
+    images: bytes by content hash. device: where it computes. beat: called after each batch.
     """
 
     def __init__(
@@ -37,8 +37,10 @@ class TransformersScorer:
         precision: str = "float32",
         tag_ids: Sequence[int] = (),
         device: str = "cpu",
+        beat: Callable[[], None] = lambda: None,
     ) -> None:
         self._images = images
+        self._beat = beat
         self._most = max_model_len
         self._dtype = DTYPES[precision]
         self._tag_ids = tuple(tag_ids)
@@ -98,6 +100,7 @@ class TransformersScorer:
             step_rows=micro.steps.rows_S,
             step_positions=micro.steps.positions_S,
         ).tolist()
+        self._beat()
         left = iter(logits)
         return [tuple(probability(next(left)) for _ in row.step_ends_S) for row in rows_B]
 

@@ -43,6 +43,7 @@ def scorer_pool(config: Config, store: Store, cache: str, say: Callable[[str], N
         engine=engine,
         store_url=store.url,
         cache=node_folder(config, Path(cache), "prms"),
+        backend=config.prm.engine,
         tag=tag_words(config),
         max_image_pixels=config.data.max_image_pixels,
     )

@@ -83,13 +83,16 @@ def scores_problem(
 
 
 def scored_how(config: Config) -> str:
-    """How a PRM is read, as part of the identity of its scores (`kind` of `score_key`)."""
+    """How a PRM is read, and by which engine, as part of the identity of its scores (`kind` of
+    `score_key`)."""
     prm = config.prm
-    return "head" if prm.kind == "head" else f"tag {prm.tag!r} {prm.good!r} {prm.bad!r}"
+    how = "head" if prm.kind == "head" else f"tag {prm.tag!r} {prm.good!r} {prm.bad!r}"
+    return how if prm.engine == "vllm" else f"{how} by {prm.engine}"
 
 
 def score_key(task: ScoreTask, places: Sequence[Place], engine: EngineIdentity, kind: str) -> str:
-    """Identity of the scores of some rows of a rollout object. kind: how the PRM is read."""
+    """Identity of the scores of some rows of a rollout object. engine: the run's; kind:
+    `scored_how`."""
     return key_of(
         "score",
         {

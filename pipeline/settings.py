@@ -138,6 +138,9 @@ class Prm(Section):
     scoring: Literal["needed", "all"] = "needed"
     """needed: distinct right responses of a training shard; all: every distinct response, and the
     validation samples too (for Reward-Pass@2 after each iteration)."""
+    engine: Literal["vllm", "transformers"] = "vllm"
+    """What computes the scores; transformers is for models that vLLM does not serve: nothing is
+    reused there."""
     scorers: int = Field(default=1, ge=1, json_schema_extra=FREE)
     """Scoring engines alive; each asks for what a generation engine does."""
     use_anyway: bool = False

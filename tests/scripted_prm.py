@@ -21,6 +21,7 @@ from pipeline.records import Rollout, Score, StepValues, from_parquet, to_parque
 from pipeline.responses import step_ends
 from pipeline.rewards import reward_p
 from pipeline.roles import LearnJob, PolicyRef, World
+from pipeline.score_stage import scored_how
 from pipeline.stages import read_rows
 from pipeline.store import Store, get_verified, put_content
 from tests.driving import Bench
@@ -145,7 +146,7 @@ class PrmBench(Bench):
             self.fleet,
             self.grader,
             self.learner,
-            scorer=PoolScorer(store, self.pool, ENGINE, "head"),
+            scorer=PoolScorer(store, self.pool, ENGINE, scored_how(self.config)),
             decoder=lambda policy: decode,
         )
         return Driver(

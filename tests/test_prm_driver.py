@@ -157,8 +157,8 @@ def test_the_card_lies_in_the_prms_folder(plain: PrmBench, tmp_path: Path) -> No
 
 
 def test_responses_that_are_too_long_to_score_are_counted_everywhere(tmp_path: Path) -> None:
-    """Held out for the gate, or right and not selected."""
-    bench = PrmBench(tmp_path, prm_config())
+    """Held out for the gate, or right and not selected; scored by the other engine."""
+    bench = PrmBench(tmp_path, prm_config(engine="transformers"))
     bench.longest = len("a0\n\nb0\n\n# Answer\n\n7")  # answers of two characters are too long
     state = bench.driver().run()
     assert state.prm is not None

@@ -15,7 +15,7 @@ from actors.pool import Result
 from actors.step_head import read_head
 from jobs.evaluate import table, write
 from jobs.learning import GroupLearner
-from jobs.scoring import PoolScorer, asked
+from jobs.scoring import PoolScorer, asked, scorer_pool
 from jobs.training_rows import RowMaker
 from pipeline.learn import prompt_hash
 from pipeline.policies import publish_folder
@@ -30,6 +30,7 @@ from pipeline.roles import (
     ScoreTask,
     Scoring,
 )
+from pipeline.score_stage import scored_how
 from pipeline.select import Rule
 from pipeline.stages import read_rows
 from pipeline.store import Store, open_store, put_content
@@ -180,6 +181,20 @@ def test_a_score_that_is_missing_without_a_reason_is_a_loss(store: Store) -> Non
     assert isinstance(failed, ScoreFailed)
     assert failed.kind == "lost"
     assert "holds 1 scores of 2 responses, and 0 are excluded" in failed.reason
+
+
+def test_the_engine_that_is_asked_for_scores_and_is_part_of_the_scores_identity(
+    store: Store, tmp_path: Path
+) -> None:
+    keys = set()
+    for engine in ("vllm", "transformers"):
+        config = make_config(select={"reward": "prm"}, prm={"engine": engine})
+        (settings,) = scorer_pool(config, store, str(tmp_path), print)._args
+        assert settings.backend == engine
+        pool = StubPool(store, [score(0, 0.2)], {})
+        PoolScorer(store, pool, ENGINE, scored_how(config)).submit(shard(store, ["correct"]))
+        keys.add(pool.specs[0]["key"])
+    assert len(keys) == 2
 
 
 def test_a_shard_without_right_responses_asks_no_scorer(store: Store) -> None:
