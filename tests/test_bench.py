@@ -13,10 +13,11 @@ from pathlib import Path
 import pytest
 
 from jobs.bench import measured
-from jobs.benches import BENCHES
+from jobs.benches import BENCHES, scoring
 from jobs.benches.generation import shortfall
 from jobs.benches.record import Options, Result, by_turns, table
 from pipeline.config import load_config
+from pipeline.errors import BadModel
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -94,6 +95,18 @@ def test_a_row_is_measured_and_saved_and_leaves_nothing_else(tmp_path: Path) -> 
     assert not work.exists()
 
 
+def test_scoring_is_measured_on_prompts_as_long_as_its_bar_is_about(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = load_config("tiny", [f"run.out={tmp_path / 'out'}"])
+    options = Options(config, tmp_path / "work", rounds=1, small=True, say=lambda text: None)
+    made = scoring.Bench(options)
+    assert made.notes["prompt_tokens"] >= scoring.PROMPT_TOKENS == 100
+    monkeypatch.setattr(scoring, "PROMPT_TOKENS", made.notes["prompt_tokens"] + 1)
+    with pytest.raises(BadModel, match=r"jobs/benches/scoring\.py"):
+        made.shortest_prompt()
+
+
 def bench(out: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [sys.executable, "-m", "jobs.bench", "--out", str(out), *arguments],
@@ -115,6 +128,7 @@ def test_an_unknown_row_is_refused(tmp_path: Path) -> None:
 @pytest.mark.timeout(3000)
 def test_the_rows_with_engines_can_be_measured(tmp_path: Path) -> None:
     names = ["generation", "generation-deterministic", "learner", "learner-deterministic"]
+    names += ["scoring", "scoring-reuse"]
     wanted = [word for name in names for word in ("--only", name)]
     ended = bench(tmp_path, "--small", *wanted)
     assert ended.returncode == 0, ended.stderr

@@ -29,6 +29,7 @@ from jobs.prepare import engine_settings, load_data, upload_images
 from jobs.scoring import PoolScorer, scorer_pool
 from jobs.world import check_models
 from pipeline.driver import POLL_S
+from pipeline.errors import BadModel
 from pipeline.grade import GRADER_VERSION
 from pipeline.images import decode
 from pipeline.learn import prompt_hash
@@ -113,6 +114,26 @@ class Bench:
         self.prm = publish_folder(self.store, self.folder)
         self.processor = load_processor(self.folder)
         self.notes = {"queries": len(self.queries), "samples": self.samples, "steps": STEPS}
+        self.notes["prompt_tokens"] = self.shortest_prompt()
+
+    def shortest_prompt(self) -> int:
+        """Tokens of the shortest prompt, image tokens included.
+
+        Raises:
+            BadModel: it is shorter than the bar for reuse is about.
+        """
+        least = min(len(self._prompt(query)[1]) for query in self.queries)
+        if least < PROMPT_TOKENS:
+            raise BadModel(
+                f"{self.folder}: its tokenizer makes {least} tokens of a prompt that is to have "
+                f"{PROMPT_TOKENS} at least: ask more words in jobs/benches/scoring.py"
+            )
+        return least
+
+    def _prompt(self, query: Query) -> tuple[str, Sequence[int]]:
+        """A question as it is asked: text, and tokens with the images' places."""
+        prompt = self.processor.prompt(question_text(query), len(query.images))
+        return prompt, self.processor.input_ids(prompt, query.images, self._open)
 
     def actor(self, reuse: bool = True) -> Any:
         """An engine in a process of its own."""
@@ -196,8 +217,7 @@ class Bench:
         )
 
     def _rollouts(self, turn: int, number: int, query: Query) -> Iterator[Rollout]:
-        prompt = self.processor.prompt(question_text(query), len(query.images))
-        ids = self.processor.input_ids(prompt, query.images, self._open)
+        _, ids = self._prompt(query)
         for index, text in enumerate(self.texts(turn, number)):
             token_ids = tokens(self.processor, text)
             yield Rollout(
