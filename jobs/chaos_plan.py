@@ -17,6 +17,8 @@ STAGES: dict[str, tuple[str, ...]] = {
     "warmup/learn": LEARNING,
     "evaluate": SAMPLING,
     "prm/generate": SAMPLING,
+    # Graded as any shard is; what is special is who asks for completions, and what continues them.
+    "prm/annotate": ("driver", "generator", "store"),
     "prm/learn": LEARNING,
     "score": ("driver", "scorer", "raylet", "store"),
     "evolve/generate": SAMPLING,
@@ -82,6 +84,8 @@ def stage_of(event: Mapping[str, Any]) -> str:
     """Where the run is at work right after this event; "" where nobody is for sure."""
     match event["type"]:
         case "shard_accepted":
+            if str(event["purpose"]).startswith("prm/values/"):
+                return "prm/annotate"
             purpose = str(event["purpose"]).split("/")[0]
             return purpose if purpose == "evaluate" else f"{purpose}/generate"
         case "checkpoint_saved":

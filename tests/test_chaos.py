@@ -31,7 +31,7 @@ PATIENCE_S = 30.0
 
 def test_the_plan_holds_every_stage_and_victim_and_every_window() -> None:
     kills = plan(0)
-    assert 25 <= len(kills) == len(set(kills)) <= 45
+    assert 25 <= len(kills) == len(set(kills)) <= 50
     pairs = [(one.stage, one.victim) for one in kills if one.stage]
     assert len(pairs) == len(set(pairs))
     assert set(pairs) == {(stage, victim) for stage, some in STAGES.items() for victim in some}
@@ -264,7 +264,7 @@ def graded(purpose: str, selected: str | None, **more: Any) -> dict[str, Any]:
 
 def test_stages_and_windows_are_told_apart() -> None:
     assert stage_of({"type": "shard_accepted", "purpose": "warmup"}) == "warmup/generate"
-    assert stage_of({"type": "shard_accepted", "purpose": "prm/values/3"}) == "prm/generate"
+    assert stage_of({"type": "shard_accepted", "purpose": "prm/values/3"}) == "prm/annotate"
     assert stage_of({"type": "checkpoint_saved", "job": "control/1"}) == "control/learn"
     assert stage_of({"type": "checkpoint_saved", "job": "prm/0"}) == "prm/learn"
     assert stage_of(graded("evolve/1", None)) == "score"
