@@ -290,6 +290,10 @@ def check_machine(config: Config, cpus: float, gpus: float) -> None:
         ),
         ("generate.engines x GPUs of an engine", engines * per_engine, gpus, "GPUs"),
     ]
+    if config.select.reward == "prm":
+        keys, scorers = "prm.scorers x cluster.cpus_per_engine", config.prm.scorers
+        asked.append((keys, scorers * cluster.cpus_per_engine, cpus, "CPUs"))
+        asked.append(("prm.scorers x GPUs of an engine", scorers * per_engine, gpus, "GPUs"))
     problems += [
         f"{keys} = {need:g}, but there are {there:g} {unit}"
         for keys, need, there, unit in asked
@@ -319,9 +323,13 @@ def check_data(config: Config, sizes: Mapping[str, int]) -> None:
         if limit is not None and sizes.get(name) and limit > sizes[name]:
             problems.append(f"{key} = {limit}, but split {name} has {sizes[name]} queries")
     pool = min(sizes.get(data.train, 0), data.train_queries or 2**62)
-    if pool and config.warmup.queries is not None and config.warmup.queries > pool:
-        problems.append(
-            f"warmup.queries = {config.warmup.queries}, but the pool has {pool} queries"
-        )
+    drawn = [("warmup.queries", config.warmup.queries)]
+    if config.select.reward == "prm" and config.prm.path is None:
+        drawn.append(("prm.queries", config.prm.queries))
+    problems += [
+        f"{key} = {count}, but the pool has {pool} queries"
+        for key, count in drawn
+        if pool and count is not None and count > pool
+    ]
     if problems:
         raise BadConfig("\n".join(problems))

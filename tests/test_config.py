@@ -184,6 +184,7 @@ def test_the_machine_must_be_able_to_place_every_role() -> None:
         (["generate.engines=3"], "cluster.cpus_per_engine = 3"),
         (["cluster.gpus_per_engine=1"], "GPUs"),
         (["cluster.gpus_per_rank=1"], "cluster.gpus_per_rank"),
+        (["prm.scorers=3", "select.reward=prm"], "prm.scorers x cluster.cpus_per_engine = 3"),
     ]:
         with pytest.raises(BadConfig) as caught:
             check_machine(load_config("tiny", overrides), cpus=2, gpus=0)
@@ -198,11 +199,13 @@ def test_the_data_must_hold_what_is_asked() -> None:
         (["data.test_queries=25"], "data.test_queries = 25"),
         (["data.train_queries=129"], "data.train_queries = 129"),
         (["data.train_queries=32"], "warmup.queries = 64"),
+        (["prm.queries=129", "select.reward=prm"], "prm.queries = 129"),
         (["data.validation=dev"], "data.validation = dev"),
     ]:
         with pytest.raises(BadConfig) as caught:
             check_data(load_config("tiny", overrides), sizes)
         assert word in str(caught.value)
+    check_data(load_config("tiny", ["prm.queries=129", "select.reward=binary"]), sizes)
 
 
 def test_importing_the_configuration_loads_nothing_heavy() -> None:

@@ -146,8 +146,6 @@ def test_tensorboard_gets_a_point_for_each_iteration_job_and_evaluation(tmp_path
     assert found["iteration/greedy"] == [(1, 0.5)]
     assert found["iteration/pass_at_16"] == [(1, 0.75)]
     assert found["iteration/kept_tokens"] == [(1, 40.5)]
-    assert found["iteration/kept_steps"] == [(1, 3.0)]
-    assert "iteration/dropped_steps" not in found, "nothing was dropped"
     assert found["warmup/loss"] == [(2, 0.5)]
     assert found["base/test/greedy"] == [(0, 0.5)]
     assert found["warmup/test/greedy"] == [(2, 0.5)]
