@@ -58,7 +58,7 @@ def test_killed_at_any_write_ends_the_same(
 
 
 def test_killed_once_at_writes_from_the_first_to_the_last(plain: Bench, tmp_path: Path) -> None:
-    """At every 23rd, since every single one would take minutes; any of them may be drawn above."""
+    """At every 23rd, since every single one would take minutes; others are drawn above."""
     total = plain.backend.writes
     for at in range(1, total, 23):
         bench = Bench(tmp_path)
