@@ -14,6 +14,7 @@ from safetensors.torch import load_file, save_file
 
 from actors.engine_settings import EngineSettings
 from actors.images import ImageCache
+from actors.prm_model import TagWords, fit_prm
 from actors.processor import Processor, load_processor
 from actors.scorer_engine import VllmScorer
 from actors.scorer_plain import TransformersScorer
@@ -186,6 +187,25 @@ def test_scores_of_a_model_that_reads_a_tag_stand_at_the_tag(
     check(found, plain.score([by_hand]))
 
 
+def test_vllm_reads_the_tag_of_a_model_that_answers_there(
+    engine: VllmScorer, tmp_path: Path, requests: list[ScoreRequest], folder: Path
+) -> None:
+    policy = make_policy(tmp_path / "policy", 3)
+    fitted = fit_prm(policy, tmp_path / "headed", TagWords(tag="#", good="7", bad="3"))
+    plain = TransformersScorer(FILES.__getitem__, max_model_len=256, tag_ids=fitted.tag_ids)
+    plain.load_policy(fitted.folder)
+    expected = plain.score(requests[:40])
+    engine._tag_ids = fitted.tag_ids
+    try:
+        engine.load_policy(fitted.folder)
+        check(engine.score(requests[:40]), expected)
+        engine.memo.clear()  # and where prefixes are in the cache, and no score is known
+        check(engine.score(requests[:40]), expected)
+    finally:
+        engine._tag_ids = ()
+        engine.load_policy(folder)
+
+
 def test_weights_are_replaced_in_place(
     engine: VllmScorer, tmp_path: Path, requests: list[ScoreRequest], folder: Path
 ) -> None:
@@ -198,7 +218,7 @@ def test_weights_are_replaced_in_place(
 
 
 def test_a_model_that_scores_nan_or_has_no_head_is_refused(
-    engine: VllmScorer, tmp_path: Path, requests: list[ScoreRequest]
+    engine: VllmScorer, tmp_path: Path, requests: list[ScoreRequest], folder: Path
 ) -> None:
     with pytest.raises(BadModel, match=r"no score\.weight"):
         engine.load_policy(make_policy(tmp_path / "policy", 0))
@@ -209,8 +229,13 @@ def test_a_model_that_scores_nan_or_has_no_head_is_refused(
     save_file(tensors, broken / "model.safetensors", metadata={"format": "pt"})
     plain = TransformersScorer(FILES.__getitem__, max_model_len=256)
     plain.load_policy(broken)
-    with pytest.raises(BadModel, match="nan"):
-        plain.score(requests[:2])
+    engine.load_policy(broken)
+    try:
+        for scorer in (plain, engine):
+            with pytest.raises(BadModel, match="gives nan for a step"):
+                scorer.score(requests[:2])
+    finally:
+        engine.load_policy(folder)
 
 
 def test_keys_tell_apart_whatever_changes_a_score() -> None:
