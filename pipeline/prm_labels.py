@@ -26,6 +26,7 @@ from pipeline.select import SampleRow, dedup
 from pipeline.splits import components
 
 MOST_STEPS = 16
+GRADED = ("correct", "wrong")
 LabelKind = Literal["soft", "hard"]
 Decode = Callable[[Sequence[int]], str]
 
@@ -173,7 +174,7 @@ def pick(
     """
     place = {(row.query, row.sample_index): i for i, row in enumerate(rows)}
     groups: dict[str, list[SampledRow]] = {row.query: [] for row in rows}
-    for row in dedup(list(rows)):
+    for row in _distinct(rows, outcomes):
         groups[row.query].append(row)
     chosen: list[Labelled] = []
     counts = Picked()
@@ -189,6 +190,15 @@ def pick(
             for row, right, ends in mine
         ]
     return chosen, counts
+
+
+def _distinct(rows: Sequence[SampledRow], outcomes: Sequence[str]) -> list[SampledRow]:
+    """Equal texts once. One that was cut, or not graded in time, never stands for one that can be
+    labelled."""
+    graded = zip(rows, outcomes, strict=True)
+    able = dedup([row for row, outcome in graded if row.finish == "stop" and outcome in GRADED])
+    texts = {(row.query, row.text) for row in able}
+    return able + [row for row in dedup(rows) if (row.query, row.text) not in texts]
 
 
 Usable = tuple[SampledRow, bool, tuple[int, ...]]
@@ -208,7 +218,7 @@ def _of_one_question(
     for row, outcome in zip(group, outcomes, strict=True):
         if row.finish != "stop":
             cut += 1
-        elif outcome not in ("correct", "wrong"):
+        elif outcome not in GRADED:
             ungraded += 1
         elif not (ends := step_ends(row.token_ids, decode)):
             stepless += 1

@@ -128,6 +128,18 @@ def test_what_cannot_be_labelled_is_counted_by_name_and_never_drawn() -> None:
     assert decode(chosen[0].token_ids_T[: chosen[0].step_ends_S[0]]) == "a\n\n"
 
 
+def test_a_response_is_labelled_whatever_became_of_its_twins() -> None:
+    rows = [
+        Row("q", 0, text("a", "b"), finish="length"),
+        Row("q", 1, text("a", "b")),
+        Row("q", 2, text("a", "c", answer="8")),
+        Row("q", 3, text("a", "c", answer="8")),
+    ]
+    chosen, counts = picked(rows, ["correct", "correct", "timeout", "wrong"])
+    assert [row.sample_index for row in chosen] == [1, 3]
+    assert (counts["cut"], counts["ungraded"]) == (0, 0)
+
+
 def test_the_draw_depends_on_the_seed_and_not_on_the_order_of_rows() -> None:
     rows = [Row("q", i, text("a", str(i))) for i in range(10)]
     outcomes = ["correct", "wrong"] * 5
