@@ -141,7 +141,8 @@ class Lives:
         lease.acquire(take_over=True)
         self._lease = lease
         world, fleet, learner = make_world(store, self.program, seed, twice)
-        fleet.slow, learner.fail_at, learner.save_every = slow, self.learner_dies_at, 1
+        fleet.slow, fleet.looks = slow, True
+        learner.fail_at, learner.save_every = self.learner_dies_at, 1
         world = replace(
             world,
             fleet=Hooked(Bounded(fleet, self), "fleet", self._strike_role),
