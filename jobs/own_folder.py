@@ -9,12 +9,11 @@ and checked whenever they are used. They spare a download, and are what the stor
 from __future__ import annotations
 
 import secrets
-import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from actors.node_cache import hold, let_go
+from actors.node_cache import hold, let_go, sweep
 from jobs.prepare import out_folder
 from pipeline.config import Config
 
@@ -40,8 +39,8 @@ def scratch_folder(config: Config) -> Iterator[Path]:
     try:
         yield folder
     finally:
-        shutil.rmtree(folder, ignore_errors=True)
         let_go(folder)
+        sweep(folder.parent)
 
 
 def _inherit(dead: Path, mine: Path) -> None:
