@@ -180,12 +180,11 @@ class Through:
     def _scored(
         self, spec: ShardSpec, rollout: str, grades: str, greedy: dict[str, bool]
     ) -> list[Group]:
-        by_hash = self.program.by_hash
         task = ScoreTask(
             key=spec.key,
             rollout=rollout,
             grades=grades,
-            queries_Q=tuple(by_hash[name] for name in spec.queries_Q),
+            queries_Q=tuple(self.program.by_hash[name] for name in spec.queries_Q),
             prompt=spec.prompt,
             scoring=self.scoring,
             rule=None,
@@ -206,7 +205,7 @@ class Through:
             mine = [pair for pair in zip(rows, graded, strict=True) if pair[0].query == query]
             made.append(
                 Group(
-                    query=by_hash[query],
+                    query=self.program.by_hash[query],
                     greedy=greedy[query],
                     correct_K=tuple(grade.outcome == "correct" for _, grade in mine),
                     whole_K=tuple(row.finish == "stop" for row, _ in mine),

@@ -26,7 +26,7 @@ from pipeline.dataset import check_writable as check_folder
 from pipeline.errors import BadConfig
 from pipeline.frozen import frozen_problem
 from pipeline.program import Program
-from pipeline.roles import World
+from pipeline.roles import Scorer, World
 from pipeline.score_stage import scored_how
 from pipeline.store import Store, check_writable, open_store
 
@@ -115,7 +115,7 @@ def running(
     from actors.own_node import OwnNode
     from jobs.learning import GroupLearner, ray_start
     from jobs.pools import caches, generator_pool, start_ray
-    from jobs.scoring import PolicyDecoders, PoolScorer, scorer_pool
+    from jobs.scoring import PolicyDecoders
 
     config = program.config
     with ExitStack() as stack:
@@ -128,19 +128,9 @@ def running(
         stack.callback(pool.close)
         grader = PoolGrader(store, GradePool(config.grade.processes, config.grade.deadline_s))
         stack.callback(grader.close)
-        scorer = None
-        if config.select.reward == "prm":
-            identity = engine_settings(config).identity()
-            scorers = scorer_pool(config, store, tempfile.gettempdir(), say)
-            stack.callback(scorers.close)
-            scorer = PoolScorer(store, scorers, identity, scored_how(config))
-        learner = GroupLearner(
-            config,
-            store,
-            program.by_hash,
-            kept,
-            ray_start(StoreImages(store.url)),
-        )
+        scorer = _scorer(config, store, say, stack) if config.select.reward == "prm" else None
+        start = ray_start(StoreImages(store.url))
+        learner = GroupLearner(config, store, program.by_hash, kept, start)
         stack.callback(learner.close)
         yield World(
             fleet=EngineFleet(pool, program.by_hash),
@@ -152,3 +142,11 @@ def running(
             repair=repairer(store, dataset, config, kept),
             check=OwnNode().check,
         )
+
+
+def _scorer(config: Config, store: Store, say: Say, stack: ExitStack) -> Scorer:
+    from jobs.scoring import PoolScorer, scorer_pool
+
+    pool = scorer_pool(config, store, tempfile.gettempdir(), say)
+    stack.callback(pool.close)
+    return PoolScorer(store, pool, engine_settings(config).identity(), scored_how(config))
