@@ -49,7 +49,8 @@ class Sampling:
     def run(self) -> None:
         """Until every shard is done; then the purpose is closed."""
         while self._unfinished():
-            events = self._dispatch() + self._collect()
+            adopted = self._dispatch()
+            events = adopted + self._collect({event["index"] for event in adopted})
             if not events:
                 self.driver.rest()
                 continue
@@ -120,8 +121,9 @@ class Sampling:
 
     # -- in -------------------------------------------------------------------------------------
 
-    def _collect(self) -> list[dict[str, Any]]:
-        """Events for what has come back. Answers that nobody waits for any more are dropped."""
+    def _collect(self, adopted: set[int]) -> list[dict[str, Any]]:
+        """Events for what has come back. Answers that nobody waits for any more are dropped, and so
+        are those of shards that were found in the store at this very moment."""
         events: dict[tuple[str, int], dict[str, Any]] = {}
         for answer in self.driver.world.fleet.poll():
             spec = self.by_key.get(answer.key)
@@ -130,7 +132,7 @@ class Sampling:
             self.under_way.discard(answer.key)
             if isinstance(answer, ShardFailed):
                 self._failed(spec, answer)
-            elif spec.index not in self._shards:
+            elif spec.index not in self._shards and spec.index not in adopted:
                 events.setdefault(("accepted", spec.index), self._accepted(spec, answer))
         for result in self.driver.world.grader.poll():
             spec = self.by_key.get(result.key)

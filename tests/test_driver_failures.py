@@ -13,7 +13,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pipeline.agenda import RunStopped
+from pipeline.plan import ShardSpec
 from pipeline.records import Grade, Selected
+from pipeline.roles import PolicyRef, ShardDone, ShardFailed
 from pipeline.stages import read_rows
 from pipeline.state import State
 from tests.driving import Bench, result
@@ -185,6 +187,35 @@ def test_what_somebody_has_a_copy_of_is_put_back(plain: Bench, tmp_path: Path) -
     driver.run()
     assert result(bench) == result(plain)
     assert any("has been put back" in line for line in bench.watch.said)
+
+
+def test_a_shard_that_is_found_as_its_answer_comes_is_accepted_once(
+    plain: Bench, tmp_path: Path
+) -> None:
+    """A failure that is told twice has its work forgotten: the next look finds what it stored."""
+    bench = Bench(tmp_path)
+    driver = bench.driver()
+    submit, poll = bench.fleet.submit, bench.fleet.poll
+    failures: list[ShardFailed] = []
+    turn = 0
+
+    def hand_in(spec: ShardSpec, policy: PolicyRef) -> None:
+        if not failures:
+            failures.append(ShardFailed(spec.key, "it is corrupt", "lost", "images/abc"))
+            return
+        submit(spec, policy)
+
+    def come_back() -> Sequence[ShardDone | ShardFailed]:
+        nonlocal turn
+        turn += 1
+        return failures if turn <= 2 else poll()
+
+    bench.fleet.submit, bench.fleet.poll = hand_in, come_back  # type: ignore[method-assign]
+    driver.world = replace(driver.world, repair=lambda path: True)
+    driver.run()
+    accepted = [(e["purpose"], e["index"]) for e in bench.of_type("shard_accepted")]
+    assert len(accepted) == len(set(accepted))
+    assert result(bench) == result(plain)
 
 
 def test_what_nobody_has_a_copy_of_stops_the_run(tmp_path: Path) -> None:
