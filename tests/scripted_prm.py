@@ -26,7 +26,7 @@ from pipeline.stages import read_rows
 from pipeline.store import Store, get_verified, put_content
 from tests.driving import Bench
 from tests.scripted import ScriptedFleet, ScriptedLearner
-from tests.scripted_world import BATCH, ENGINE, Mail, ScriptedGrader, share
+from tests.scripted_world import BATCH, ENGINE, Mail, ScriptedGrader, sampled, share
 
 
 def decode(ids: Sequence[int]) -> str:
@@ -56,21 +56,8 @@ class PrmFleet(ScriptedFleet):
         answer = query.answer if share("answer", luck) < (0.9, 0.4, 0.1)[bad] else "no"
         text += f"# Answer\n\n{answer}"
         ids = tuple(text.removeprefix(prefix).encode())
-        return Rollout(
-            query=query.content_hash,
-            query_id=query.query_id,
-            sample_index=index,
-            seed=seed,
-            policy=spec.policy,
-            temperature=spec.sampling.temperature,
-            top_p=spec.sampling.top_p,
-            prompt_sha256="0" * 64,
-            prompt_tokens=7,
-            token_ids=ids,
-            logprobs=tuple(-0.5 for _ in ids),
-            text=text,
-            finish="length" if prefix and share("cut", luck) < 0.1 else "stop",
-        )
+        cut = bool(prefix) and share("cut", luck) < 0.1
+        return sampled(spec, query, (index, seed), text, ids, cut=cut)
 
 
 class PrmLearner(ScriptedLearner):

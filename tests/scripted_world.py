@@ -127,6 +127,34 @@ class Mail:
         return out
 
 
+def sampled(
+    spec: ShardSpec,
+    query: Query,
+    place: tuple[int, int],
+    text: str,
+    tokens: tuple[int, ...],
+    *,
+    cut: bool,
+) -> Rollout:
+    """A row as an engine gives it. place: sample index and seed."""
+    index, seed = place
+    return Rollout(
+        query=query.content_hash,
+        query_id=query.query_id,
+        sample_index=index,
+        seed=seed,
+        policy=spec.policy,
+        temperature=spec.sampling.temperature,
+        top_p=spec.sampling.top_p,
+        prompt_sha256="0" * 64,
+        prompt_tokens=7,
+        token_ids=tokens,
+        logprobs=tuple(-0.5 for _ in tokens),
+        text=text,
+        finish="length" if cut else "stop",
+    )
+
+
 class ScriptedFleet:
     """Generates at once, answers when the mail does. `bad` queries always fail, shards with an
     index in `fail` do, and while the object `lost` is set everything that reads it does. With
@@ -186,21 +214,7 @@ class ScriptedFleet:
         cut = share("cut", seed) < 0.05
         text = f"way {int(4 * share('way', seed))}\n\n# Answer\n\n{'' if cut else answer}"
         tokens = tuple(text.encode())
-        return Rollout(
-            query=query.content_hash,
-            query_id=query.query_id,
-            sample_index=k,
-            seed=seed,
-            policy=spec.policy,
-            temperature=spec.sampling.temperature,
-            top_p=spec.sampling.top_p,
-            prompt_sha256="0" * 64,
-            prompt_tokens=7,
-            token_ids=tokens,
-            logprobs=tuple(-0.5 for _ in tokens),
-            text=text,
-            finish="length" if cut else "stop",
-        )
+        return sampled(spec, query, (k, seed), text, tokens, cut=cut)
 
     def poll(self) -> list[ShardDone | ShardFailed]:
         return self.mail.deliver()

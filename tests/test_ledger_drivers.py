@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import Any
-
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -14,23 +11,7 @@ from pipeline.ledger import Ledger, LedgerClosed, LedgerFenced
 from pipeline.store import Store
 from pipeline.store_backend import Entry, MemoryBackend
 from tests.scripted_store import Crash, Fault, ScriptedBackend, patient
-
-Event = dict[str, Any]
-
-
-def event(number: int, **more: Any) -> Event:
-    return {"type": "shard_accepted", "number": number, **more}
-
-
-def written(store: Store, groups: list[list[int]], nonce: str = "n") -> Ledger:
-    ledger = Ledger(store, "run", nonce=nonce)
-    for group in groups:
-        ledger.append([event(number) for number in group])
-    return ledger
-
-
-def numbers(events: Iterator[Event]) -> list[int]:
-    return [item["number"] for item in events]
+from tests.test_ledger import event, numbers, written
 
 
 @pytest.fixture
