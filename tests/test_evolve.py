@@ -28,6 +28,19 @@ from pipeline.store_tree import put_content_tree
 from tests.scripted import ENGINE, GRADER, Quiet, base_folder, make_config, make_world
 
 
+def script_main_job(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The main job over scripted roles, without Ray."""
+
+    @contextmanager
+    def running(program: Program, store: Store, *_: Any) -> Iterator[World]:
+        yield make_world(store, program)[0]
+
+    monkeypatch.setattr("jobs.evolve.check_models", lambda config: None)
+    monkeypatch.setattr("jobs.evolve.engine_settings", lambda config: Mock(identity=lambda: ENGINE))
+    monkeypatch.setattr("jobs.evolve.GRADER_VERSION", GRADER)
+    monkeypatch.setattr("jobs.evolve.running", running)
+
+
 def write_data(folder: Path) -> Path:
     """Questions without images: 12 to train on, 5 to validate, 5 to test."""
     path = folder / "data.jsonl"
@@ -142,14 +155,7 @@ def test_a_finished_run_whose_grades_are_lost_makes_them_again(
     )
     store.replace(event["grades"][0], b"rotten")
 
-    @contextmanager
-    def running(program: Program, store: Store, *_: Any) -> Iterator[World]:
-        yield make_world(store, program)[0]
-
-    monkeypatch.setattr("jobs.evolve.check_models", lambda config: None)
-    monkeypatch.setattr("jobs.evolve.engine_settings", lambda config: Mock(identity=lambda: ENGINE))
-    monkeypatch.setattr("jobs.evolve.GRADER_VERSION", GRADER)
-    monkeypatch.setattr("jobs.evolve.running", running)
+    script_main_job(monkeypatch)
     done = command(config, tmp_path)
     assert done.exit_code == 0, done.output
     assert f"{event['grades'][0]} is lost" in done.output

@@ -31,7 +31,6 @@ from pipeline.roles import (
     PolicyRef,
 )
 from pipeline.roles import LearnFailed as Failed
-from pipeline.state import JobState, State
 from pipeline.store import Store, open_store, put_content
 from tests.scripted import make_config, make_program, put_small_tree
 
@@ -332,25 +331,6 @@ def test_what_the_guard_measured_survives_an_interruption(bench: Bench) -> None:
     assert end.logprob_deviation == pytest.approx(0.01, abs=1e-6)
     assert end.checkpoint.logprob_deviation is None
     learner.close()
-
-
-def test_what_the_guard_measured_is_no_part_of_what_is_trained(bench: Bench) -> None:
-    """Nor does a snapshot that does not know of it read otherwise."""
-    plain = CheckpointRef("checkpoints/r/0", "0" * 64, "evolve/0", 3, 3, 1.5, 20)
-    measured = replace(plain, logprob_deviation=0.01)
-    keys = {bench.job("evolve/1", [], start=start).key for start in (plain, measured)}
-    assert len(keys) == 1
-    state = State(jobs={"evolve/0": JobState("k", plain)})
-    held = json.loads(json.dumps(state.to_dict()))
-    del held["jobs"]["evolve/0"]["checkpoint"]["logprob_deviation"]
-    assert State.from_dict(held) == state
-
-
-def test_a_job_of_a_checkpoint_has_the_key_that_it_always_had(bench: Bench) -> None:
-    """Ledgers hold keys: another one would train again what was trained."""
-    start = CheckpointRef("checkpoints/r/0", "0" * 64, "evolve/0", 3, 3, 1.5, 20)
-    job = LearnJob("evolve/1", start, PolicyRef("policy-0", "policies/m/0"), (), 0, 2, None, 1e-3)
-    assert job.key == "learn-42f54d49234eb962"
 
 
 def test_a_response_to_another_prompt_is_never_trained_on(bench: Bench) -> None:

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 from unittest.mock import Mock
 
 import pytest
@@ -15,12 +13,9 @@ from cluster.s3 import LocalS3
 from jobs.evolve import evolve
 from jobs.world import run_store
 from pipeline.config import Config, config_from_dict, to_dict
-from pipeline.program import Program
-from pipeline.roles import World
-from pipeline.store import Store
 from tests.s3_servers import BUCKET, bucket_store, rclone_server
-from tests.scripted import ENGINE, GRADER, base_folder, make_config, make_world
-from tests.test_evolve import write_data
+from tests.scripted import base_folder, make_config
+from tests.test_evolve import script_main_job, write_data
 
 
 @pytest.fixture
@@ -70,15 +65,7 @@ def least(tmp_path: Path) -> Config:
 @pytest.fixture
 def scripted(monkeypatch: pytest.MonkeyPatch) -> None:
     """The main job over scripted roles, without Ray."""
-
-    @contextmanager
-    def running(program: Program, store: Store, *_: Any) -> Iterator[World]:
-        yield make_world(store, program)[0]
-
-    monkeypatch.setattr("jobs.evolve.check_models", lambda config: None)
-    monkeypatch.setattr("jobs.evolve.engine_settings", lambda config: Mock(identity=lambda: ENGINE))
-    monkeypatch.setattr("jobs.evolve.GRADER_VERSION", GRADER)
-    monkeypatch.setattr("jobs.evolve.running", running)
+    script_main_job(monkeypatch)
     monkeypatch.setattr("jobs.evolve.OnlyDriver", Mock())
 
 
