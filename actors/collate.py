@@ -16,6 +16,7 @@ from collections import OrderedDict, deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
@@ -35,15 +36,26 @@ Made = TypeVar("Made")
 
 @dataclass(frozen=True)
 class Steps:
-    """The steps of all rows of a micro-batch: their row and position in it, and their targets."""
+    """The steps of all rows of a micro-batch: their row in it, where they start and end there
+    (first and last token), and their targets."""
 
     rows_S: Tensor
+    starts_S: Tensor
     positions_S: Tensor
     targets_S: Tensor
 
     def to(self, device: Any) -> Steps:
         """The same on a device."""
-        return Steps(*(t.to(device) for t in (self.rows_S, self.positions_S, self.targets_S)))
+        parts = (self.rows_S, self.starts_S, self.positions_S, self.targets_S)
+        return Steps(*(part.to(device) for part in parts))
+
+    def named(self) -> dict[str, Tensor]:
+        """As keyword arguments of a model with a step head."""
+        return {
+            "step_rows": self.rows_S,
+            "step_starts": self.starts_S,
+            "step_positions": self.positions_S,
+        }
 
     @classmethod
     def of(cls, rows: Sequence[TrainRow], lengths_B: Sequence[int]) -> Steps | None:
@@ -53,10 +65,16 @@ class Steps:
         for row in rows:
             if row.step_ends_S[-1] >= len(row.token_ids_T):
                 raise BadData(f"{_name(row)}: its last step is not read, since nothing follows it")
-        ends = [(i, end) for i, row in enumerate(rows) for end in row.step_ends_S]
+        spans = [
+            (i, lengths_B[i] + start, lengths_B[i] + end - 1)
+            for i, row in enumerate(rows)
+            for start, end in pairwise((0, *row.step_ends_S))
+        ]
+        rows_S, starts_S, positions_S = torch.tensor(spans, dtype=torch.long).unbind(1)
         return cls(
-            torch.tensor([i for i, _ in ends], dtype=torch.long),
-            torch.tensor([lengths_B[i] + end - 1 for i, end in ends], dtype=torch.long),
+            rows_S,
+            starts_S,
+            positions_S,
             torch.tensor([t for row in rows for t in row.targets_S], dtype=torch.float32),
         )
 

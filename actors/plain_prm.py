@@ -13,6 +13,7 @@ import random
 from collections.abc import Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
+from itertools import pairwise
 
 import torch
 
@@ -40,12 +41,21 @@ class StepExample:
 
 
 class PlainPrm:
-    """A copy of a policy with a head of zeros, to be trained."""
+    """A copy of a policy with a head of zeros, to be trained.
 
-    def __init__(self, policy: PlainPolicy, frozen: Sequence[str] = ("*vision*",)) -> None:
+    surprise: the head also sees how likely the model finds the response so far.
+    """
+
+    def __init__(
+        self,
+        policy: PlainPolicy,
+        frozen: Sequence[str] = ("*vision*",),
+        *,
+        surprise: bool = False,
+    ) -> None:
         model = copy.deepcopy(policy.model)
         hidden = model.config.get_text_config().hidden_size
-        self.model = add_head(model, torch.zeros(1, hidden))
+        self.model = add_head(model, torch.zeros(1, hidden), torch.zeros(1) if surprise else None)
         self._policy = policy
         for name, parameter in self.model.named_parameters():
             if any(fnmatchcase(name, pattern) for pattern in frozen):
@@ -56,19 +66,21 @@ class PlainPrm:
         width = max(example.length for example in examples_B)
         ids = torch.zeros(len(examples_B), width, dtype=torch.long)
         mask = torch.zeros_like(ids)
-        rows, positions = [], []
+        spans: list[tuple[int, int, int]] = []
         for i, example in enumerate(examples_B):
             read = example.prompt_ids + example.token_ids[: example.ends_S[-1]]
             ids[i, : len(read)] = torch.tensor(read)
             mask[i, : len(read)] = 1
-            rows += [i] * len(example.ends_S)
-            positions += [len(example.prompt_ids) + end - 1 for end in example.ends_S]
+            prompt = len(example.prompt_ids)
+            steps = pairwise((0, *example.ends_S))
+            spans += [(i, prompt + start, prompt + end - 1) for start, end in steps]
         pixels = [e.pixels for e in examples_B if e.pixels is not None]
         if len(pixels) not in (0, len(examples_B)):
             raise ValueError("a batch holds responses with and without a picture")
+        rows_S, starts_S, positions_S = torch.tensor(spans).unbind(1)
         logits: torch.Tensor = self.model(
             input_ids=ids, attention_mask=mask, use_cache=False,
-            step_rows=torch.tensor(rows), step_positions=torch.tensor(positions),
+            step_rows=rows_S, step_starts=starts_S, step_positions=positions_S,
             **({"pixel_values": self._policy.pixel_values(pixels)} if pixels else {}),
         )  # fmt: skip
         return logits

@@ -18,12 +18,11 @@ from pathlib import Path
 from typing import Any
 
 from actors.processor import Processor, load_processor, tensor_shapes
-from actors.step_head import HEAD, read_head
+from actors.step_head import HEAD, read_head, read_surprise
+from actors.surprise import token_head_name
 from pipeline.errors import BadData, BadModel
 
 _PROBES = ("How many of these are red?", "3 + 4 = 7, so x\u00b2 > 10.\n\n# Answer\n\n7")
-# Under these names families keep the output embedding; without one it is tied to the input's.
-_TOKEN_HEADS = ("lm_head.weight", "model.lm_head.weight", "language_model.lm_head.weight")
 
 
 @dataclass(frozen=True)
@@ -82,8 +81,7 @@ def _write_difference(folder: Path, headed: Path, *, good: int, bad: int) -> Non
     found: dict[str, Path] = {}
     for file in sorted(fresh.glob("*.safetensors")):
         found |= dict.fromkeys(tensor_shapes(file), file)
-    name = next((n for n in _TOKEN_HEADS if n in found), None)
-    name = name or next((n for n in found if n.endswith("embed_tokens.weight")), None)
+    name = token_head_name(found)
     if name is None:
         raise BadModel(f"{folder}: no output embedding was found, so it cannot answer at a tag")
     with safe_open(found[name], framework="pt") as held:
@@ -119,6 +117,7 @@ def check_prm(
     fitted = fit_prm(prm, scratch / "headed", tag)
     theirs, ours = load_processor(fitted.folder), load_processor(policy)
     head = read_head(fitted.folder)
+    read_surprise(fitted.folder)
     config = json.loads((fitted.folder / "config.json").read_text("utf-8"))
     text = config.get("text_config", config)
     hidden, most = text.get("hidden_size"), _most_positions(text)

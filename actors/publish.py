@@ -49,8 +49,16 @@ def whole_state(engine: Any, keep: bool) -> dict[str, Tensor]:
     return state | others
 
 
-def publish(model: Any, state: Mapping[str, Tensor], base: Path, folder: Path) -> None:
+def publish(
+    model: Any,
+    state: Mapping[str, Tensor],
+    base: Path,
+    folder: Path,
+    told: Mapping[str, Any] | None = None,
+) -> None:
     """Write a policy folder with the weights in `state` (on one rank).
+
+    told: what its config says otherwise than the base's.
 
     Raises:
         FileExistsError: policies are immutable.
@@ -62,7 +70,7 @@ def publish(model: Any, state: Mapping[str, Tensor], base: Path, folder: Path) -
     if fresh.exists():
         shutil.rmtree(fresh)
     shutil.copytree(base, fresh, ignore=shutil.ignore_patterns("*.safetensors", "*.bin", ".*"))
-    _name_precision(fresh / "config.json", model.dtype)
+    _name_precision(fresh / "config.json", model.dtype, told or {})
     _write_weights(model, state, base, fresh)
     for path in sorted(fresh.rglob("*")):
         sync(path)
@@ -129,11 +137,13 @@ def _renew_index(base: Path, fresh: Path, layout: Mapping[str, str]) -> None:
     (fresh / INDEX).write_text(json.dumps(index, indent=2, sort_keys=True) + "\n", "utf-8")
 
 
-def _name_precision(path: Path, dtype: torch.dtype) -> None:
-    """Make every `dtype` in a config name the precision of the weights; else leave it as it is."""
+def _name_precision(path: Path, dtype: torch.dtype, told: Mapping[str, Any]) -> None:
+    """Make every `dtype` in a config name the precision of the weights, and have it say what is
+    `told`; else leave it as it is."""
     config = json.loads(path.read_text("utf-8"))
     name = str(dtype).removeprefix("torch.")
-    changed = False
+    changed = bool(told)
+    config |= told
     sections = [config]
     for section in sections:
         sections += [value for value in section.values() if isinstance(value, dict)]

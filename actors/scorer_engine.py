@@ -29,7 +29,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from actors.engine_settings import EngineSettings, common_options
-from actors.step_head import read_head
+from actors.step_head import read_head, read_surprise
 from actors.vllm_engine import EngineBroken, VllmEngine
 from pipeline.scoring import Excluded, Fed, Memo, ScoreRequest, Scores, StepKeys, feed, probability
 
@@ -85,6 +85,8 @@ class VllmScorer(VllmEngine):
         self.asked_again = 0
         self._tag_ids = tuple(tag_ids)
         self._reuse = reuse
+        self._surprise: float | None = None
+        self._so_far = Memo()
 
     def load_policy(self, folder: Path) -> None:
         """Serve the PRM in `folder`.
@@ -93,11 +95,28 @@ class VllmScorer(VllmEngine):
             BadModel: it has no head, or cannot be loaded.
         """
         read_head(folder)
-        self.memo.clear()
+        surprise = read_surprise(folder)
+        self._surprise = None if surprise is None else float(surprise)
+        self._forget()
         super().load_policy(folder)
 
     def _start(self, folder: Path) -> None:
         self._llm = start_pooling(folder, self.settings)
+        self._tell(folder)
+
+    def _reload(self, folder: Path) -> None:
+        super()._reload(folder)
+        self._tell(folder)
+
+    def _tell(self, folder: Path) -> None:
+        if self._surprise is not None:
+            from actors.vllm_surprise import tell_surprise
+
+            tell_surprise(self._llm, folder)
+
+    def _forget(self) -> None:
+        self.memo.clear()
+        self._so_far.clear()
 
     def score(self, requests: Sequence[ScoreRequest]) -> list[Scores | Excluded]:
         """Step probabilities of each request, in order, or why there are none.
@@ -107,7 +126,7 @@ class VllmScorer(VllmEngine):
             BadData: an image cannot be read, or the prompt alone is longer than the context.
         """
         if self.settings.deterministic or not self._reuse:
-            self.memo.clear()
+            self._forget()
         found: list[Scores | Excluded | None] = [None] * len(requests)
         waiting: dict[int, tuple[Fed, list[bytes]]] = {}
         keys_of = cache(StepKeys)  # responses to one prompt come together
@@ -175,13 +194,23 @@ class VllmScorer(VllmEngine):
     def _remember(self, item: tuple[Fed, list[bytes]], length: int, output: Any) -> None:
         """Put every step score that came into the memo; before a cache hit none come."""
         fed, keys = item
-        logits = output.outputs.data.reshape(-1).double().tolist()
-        if len(logits) + output.num_cached_tokens != length:
+        told_N = output.outputs.data.double().tolist()
+        if len(told_N) + output.num_cached_tokens != length:
             raise EngineBroken(
-                f"{len(logits)} logits came for {length} tokens, {output.num_cached_tokens} of "
+                f"{len(told_N)} logits came for {length} tokens, {output.num_cached_tokens} of "
                 "them cached"
             )
+        first = len(fed.token_ids_T) - len(told_N)  # of the response's ids, what was computed
+        start, so_far = 0, 0.0
         for place, key in zip(fed.places_S, keys, strict=True):
-            from_end = len(fed.token_ids_T) - place
-            if from_end <= len(logits):
-                self.memo.put(key, probability(logits[-from_end]))
+            if self._surprise is not None:
+                known = self._so_far.get(key)
+                if known is None and start <= first:
+                    return  # a cache hit hides how likely this was, and so all that follows
+                if known is None:
+                    known = so_far + sum(t[1] for t in told_N[start - first : place - first + 1])
+                    self._so_far.put(key, known)
+                start, so_far = place + 1, known
+            if place >= first:
+                added = (self._surprise or 0.0) * so_far
+                self.memo.put(key, probability(told_N[place - first][0] + added))

@@ -15,7 +15,7 @@ from pathlib import Path
 import torch
 
 from actors.collate import Collator, ImageSource
-from actors.step_head import add_head, read_head
+from actors.step_head import add_head, read_head, read_surprise
 from pipeline.learn import TrainRow
 from pipeline.scoring import Excluded, ScoreRequest, Scores, feed, probability
 
@@ -50,11 +50,11 @@ class TransformersScorer:
         """Serve the PRM in `folder`. Raises as `read_head`."""
         from transformers import AutoModelForImageTextToText
 
-        head = read_head(folder)
+        head, surprise = read_head(folder), read_surprise(folder)
         model = AutoModelForImageTextToText.from_pretrained(
             folder, dtype=self._dtype, local_files_only=True
         )
-        self._model = add_head(model, head).to(self._device).eval()
+        self._model = add_head(model, head, surprise).to(self._device).eval()
         self._collator = Collator(folder, self._images)
 
     def score(self, requests: Sequence[ScoreRequest]) -> list[Scores | Excluded]:
@@ -97,8 +97,7 @@ class TransformersScorer:
         logits = self._model(
             **micro.inputs,
             use_cache=False,
-            step_rows=micro.steps.rows_S,
-            step_positions=micro.steps.positions_S,
+            **micro.steps.named(),
         ).tolist()
         self._beat()
         left = iter(logits)

@@ -6,12 +6,18 @@ Always: a PRM folder is a complete model folder with one more tensor, `score.wei
 the hidden state after the last norm; its logit's sigmoid is the probability that the step leads to
 the right answer.
 
-Axes: B rows, S steps of all rows of a batch, L padded tokens.
+With a number `score_surprise` in its config the head also sees how likely the model itself finds
+what it reads: that weight times the log-probability, in nats, of the response up to the step's end
+is added to the logit (`actors.surprise`). It stands in the config because engines refuse tensors
+they have no place for.
+
+Axes: B rows, S steps of all rows of a batch, L padded tokens, H hidden.
 """
 
 from __future__ import annotations
 
 import json
+import math
 import shutil
 from pathlib import Path
 from typing import Any
@@ -21,10 +27,13 @@ from torch import Tensor, nn
 
 from actors.collate import Micro
 from actors.publish import INDEX, weight_files
+from actors.surprise import StepSpans, logprobs_so_far
 from pipeline.errors import BadData, BadModel
 from pipeline.learn import StepLoss
 
 HEAD = "score.weight"
+SURPRISE, SURPRISE_KEY = "score.surprise", "score_surprise"
+"""The weight of what the model finds likely: in training, and in a PRM's config."""
 
 
 class _StepHead:
@@ -33,18 +42,28 @@ class _StepHead:
     base_model: Any
     score: Any
 
-    def forward(self, *, step_rows: Tensor, step_positions: Tensor, **inputs: Any) -> Tensor:
-        """Logits, (S,), float32, of the tokens at (step_rows, step_positions)."""
+    def forward(
+        self, *, step_rows: Tensor, step_starts: Tensor, step_positions: Tensor, **inputs: Any
+    ) -> Tensor:
+        """Logits, (S,), float32, of the tokens at (step_rows, step_positions).
+
+        step_starts: where the first token of each step stands; rows' steps come in order.
+        """
         hidden_B_L_H = self.base_model(**inputs).last_hidden_state
         chosen_S_H = hidden_B_L_H[step_rows, step_positions]
         logits: Tensor = self.score(chosen_S_H).squeeze(-1).float()
+        if self.score.surprise is not None:
+            spans = StepSpans(step_rows, step_starts, step_positions)
+            tokens: Any = self.get_output_embeddings()  # type: ignore[attr-defined]
+            so_far_S = logprobs_so_far(hidden_B_L_H, inputs["input_ids"], tokens, spans)
+            logits = logits + so_far_S * self.score.surprise.float()
         return logits
 
 
-def add_head(model: Any, weight: Tensor) -> Any:
+def add_head(model: Any, weight: Tensor, surprise: Tensor | None = None) -> Any:
     """Turn a loaded image-text-to-text model into a PRM in place; its token head gets no gradient.
 
-    weight: (1, hidden).
+    weight: (1, hidden). surprise: (1,), or none for a head that sees the hidden state alone.
     """
     hidden = model.config.get_text_config().hidden_size
     if tuple(weight.shape) != (1, hidden):
@@ -55,6 +74,8 @@ def add_head(model: Any, weight: Tensor) -> Any:
     model.score = nn.Linear(hidden, 1, bias=False, dtype=model.dtype)
     with torch.no_grad():
         model.score.weight.copy_(weight)
+    given = None if surprise is None else nn.Parameter(surprise.to(model.dtype).clone())
+    model.score.register_parameter("surprise", given)
     kind = type(model)
     # A class of its own, so that everything else (names of weights above all) stays the model's.
     model.__class__ = type(f"{kind.__name__}WithStepHead", (_StepHead, kind), {})
@@ -88,7 +109,10 @@ def read_head(folder: Path) -> Tensor:
     """
     from safetensors import safe_open
 
-    file = weight_files(folder).get(HEAD)
+    files = weight_files(folder)
+    file = files.get(HEAD)
+    if "score.bias" in files:
+        raise BadModel(f"{folder}: its score head has a bias, and no scorer here adds one")
     if file is None:
         raise BadModel(
             f"{folder} has no {HEAD}, so it is a policy and not a process reward model; a model "
@@ -103,10 +127,25 @@ def read_head(folder: Path) -> Tensor:
     return weight
 
 
-def write_headed(policy: Path, folder: Path) -> Path:
+def read_surprise(folder: Path) -> Tensor | None:
+    """The weight (1,) of what the model finds likely; None where its head does not see it.
+
+    Raises:
+        BadModel: it is no finite number.
+    """
+    found = json.loads((folder / "config.json").read_text("utf-8")).get(SURPRISE_KEY)
+    if found is None:
+        return None
+    if not isinstance(found, int | float) or not math.isfinite(found):
+        raise BadModel(f"{folder}: {SURPRISE_KEY} in its config is {found}, no finite number")
+    return torch.tensor([float(found)])
+
+
+def write_headed(policy: Path, folder: Path, *, surprise: bool = False) -> Path:
     """The folder that PRM training starts from: a policy with a head of zeros (p = 1/2 everywhere).
 
-    Everything else is the policy's, byte for byte, but for `num_labels` in its config.
+    Everything else is the policy's, byte for byte, but for `num_labels` (and, with `surprise`, its
+    weight) in its config.
     """
     from safetensors.torch import load_file, save_file
 
@@ -126,8 +165,17 @@ def write_headed(policy: Path, folder: Path) -> Path:
         index["weight_map"][HEAD] = file
         (folder / INDEX).write_text(json.dumps(index, indent=2, sort_keys=True) + "\n", "utf-8")
     config["num_labels"] = 1
+    if surprise:
+        config[SURPRISE_KEY] = 0.0
     (folder / "config.json").write_text(json.dumps(config, indent=2, sort_keys=True) + "\n")
     return folder
+
+
+def told_surprise(state: dict[str, Tensor]) -> dict[str, float]:
+    """Takes the weight of what the model finds likely out of a model's state, as a config says it;
+    nothing for a state without."""
+    found = state.pop(SURPRISE, None)
+    return {} if found is None else {SURPRISE_KEY: float(found)}
 
 
 def steps_loss(engine: Any, micro: Micro, kind: StepLoss) -> Tensor:
@@ -141,8 +189,7 @@ def steps_loss(engine: Any, micro: Micro, kind: StepLoss) -> Tensor:
     logits_S = engine(
         **micro.inputs,
         use_cache=False,
-        step_rows=micro.steps.rows_S,
-        step_positions=micro.steps.positions_S,
+        **micro.steps.named(),
     )
     return step_loss(logits_S, micro.steps.targets_S, kind)
 

@@ -32,7 +32,7 @@ from actors.checkpoint import Saved, restore, starting_moments, write_part
 from actors.collate import IGNORED, Collator, ImageSource, Micro, ahead
 from actors.processor import sampling_logprobs
 from actors.publish import publish, whole_state
-from actors.step_head import HEAD, add_head, read_head, steps_loss
+from actors.step_head import HEAD, add_head, read_head, read_surprise, steps_loss, told_surprise
 from pipeline.batches import MicroBatch, batches, micro_batches
 from pipeline.canonical import sha256_hex
 from pipeline.errors import BadModel
@@ -130,7 +130,7 @@ def load_policy(folder: Path, settings: LearnSettings) -> Any:
     )
     model.config.use_cache = False
     if settings.objective == "steps":
-        add_head(model, read_head(folder))
+        add_head(model, read_head(folder), read_surprise(folder))
     problem = frozen_problem([name for name, _ in model.named_parameters()], settings.frozen, HEAD)
     if problem is not None:
         raise BadModel(f"frozen: {folder}: {problem}")
@@ -382,7 +382,7 @@ class Trainer:
         """Write the policy as it is now as a complete folder. All ranks must call, one writes."""
         state = whole_state(self.engine, keep=self.rank == 0)
         if self.rank == 0:
-            publish(self.model, state, self.policy, folder)
+            publish(self.model, state, self.policy, folder, told_surprise(state))
 
     def close(self) -> None:
         """Let go of the engine's memory and hooks."""

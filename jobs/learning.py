@@ -260,7 +260,8 @@ class GroupLearner:
             return group
         policy = self._began = self._fetch("policies", job.policy.path)
         if job.prm is not None:
-            policy = write_headed(policy, self._new_folder("headed"))
+            headed = self._new_folder("headed")
+            policy = write_headed(policy, headed, surprise=job.prm.surprise)
         checkpoint = None if start is None else self._fetch("checkpoints", start.path)
         if group is None:
             group = self._group = self._start(settings, policy, checkpoint)

@@ -229,11 +229,12 @@ class Scorer(Protocol):
 
 @dataclass(frozen=True)
 class PrmLearning:
-    """How a process reward model learns: the kind of label, the loss, and parameters that stay."""
+    """How a process reward model learns; see `pipeline.settings.Prm`."""
 
     labels: Literal["soft", "hard"]
     loss: Literal["bce", "mse"]
     frozen: tuple[str, ...]
+    surprise: bool = False
 
 
 @dataclass(frozen=True)

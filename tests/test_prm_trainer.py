@@ -10,7 +10,14 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from actors.step_head import HEAD, add_head, read_head, step_loss, write_headed
+from actors.step_head import (
+    HEAD,
+    add_head,
+    read_head,
+    read_surprise,
+    step_loss,
+    write_headed,
+)
 from actors.trainer import Trainer
 from pipeline.errors import BadData, BadModel
 from pipeline.learn import LearnSettings, TrainRow
@@ -27,9 +34,10 @@ def _group(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
         yield
 
 
-@pytest.fixture(scope="module")
-def headed(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_headed(tiny_policy(), tmp_path_factory.mktemp("headed") / "prm")
+@pytest.fixture(scope="module", params=[False, True], ids=["hidden", "surprise"])
+def headed(tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest) -> Path:
+    folder = tmp_path_factory.mktemp("headed") / "prm"
+    return write_headed(tiny_policy(), folder, surprise=request.param)
 
 
 def step_rows(count: int) -> list[TrainRow]:
@@ -44,13 +52,16 @@ def step_rows(count: int) -> list[TrainRow]:
 
 
 def reference_loss(folder: Path, rows: list[TrainRow], kind: str) -> float:
-    """Row by row, on plain transformers, from a fresh reading of the folder."""
+    """Row by row, on plain transformers, from a fresh reading of the folder; how likely the model
+    finds the tokens is taken from its own token logits."""
     from transformers import AutoModelForImageTextToText
 
     from actors.collate import Collator
 
     model = AutoModelForImageTextToText.from_pretrained(folder, dtype=torch.float32).eval()
+    tokens = AutoModelForImageTextToText.from_pretrained(folder, dtype=torch.float32).eval()
     add_head(model, read_head(folder))
+    surprise = read_surprise(folder)
     collator = Collator(folder, image_bytes)
     total = 0.0
     for row in rows:
@@ -62,9 +73,13 @@ def reference_loss(folder: Path, rows: list[TrainRow], kind: str) -> float:
         positions = torch.tensor([prompt + end - 1 for end in row.step_ends_S])
         with torch.no_grad():
             logits = model(
-                input_ids=ids, step_rows=torch.zeros_like(positions), step_positions=positions,
-                **made,
+                input_ids=ids, step_rows=torch.zeros_like(positions), step_starts=positions,
+                step_positions=positions, **made,
             )  # fmt: skip
+            if surprise is not None:
+                before = tokens(input_ids=ids, **made).logits[0, prompt - 1 : -1].log_softmax(-1)
+                so_far = before.gather(1, read.T)[:, 0].cumsum(0)
+                logits += surprise * so_far[torch.tensor(row.step_ends_S) - 1]
         total += float(step_loss(logits, torch.tensor(row.targets_S), kind))  # type: ignore[arg-type]
     return total / sum(len(row.step_ends_S) for row in rows)
 
@@ -82,6 +97,8 @@ def test_a_prm_is_trained_published_and_read_again(
     before, after = (load_file(f / "model.safetensors") for f in (headed, tmp_path / "prm"))
     assert before.keys() == after.keys()
     assert read_head(tmp_path / "prm").abs().max() > 0
+    weights = [read_surprise(folder) for folder in (headed, tmp_path / "prm")]
+    assert weights == [None, None] or (weights[0] == 0 and weights[1] != 0)
     changed = {name for name in before if not torch.equal(before[name], after[name])}
     assert HEAD in changed
     assert not any("vision" in name for name in changed)

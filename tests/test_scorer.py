@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 import random
 from collections.abc import Iterator, Sequence
@@ -18,7 +19,7 @@ from actors.prm_model import TagWords, fit_prm
 from actors.processor import Processor, load_processor
 from actors.scorer_engine import VllmScorer
 from actors.scorer_plain import TransformersScorer
-from actors.step_head import HEAD, write_headed
+from actors.step_head import HEAD, SURPRISE_KEY, write_headed
 from pipeline.errors import BadModel
 from pipeline.scoring import Excluded, Memo, ScoreRequest, Scores, StepKeys, feed, probability
 from tests.models import make_images, make_policy
@@ -35,9 +36,14 @@ FILES = make_images(50)
 TOLERANCE = 1e-4
 
 
-def make_prm(folder: Path, seed: int) -> Path:
-    """A random policy with a random head."""
-    made = write_headed(make_policy(folder.with_name(f"{folder.name}-policy"), seed), folder)
+def make_prm(folder: Path, seed: int, surprise: float | None = None) -> Path:
+    """A random policy with a random head, which sees what the model finds likely or does not."""
+    policy = make_policy(folder.with_name(f"{folder.name}-policy"), seed)
+    made = write_headed(policy, folder, surprise=surprise is not None)
+    if surprise is not None:
+        config = json.loads((made / "config.json").read_text("utf-8"))
+        config[SURPRISE_KEY] = surprise
+        (made / "config.json").write_text(json.dumps(config), "utf-8")
     tensors = load_file(made / "model.safetensors")
     generator = torch.Generator().manual_seed(seed)
     tensors[HEAD] = torch.randn(1, 128, generator=generator) / 8
@@ -45,9 +51,10 @@ def make_prm(folder: Path, seed: int) -> Path:
     return made
 
 
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return make_prm(tmp_path_factory.mktemp("prm") / "prm", 0)
+# A random token costs about 6 nats: a weight that moves a probability, but not to 0.
+@pytest.fixture(scope="module", params=[None, 0.01], ids=["hidden", "surprise"])
+def folder(tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest) -> Path:
+    return make_prm(tmp_path_factory.mktemp("prm") / "prm", 0, request.param)
 
 
 @pytest.fixture(scope="module")

@@ -10,9 +10,17 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from actors.plain import PlainPolicy
+from actors.plain import Example, PlainPolicy
 from actors.plain_prm import PlainPrm, StepExample, train_prm
-from actors.step_head import HEAD, add_head, read_head, step_loss, write_headed
+from actors.step_head import (
+    HEAD,
+    SURPRISE_KEY,
+    add_head,
+    read_head,
+    read_surprise,
+    step_loss,
+    write_headed,
+)
 from pipeline.errors import BadModel
 from tests.models import make_policy
 
@@ -61,6 +69,40 @@ def test_a_headed_folder_is_the_policy_and_one_more_tensor(folder: Path, tmp_pat
     assert PlainPolicy.load(made).model.config.num_labels == 1
 
 
+def test_a_head_that_sees_how_likely_tokens_are_says_so_in_the_config(
+    folder: Path, tmp_path: Path
+) -> None:
+    made = write_headed(folder, tmp_path / "prm", surprise=True)
+    assert read_surprise(write_headed(folder, tmp_path / "plain")) is None
+    assert read_surprise(made) == 0
+    config = json.loads((made / "config.json").read_text())
+    for bad in ([0.1, 0.2], "much", float("nan")):
+        (made / "config.json").write_text(json.dumps(config | {SURPRISE_KEY: bad}))
+        with pytest.raises(BadModel, match="no finite number"):
+            read_surprise(made)
+
+
+def test_what_the_model_finds_likely_is_its_own_log_probability(policy: PlainPolicy) -> None:
+    prm, rows = PlainPrm(policy, surprise=True), make_examples(policy, 5)
+    with torch.no_grad():
+        prm.model.score.surprise.fill_(0.5)
+        found = prm.logits(rows).split([len(row.ends_S) for row in rows])
+    for row, logits_S in zip(rows, found, strict=True):
+        assert row.pixels is not None
+        for end, logit in zip(row.ends_S, logits_S.tolist(), strict=True):
+            said = Example(row.prompt_ids, row.token_ids[:end], row.pixels)
+            with torch.no_grad():
+                assert logit == pytest.approx(-0.5 * float(policy.nll([said])), rel=1e-5)
+
+
+def test_no_gradient_flows_through_what_the_model_finds_likely(policy: PlainPolicy) -> None:
+    prm = PlainPrm(policy, surprise=True)
+    prm.logits(make_examples(policy, 3)).sum().backward()
+    assert prm.model.score.surprise.grad is not None
+    rest = {n: p.grad for n, p in prm.model.named_parameters() if not n.startswith("score.")}
+    assert all(grad is None or not grad.any() for grad in rest.values())  # its head is still 0
+
+
 def broken(made: Path, weight: torch.Tensor | None) -> Path:
     tensors = load_file(made / "model.safetensors")
     tensors.pop(HEAD)
@@ -72,6 +114,11 @@ def broken(made: Path, weight: torch.Tensor | None) -> Path:
 
 def test_a_missing_or_unfit_head_is_a_clear_error(folder: Path, tmp_path: Path) -> None:
     made = write_headed(folder, tmp_path / "prm")
+    tensors = load_file(made / "model.safetensors")
+    save_file(tensors | {"score.bias": torch.zeros(1)}, made / "model.safetensors")
+    with pytest.raises(BadModel, match="has a bias"):
+        read_head(made)
+    save_file(tensors, made / "model.safetensors", metadata={"format": "pt"})
     with pytest.raises(BadModel, match="scores with one number"):
         read_head(broken(made, torch.zeros(2, 128)))
     with pytest.raises(BadModel, match="not finite"):
@@ -109,7 +156,7 @@ def test_losses() -> None:
 
 def test_a_step_is_scored_by_what_stands_before_its_end_only(policy: PlainPolicy) -> None:
     prm = PlainPrm(policy)
-    torch.nn.init.normal_(prm.model.score.weight)
+    torch.nn.init.normal_(prm.model.score.weight, std=0.1)
     rows = make_examples(policy, 8)
     whole = prm.scores(rows)
     firsts = [
