@@ -70,7 +70,8 @@ class Steps:
             for i, row in enumerate(rows)
             for start, end in pairwise((0, *row.step_ends_S))
         ]
-        rows_S, starts_S, positions_S = torch.tensor(spans, dtype=torch.long).unbind(1)
+        # A rank whose rows have run out trains on none.
+        rows_S, starts_S, positions_S = torch.tensor(spans, dtype=torch.long).view(-1, 3).unbind(1)
         return cls(
             rows_S,
             starts_S,

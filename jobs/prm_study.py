@@ -5,8 +5,10 @@
 On plain transformers, one process. Samples a warm-up policy, labels steps by Monte-Carlo
 completions, trains a PRM, and measures on validation questions, with the process checker, what the
 loop will depend on: AUC within a question between true and lucky responses with a right answer, and
-how much of the way from random to oracle its Top-2 goes. The same model trained on the checker's
-truth says whether labels or capacity are the limit (an oracle, here only).
+how much of the way from random to oracle its Top-2 goes. Five PRMs: trained as a whole on soft and
+on hard labels; on the checker's truth, which says whether labels or capacity are the limit (an
+oracle, here only); the head alone, where it also sees how likely the model finds the response; and
+that likelihood alone, untrained.
 """
 
 from __future__ import annotations
@@ -18,6 +20,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import numpy as np
+import torch
 import typer
 
 from actors.plain import PlainPolicy
@@ -62,6 +65,8 @@ class Sizes:
     choice: int = 16
     lr: float = 5e-4
     epochs: int = 6
+    head_lr: float = 1e-2
+    head_epochs: int = 4
     batch: int = 32
 
 
@@ -213,17 +218,25 @@ def run(study: Study, policy: PlainPolicy, sizes: Sizes, record: Any) -> None:
     record("labels", label_quality(responses, valued, truths) | {"counts": counts.to_dict()})
     chosen = sample(study, policy, study.split("validation")[: sizes.held_out], sizes.choice)
     study.say(f"{len(chosen.rows)} samples to choose from")
+    told = [place for place, values in enumerate(valued) if values is not None]
+    responses = [responses[place] for place in told]
     kinds: dict[str, list[list[float]]] = {
         kind: [[target(v, kind) for v in values[0]] for values in valued if values is not None]
         for kind in LABELS
     }
-    for name, targets in (kinds | {"truth": truths}).items():
-        prm = PlainPrm(policy)
+    kinds |= {"truth": [truths[place] for place in told], "surprise": kinds["soft"]}
+    for name, targets in kinds.items():
+        head = name == "surprise"
+        prm = PlainPrm(policy, ("model.*",), surprise=True) if head else PlainPrm(policy)
         rows = examples(study, policy, by_hash, responses, targets)
         loss = train_prm(
-            prm, rows, lr=sizes.lr, epochs=sizes.epochs, batch=sizes.batch, seed=study.seed
-        )
+            prm, rows, lr=sizes.head_lr if head else sizes.lr,
+            epochs=sizes.head_epochs if head else sizes.epochs, batch=sizes.batch, seed=study.seed,
+        )  # fmt: skip
         record(name, {"loss": loss} | measure(study, policy, prm, chosen))
+    likely = PlainPrm(policy, surprise=True)
+    torch.nn.init.ones_(likely.model.score.surprise)
+    record("likely", measure(study, policy, likely, chosen))
 
 
 def label_quality(

@@ -44,6 +44,15 @@ def test_only_responses_are_trained_on_and_as_they_were_sampled(
     assert micro.inputs["pixel_values"].shape[:2] == (4, 2)
 
 
+def test_a_rank_whose_rows_have_run_out_runs_anchors_alone(
+    policy: Path, rows: list[TrainRow]
+) -> None:
+    micro = Collator(policy, image_bytes).collate([], rows[2:4])
+    assert (micro.targets_B_G == IGNORED).all()
+    assert micro.steps is not None
+    assert [len(part) for part in micro.steps.named().values()] == [0, 0, 0]
+
+
 def test_prompts_are_processed_and_images_read_once(policy: Path, rows: list[TrainRow]) -> None:
     read: list[str] = []
 

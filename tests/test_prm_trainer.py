@@ -111,6 +111,13 @@ def test_a_prm_is_trained_published_and_read_again(
     assert found == pytest.approx(expected, rel=1e-4)
 
 
+def test_a_rank_without_rows_adds_nothing(headed: Path) -> None:
+    trainer, rows = Trainer(SETTINGS, headed, image_bytes), step_rows(6)
+    alone = replace(next(iter(trainer.passes(rows))), rows=(), anchors=tuple(rows[2:4]))
+    assert [trainer.backward(i, m) for i, m in trainer.collated([alone])] == [0.0]
+    trainer.close()
+
+
 def test_squared_error_is_the_other_loss(headed: Path) -> None:
     trainer = Trainer(replace(SETTINGS, step_loss="mse"), headed, image_bytes)
     rows = step_rows(6)
