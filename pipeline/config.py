@@ -271,29 +271,29 @@ def _data_problems(config: Config) -> Iterator[str]:
 def check_machine(config: Config, cpus: float, gpus: float) -> None:
     """Refuses what the machine (or the cluster, all its nodes together) can never place.
 
-    Roles may take turns, so each role alone must fit. Ranks are also refused when they outnumber
-    the CPUs, whatever share of one each asks for: they wait for each other.
+    Roles take turns at CPUs, so each alone must fit; GPUs are held by all of them at once, since
+    engines, scorers and ranks stay alive. Ranks are also refused when they outnumber the CPUs,
+    whatever share of one each asks for: they wait for each other.
     """
     cluster, problems = config.cluster, []
     ranks, engines = config.learn.ranks, config.generate.engines
     if ranks > cpus:
         problems.append(f"learn.ranks = {ranks}, but there are {cpus:g} CPUs")
     per_engine = cluster.gpus_per_engine * config.generate.tensor_parallel_size
+    scorers = config.prm.scorers if config.select.reward == "prm" else 0
+    engine_cpus = cluster.cpus_per_engine
     asked = [
         ("learn.ranks x cluster.cpus_per_rank", ranks * cluster.cpus_per_rank, cpus, "CPUs"),
-        ("learn.ranks x cluster.gpus_per_rank", ranks * cluster.gpus_per_rank, gpus, "GPUs"),
+        ("generate.engines x cluster.cpus_per_engine", engines * engine_cpus, cpus, "CPUs"),
+        ("prm.scorers x cluster.cpus_per_engine", scorers * engine_cpus, cpus, "CPUs"),
         (
-            "generate.engines x cluster.cpus_per_engine",
-            engines * cluster.cpus_per_engine,
-            cpus,
-            "CPUs",
+            f"{engines} engines and {scorers} scorers x GPUs of an engine, and {ranks} ranks x "
+            "cluster.gpus_per_rank",
+            (engines + scorers) * per_engine + ranks * cluster.gpus_per_rank,
+            gpus,
+            "GPUs",
         ),
-        ("generate.engines x GPUs of an engine", engines * per_engine, gpus, "GPUs"),
     ]
-    if config.select.reward == "prm":
-        keys, scorers = "prm.scorers x cluster.cpus_per_engine", config.prm.scorers
-        asked.append((keys, scorers * cluster.cpus_per_engine, cpus, "CPUs"))
-        asked.append(("prm.scorers x GPUs of an engine", scorers * per_engine, gpus, "GPUs"))
     problems += [
         f"{keys} = {need:g}, but there are {there:g} {unit}"
         for keys, need, there, unit in asked

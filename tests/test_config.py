@@ -191,6 +191,13 @@ def test_the_machine_must_be_able_to_place_every_role() -> None:
         assert word in str(caught.value)
 
 
+def test_gpus_are_held_by_all_roles_at_once() -> None:
+    config = load_config("cluster", ["policy.path=x", "data.path=y"])
+    check_machine(config, cpus=200, gpus=17)
+    with pytest.raises(BadConfig, match="8 engines and 1 scorers .* = 17, but there are 16 GPUs"):
+        check_machine(config, cpus=200, gpus=16)
+
+
 def test_the_data_must_hold_what_is_asked() -> None:
     sizes = {"train": 128, "validation": 24, "test": 24, "ood": 24}
     check_data(load_config("tiny"), sizes)
