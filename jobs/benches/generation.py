@@ -65,7 +65,9 @@ def _measure(name: str, options: Options, *, deterministic: bool) -> Result:
     store = open_store(options.folder / "store", say=options.say)
     upload_images(store, dataset, images_of(program))
     policy = publish_folder(store, Path(config.policy.path))
-    plan = Plan(program, policy, 8 if options.small else QUERIES, 2 if options.small else SAMPLES)
+    least = config.generate.engines * config.generate.shard_queries  # a shard for each engine
+    small = options.small
+    plan = Plan(program, policy, least if small else QUERIES, 2 if small else SAMPLES)
     with (
         PeakMemory(5.0, leave_out="ray::BareEngine") as memory,
         running(program, store, dataset, options.say) as world,
