@@ -76,6 +76,7 @@ class ScriptedActor:
     `folder` counts what happened across processes. A spec's `do` is one of: "value" (default),
     "user", "infrastructure" (once, then a value), "raise", "exit", "kill", "stop" (SIGSTOP),
     "hang"; those that end a process do it `times` times (default: 1) and then give a value.
+    It works for `seconds` first, or until the spec whose id `meets` gives has begun.
     """
 
     def __init__(self, folder: str, start: str = "value") -> None:
@@ -95,6 +96,9 @@ class ScriptedActor:
             while time.monotonic() < end:
                 time.sleep(0.02)
                 self.count += 1
+        while spec.get("meets") and not self._noted(f"run {spec['meets']}"):
+            time.sleep(0.02)
+            self.count += 1
         return self._do(spec.get("do", "value"), spec)
 
     def progress(self) -> tuple[int, str]:
@@ -103,7 +107,7 @@ class ScriptedActor:
     def _do(self, what: str, spec: dict[str, Any]) -> Outcome:
         if what == "user":
             return Outcome(failure=Failure("user", "mend this"))
-        if what == "value" or self._done(spec["id"]) >= spec.get("times", 1):
+        if what == "value" or self._noted(f"fail {spec['id']}") >= spec.get("times", 1):
             self._note(f"value {spec['id']}")
             return Outcome(value={"id": spec["id"], "pid": os.getpid()})
         self._note(f"fail {spec['id']}")
@@ -123,6 +127,6 @@ class ScriptedActor:
         with (self.folder / "log").open("a") as log:
             log.write(f"{os.getpid()} {line}\n")
 
-    def _done(self, name: str) -> int:
+    def _noted(self, what: str) -> int:
         lines = (self.folder / "log").read_text().splitlines()
-        return sum(line.endswith(f" fail {name}") for line in lines)
+        return sum(line.endswith(f" {what}") for line in lines)
