@@ -50,6 +50,8 @@ class _Channel:
         self, kind: type[BaseException], error: BaseException, trace: TracebackType | None
     ) -> None:
         """The excepthook: the grader itself failed. Named to the parent; the process then ends."""
+        if issubclass(kind, BrokenPipeError):
+            return  # the parent is gone: nobody is left to tell
         text = "".join(traceback.format_exception(kind, error, trace))
         sys.stderr.write(text)
         if self.at_work is not None:

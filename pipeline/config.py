@@ -287,8 +287,8 @@ def check_machine(config: Config, cpus: float, gpus: float) -> None:
         ("generate.engines x cluster.cpus_per_engine", engines * engine_cpus, cpus, "CPUs"),
         ("prm.scorers x cluster.cpus_per_engine", scorers * engine_cpus, cpus, "CPUs"),
         (
-            f"{engines} engines and {scorers} scorers x GPUs of an engine, and {ranks} ranks x "
-            "cluster.gpus_per_rank",
+            f"generate.engines ({engines}) and prm.scorers ({scorers}) x GPUs of an engine, and "
+            f"learn.ranks ({ranks}) x cluster.gpus_per_rank",
             (engines + scorers) * per_engine + ranks * cluster.gpus_per_rank,
             gpus,
             "GPUs",

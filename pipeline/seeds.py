@@ -210,7 +210,7 @@ def points(diff: float | None, ci95: Sequence[float] | None) -> str:
 def pooled_lines(found: Mapping[str, Estimate], runs: int) -> list[str]:
     """The pooled differences in words."""
     return [
-        f"{name}: {points(one.value, one.ci95)} points, {runs} seeds, {one.n} pairs, "
+        f"{name}: {points(one.value, one.ci95)} points, seeds: {runs}, pairs: {one.n}, "
         "clustered by image"
         for name, one in found.items()
     ]

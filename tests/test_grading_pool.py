@@ -340,3 +340,15 @@ def test_no_worker_survives_the_sigkill_of_its_parent(answer: list[str]) -> None
         parent.kill()
         parent.wait()
     wait_until(lambda: not alive(worker))
+
+
+def test_a_grader_whose_parent_is_gone_ends_without_a_word() -> None:
+    reader, writer = os.pipe()
+    os.close(reader)
+    command = [sys.executable, *GradePool.WORKER, "1"]
+    ended = subprocess.run(
+        command, cwd=ROOT, stdin=subprocess.DEVNULL, stdout=writer, stderr=subprocess.PIPE
+    )
+    os.close(writer)
+    assert ended.returncode
+    assert ended.stderr == b""
