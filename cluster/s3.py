@@ -36,6 +36,7 @@ REGION = "us-east-1"
 MAIN_JOB = 'make run RECIPE=jobs/recipes/tiny.yaml ARGS="--set store.url=s3://{bucket}/store"'
 
 _START_S = 30.0
+_STOP_S = 10.0
 
 # Ends with the server, or ends the server when the other end of its input is closed, as the system
 # does for whoever dies. (prctl's death signal would also strike when only a thread ends.)
@@ -159,19 +160,26 @@ class LocalS3:
         return True
 
     def stop(self, *, kill: bool = False) -> None:
-        """Stop serving (`kill`: at once, in the middle of whatever it does)."""
+        """Stop serving (`kill`: at once, in the middle of whatever it does).
+
+        The port is free again when this returns, unless somebody else listens on it.
+        """
         process, self._process = self._process, None
         if process is None:
             return
         with suppress(ProcessLookupError):  # it ended by itself
             os.killpg(process.pid, signal.SIGKILL if kill else signal.SIGTERM)
         try:
-            process.wait(10.0)
+            process.wait(_STOP_S)
         except subprocess.TimeoutExpired:
             os.killpg(process.pid, signal.SIGKILL)
             process.wait()
         if process.stdin is not None:
             process.stdin.close()
+        # what has just ended is the shell around the server, which takes a moment longer
+        deadline = time.monotonic() + _STOP_S
+        while self._answers() and time.monotonic() < deadline:
+            time.sleep(0.02)
 
     def wait(self) -> int:
         """Serve until the server ends; returns its exit status."""

@@ -27,6 +27,22 @@ _NAMES = (
     "AWS_DEFAULT_REGION",
     "AWS_EC2_METADATA_DISABLED",
 )
+# S3 looks for the object and stores it in one step. moto does so in two, and the request of another
+# of its threads that came in between would be told that it created the object as well.
+_MOTO = """
+import sys, threading
+from moto.s3.responses import S3Response
+from moto.server import main
+
+put, one_at_a_time = S3Response.put_object, threading.Lock()
+
+def put_object(self):
+    with one_at_a_time:
+        return put(self)
+
+S3Response.put_object = put_object
+main(sys.argv[1:])
+"""
 
 
 @contextmanager
@@ -58,8 +74,7 @@ def moto_server() -> Iterator[dict[str, str]]:
     # Apart: moto brings Flask, whose request proxies, once in sys.modules, raise when
     # vLLM looks through the modules of a process that also starts an engine.
     port = _free_port()
-    serve = "import sys; from moto.server import main; main(sys.argv[1:])"
-    command = [sys.executable, "-c", serve, "-H", "127.0.0.1", "-p", str(port)]
+    command = [sys.executable, "-c", _MOTO, "-H", "127.0.0.1", "-p", str(port)]
     quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
     with subprocess.Popen(command, **quiet) as process:  # type: ignore[call-overload]
         try:
