@@ -173,7 +173,7 @@ def test_a_victim_that_is_not_at_work_is_struck_later() -> None:
     struck.at_work = False
     watch = Watch([Kill("evaluate", "generator")], "b/run", struck)
     watch(entry(1, accepted("k", "evaluate/policy-1/test/greedy")))
-    time.sleep(0.1)
+    until(lambda: not watch._busy)  # it has looked for the victim
     assert watch.records == []
     struck.at_work = True
     watch(entry(2, accepted("l", "evaluate/policy-1/test/greedy")))
@@ -207,7 +207,10 @@ def test_whoever_is_left_of_a_life_that_ends_is_not_struck(victim: str, ends: bo
     watch(entry(1, accepted("k", purpose)))
     until(lambda: len(watch.records) == 1)
     watch(entry(2, accepted("l", purpose)))
-    time.sleep(0.1)
+    if ends:
+        time.sleep(0.1)
+    else:
+        until(lambda: len(watch.records) == 2)
     assert [one.victim for one in watch.records] == ([victim] if ends else [victim, "grader"])
     watch.new_life()
     watch(entry(3, accepted("m", purpose)))

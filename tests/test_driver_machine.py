@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 from functools import cache
 from pathlib import Path
-from tempfile import TemporaryDirectory, mkdtemp
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import pytest
@@ -77,7 +77,8 @@ class AnythingHappens(RuleBasedStateMachine):
 
     def __init__(self) -> None:
         super().__init__()
-        self.lives = Lives(Path(mkdtemp()))
+        self.folder = TemporaryDirectory()
+        self.lives = Lives(Path(self.folder.name))
 
     @rule(
         faults=st.lists(faults, max_size=4),
@@ -98,6 +99,10 @@ class AnythingHappens(RuleBasedStateMachine):
         self.lives.damage(pick, how)
 
     def teardown(self) -> None:
+        with self.folder:
+            self._ends_the_same()
+
+    def _ends_the_same(self) -> None:
         self.lives.heal()
         state = self.lives.live()
         assert state is not None

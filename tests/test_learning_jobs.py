@@ -202,7 +202,7 @@ def run(
     """All events of a job, to its end."""
     learner.submit(job, resume)
     events: list[LearnEvent] = []
-    for _ in range(3000):
+    for _ in range(12000):
         events += learner.poll()
         if events and isinstance(events[-1], LearnDone | Failed):
             return events

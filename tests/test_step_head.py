@@ -156,6 +156,7 @@ def test_losses() -> None:
 
 def test_a_step_is_scored_by_what_stands_before_its_end_only(policy: PlainPolicy) -> None:
     prm = PlainPrm(policy)
+    torch.manual_seed(0)
     torch.nn.init.normal_(prm.model.score.weight, std=0.1)
     rows = make_examples(policy, 8)
     whole = prm.scores(rows)

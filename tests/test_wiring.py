@@ -130,7 +130,7 @@ def graded_task(program: Program, store: Store) -> GradeTask:
 
 
 def wait_for(grader: PoolGrader) -> Any:
-    for _ in range(500):
+    for _ in range(6000):
         found = grader.poll()
         if found:
             return found[0]
