@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 
 from actors.images import ImageCache
 from actors.processor import load_processor, processor_sha256, sampling_logprobs
@@ -53,6 +54,20 @@ def test_a_whole_folder_is_accepted(folder: Path) -> None:
 
 def test_embeddings_without_a_token_are_forbidden(folder: Path) -> None:
     """Real models pad their vocabulary; an id that no token has cannot be decoded."""
+    plain = load_processor(folder)
+    assert not plain.forbidden_in(range(440, 448))
+    edit(folder / "config.json", lambda config: config["text_config"].update(vocab_size=512))
+    weights = load_file(folder / "model.safetensors")
+    for name, weight in weights.items():
+        if name.endswith(("embed_tokens.weight", "lm_head.weight")):
+            weights[name] = torch.nn.functional.pad(weight, (0, 0, 0, 64))
+    save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
+    padded = load_processor(folder)
+    assert padded.forbidden == (*plain.forbidden, *range(448, 512))
+    assert padded.forbidden_in([7, 448])
+
+
+def test_embeddings_that_do_not_fit_tokens_or_weights_are_refused(folder: Path) -> None:
     edit(folder / "config.json", lambda config: config["text_config"].update(vocab_size=440))
     refused(folder, "ids up to 447", "440")
     edit(folder / "config.json", lambda config: config["text_config"].update(vocab_size=512))
