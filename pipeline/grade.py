@@ -109,18 +109,21 @@ def quick_grade(answer: str, gold: Gold) -> Outcome | None:
         return None
 
 
-def check_gold(query: Query) -> str | None:
-    """What is wrong with this query's gold answer, or None; for checking data, without sympy.
+def check_gold(gold: Gold) -> str | None:
+    """What is wrong with a gold answer, or None; for checking data, without sympy.
 
-    Whether the gold answer of an `expression` is one shows only when it is graded.
+    Nothing that passes is refused when it is graded, but for an `expression`: whether that is one
+    shows only then.
     """
-    try:
-        gold = gold_of(query)
-        _graded("?", gold, _no_match)
-    except BadData as error:
-        return str(error)
     if len(gold.answer) > MAX_ANSWER_CHARS:
-        return f"query {query.query_id}: the gold answer has {len(gold.answer)} characters"
+        return (
+            f"the answer has {len(gold.answer)} characters, and none of more than "
+            f"{MAX_ANSWER_CHARS} is graded; shorten it, or set unlabelled to true"
+        )
+    try:
+        _graded("?", gold, _no_match)
+    except BadData:
+        return unreadable_gold(gold)
     return None
 
 
@@ -149,12 +152,17 @@ class _Unfit(Exception):
     """A gold answer that is not of its type."""
 
 
-def _bad_gold(gold: Gold) -> BadData:
+def unreadable_gold(gold: Gold) -> str:
+    """That a gold answer is not of its type, and what to do about it."""
     kind = "one of its choices" if gold.choices is not None else f"answer_type {gold.answer_type}"
-    return BadData(
-        f"query {gold.query_id}: cannot read the gold answer {gold.answer!r} as {kind}; "
+    return (
+        f"cannot read the gold answer {gold.answer!r} as {kind}; "
         "correct the answer or its answer_type"
     )
+
+
+def _bad_gold(gold: Gold) -> BadData:
+    return BadData(f"query {gold.query_id}: {unreadable_gold(gold)}")
 
 
 @lru_cache(maxsize=8192)

@@ -13,6 +13,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+from pipeline.grade import Gold, check_gold
 from pipeline.query import ANSWER_TYPES, LETTERS, AnswerType
 from pipeline.rows import split_problem
 
@@ -107,6 +108,11 @@ def check_row(values: dict[str, Any], note: Note) -> Draft | None:
         say("no answer; give one, or set unlabelled to true")
     answer_type = _answer_type(values, choices, answer, say)
     gold = _gold(answer, answer_type, choices, say) if answer and answer_type else None
+    if gold and answer_type and not unlabelled and not problems:
+        # Whatever is wrong with it would come out when the first response is graded, far too late.
+        unreadable = check_gold(Gold("", gold, answer_type, choices))
+        if unreadable is not None:
+            say(unreadable)
     query_id = _text(values, "query_id", say, numbers=True)
     source = _text(values, "source", say)
     split = _split(values, say)
@@ -256,8 +262,6 @@ def _gold(
         if answer.lower() not in ("yes", "no"):
             say(f"answer {answer!r} of a yes_no question; write yes or no")
         return answer.lower()
-    if answer_type == "number" and not any(character.isnumeric() for character in answer):
-        say(f"answer {answer!r} of a number question has no digit")
     return answer
 
 

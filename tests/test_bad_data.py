@@ -42,7 +42,11 @@ BAD_ROWS: list[tuple[dict[str, Any] | str, str]] = [
     ({**GOOD, "answer_type": 3}, "unknown answer_type 3"),
     ({**GOOD, "answer_type": "yes_no"}, "write yes or no"),
     ({**GOOD, "answer_type": "letter"}, "is not a letter, and there are no choices"),
-    ({**GOOD, "answer": "some", "answer_type": "number"}, "has no digit"),
+    ({**GOOD, "answer": "some", "answer_type": "number"}, "'some' as answer_type number; correct"),
+    ({**GOOD, "answer": "7 or 8", "answer_type": "number"}, "'7 or 8' as answer_type number; corr"),
+    ({**GOOD, "answer": "1,,2", "answer_type": "list"}, "'1,,2' as answer_type list; correct"),
+    ({**GOOD, "answer": "...", "answer_type": "word"}, "'...' as answer_type word; correct"),
+    ({**GOOD, "answer": "x" * 1001, "answer_type": "word"}, "the answer has 1001 characters"),
     ({**GOOD, "choices": ["1", "2"]}, "'3' is not among the choices"),
     ({**GOOD, "answer": "C", "choices": ["1", "2"]}, "'C' is not among the choices"),
     ({**GOOD, "answer": "A", "choices": ["B", "A"]}, "write '(A)' or '(B)'"),
@@ -104,6 +108,13 @@ def test_a_bad_row_is_named_with_its_line(
     assert message in text
     assert f"{tmp_path}/data.jsonl:1: " not in text
     assert "1 of 2 rows" in text
+
+
+def test_a_hidden_answer_is_compared_with_nothing_and_need_not_be_readable(tmp_path: Path) -> None:
+    row = {**GOOD, "answer": "7 or 8", "answer_type": "number", "split": "train"}
+    file = write_jsonl(tmp_path / "data.jsonl", [{**row, "unlabelled": True}])
+    assert [query.answer for query in load_dataset(file).queries] == ["7 or 8"]
+    assert "'7 or 8'" in refusal(write_jsonl(file, [row]))
 
 
 def test_all_bad_rows_are_listed_in_order_up_to_the_limit(tmp_path: Path) -> None:

@@ -24,6 +24,7 @@ from pipeline.dataset import (
     write_dataset,
 )
 from pipeline.errors import BadData
+from pipeline.grade import Gold, check_gold
 from pipeline.ingest import COLUMNS, check_row, infer_type
 from tests.dataset_files import GOOD, PNGS, SHAS, numbered, png, write_jsonl
 
@@ -53,12 +54,15 @@ def queries(draw: st.DrawFn, name: str, question: str, splits: dict[str, list[st
         "yes_no": st.sampled_from(["yes", "no"]),
         "number": st.integers().map(str),
     }
-    gold = of_type.get(answer_type, TEXT)
+    held = tuple(choices) if choices else None
+    gold = of_type.get(answer_type, TEXT).filter(
+        lambda answer: unlabelled or check_gold(Gold(name, answer, answer_type, held)) is None
+    )
     return Query(
         query_id=name,
         images=tuple(draw(st.lists(st.sampled_from(splits[split]), max_size=3))),
         question=question,
-        choices=tuple(choices) if choices else None,
+        choices=held,
         answer=draw(gold | st.none()) if unlabelled else draw(gold),
         answer_type=answer_type,
         unlabelled=unlabelled,
