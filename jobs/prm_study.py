@@ -244,44 +244,24 @@ def label_quality(
     valued: Sequence[tuple[tuple[float, ...], tuple[int, ...]] | None],
     truths: Sequence[Sequence[float]],
 ) -> dict[str, Any]:
-    """Of measured steps up to the first false one: AUC of the value against the checker's truth.
-
-    ceiling: the other way round, what a PRM that is the checker has as its step AUC on such labels
-    (right from 0.5 on), all measured steps; question_mean: the same of the mean of a question's.
-    """
+    """Of measured steps up to the first false one: AUC of the value against the checker's truth."""
     split: dict[bool, list[float]] = {True: [], False: []}
+    steps = 0
     for values, truth in zip(valued, truths, strict=True):
         if values is None or len(truth) != len(values[0]):
             continue
+        steps += sum(graded > 0 for graded in values[1])
         until = [*truth, 0.0].index(0.0) + 1
         for value, graded, right in list(zip(*values, truth, strict=True))[:until]:
             if graded:
                 split[right > 0].append(value)
-    steps = [
-        (response.query, right, value)
-        for response, values, truth in zip(responses, valued, truths, strict=True)
-        if values is not None and len(truth) == len(values[0])
-        for value, graded, right in zip(*values, truth, strict=True)
-        if graded
-    ]
-    of_query: dict[str, list[float]] = {}
-    for query, _, value in steps:
-        of_query.setdefault(query, []).append(value)
-    mean = {query: float(np.mean(found)) for query, found in of_query.items()}
     return {
         "responses": len(responses),
-        "steps": len(steps),
-        "ceiling": _step_auc([(right, value) for _, right, value in steps]),
-        "question_mean": _step_auc([(mean[query], value) for query, _, value in steps]),
+        "steps": steps,
         "auc": auc(split[True], split[False]),
         "true": float(np.mean(split[True])),
         "first_false": float(np.mean(split[False])),
     }
-
-
-def _step_auc(scored: Sequence[tuple[float, float]]) -> float | None:
-    """AUC of scores, with labels that are right from 0.5 on."""
-    return auc([s for s, v in scored if v >= 0.5], [s for s, v in scored if v < 0.5])
 
 
 def main(

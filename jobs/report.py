@@ -24,7 +24,7 @@ from pipeline.asked import program_of
 from pipeline.digits.build import read_truth
 from pipeline.errors import BadConfig
 from pipeline.ledger import Ledger
-from pipeline.prm_seeds import by_seed, prm_pooled, prm_row, prm_table
+from pipeline.prm_seeds import by_seed, gate_table, prm_pooled, prm_row, prm_table
 from pipeline.seeds import Finished, loop_pooled, loop_row, loop_table, markdown, pooled_lines
 from pipeline.state import State
 from pipeline.store import Store, open_store
@@ -69,6 +69,7 @@ def prm(
         rows = [prm_row(runs, truth) for runs in seeds]
         write(rows, out)
         print(markdown(prm_table(rows)))
+        print("\n" + markdown(gate_table(rows)))
         print("\n".join(["", *pooled_lines(prm_pooled(seeds), len(seeds))]))
 
 

@@ -28,6 +28,7 @@ from pipeline.metrics import (
 from pipeline.rewards import ranked
 
 RIGHT = 0.5
+CHANCE = 0.5  # the AUC of scores that know nothing
 BINS = 10
 # Fewer distinct right responses of a question leave Top-2 next to nothing to choose.
 LEAST_CHOICE = 3
@@ -243,7 +244,10 @@ def closed(
 
 @dataclass(frozen=True)
 class Bar:
-    """What a PRM must reach to be used. within counts only with `least_questions` behind it."""
+    """What a PRM must reach to be used. within counts only with `least_questions` behind it.
+
+    Whatever `auc_step` asks for, its interval must lie above chance, too.
+    """
 
     auc_step: float = 0.6
     auc_within: float = 0.55
@@ -258,6 +262,13 @@ def shortfalls(card: dict[str, Any], bar: Bar) -> list[str]:
         found.append("the held-out labels have no right or no wrong step to tell apart")
     elif step["value"] < bar.auc_step:
         found.append(f"step AUC {step['value']:.3f} is below {bar.auc_step} (prm.least_auc_step)")
+    elif step["ci95"][0] <= CHANCE:
+        low, high = step["ci95"]
+        found.append(
+            f"step AUC {step['value']:.3f} [{low:.3f}, {high:.3f}] (n = {step['n']}) cannot be "
+            f"told from chance, {CHANCE}: the PRM knows nothing, or too few responses were held "
+            "out (prm.held_out, prm.held_out_responses)"
+        )
     enough = within is not None and within["n"] >= bar.least_questions
     if enough and within["value"] < bar.auc_within:
         found.append(

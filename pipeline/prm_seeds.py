@@ -24,6 +24,7 @@ from pipeline.digits.build import Truth
 from pipeline.digits.checker import Verdict, check
 from pipeline.errors import BadConfig, BadData
 from pipeline.metrics import Estimate
+from pipeline.prm_ceiling import ceiling
 from pipeline.prm_gate import Scored, as_json, closed, step_auc, within_auc
 from pipeline.records import Rollout, Score
 from pipeline.report import percent, wall_seconds
@@ -194,11 +195,14 @@ def prm_row(runs: Three, truth: Mapping[str, Truth]) -> dict[str, Any]:
 
     auc_step: between right and wrong steps of held-out labels (the PRM's card). auc_within: of the
     reward between true and lucky responses to a question, and closed: see `prm_gate.closed`; both
-    by the checker. *_checked and *_labels: the same by the other source. final_*: greedy accuracy
-    on the test split; diff: Top-2 minus Random-2, all_diff: Top-2 minus all.
+    by the checker. *_checked and *_labels: the same by the other source. gate: what the card says
+    by held-out labels, with n and intervals. ceiling: what these labels say of the checker itself
+    (`prm_ceiling`). final_*: greedy accuracy on the test split; diff: Top-2 minus Random-2,
+    all_diff: Top-2 minus all.
     """
     top2, test = runs.top2, runs.top2.test
     card = (top2.state.prm or {}).get("card") or {}
+    calibration = card.get("calibration") or {}
     responses = scored_truly(top2, truth)
     choice = as_json(closed(responses, seed=0))
     step, within = (as_json(one(responses, seed=0)) for one in (step_auc, within_auc))
@@ -216,6 +220,10 @@ def prm_row(runs: Three, truth: Mapping[str, Truth]) -> dict[str, Any]:
         "auc_within_ci95": _interval(within),
         "auc_within_n": 0 if within is None else within["n"],
         "auc_within_labels": _value(card.get("auc_within")),
+        "gate": {name: card.get(name) for name in ("auc_step", "auc_within", "auc_answer")}
+        | {name: calibration.get(name) for name in ("brier", "bias", "error")}
+        | {"first_wrong": card.get("first_wrong")},
+        "ceiling": ceiling(top2, truth),
         "closed": _value(choice["closed"]),
         "closed_ci95": _interval(choice["closed"]),
         "questions": choice["questions"],
@@ -284,6 +292,27 @@ def prm_table(rows: Sequence[Mapping[str, Any]]) -> list[list[str]]:
             ]
         )
     return lines
+
+
+def gate_table(rows: Sequence[Mapping[str, Any]]) -> list[list[str]]:
+    """A header and a line for each seed, by held-out labels, n in parentheses: the PRM's card, and
+    what the checker itself would have on such labels."""
+    first = ("wrong", "clean")
+    lines = [["seed", "step AUC", "within-question AUC", "answer AUC", "Brier score", "bias",
+              "calibration error", "first wrong step found", "said to be clean, of clean",
+              "the checker: step AUC", "within-question AUC"]]  # fmt: skip
+    for row in rows:
+        gate = row["gate"]
+        found = [gate[name] for name in ("auc_step", "auc_within", "auc_answer", "brier", "bias")]
+        found += [gate["error"], *((gate["first_wrong"] or {}).get(name) for name in first)]
+        limits = row["ceiling"] or {}
+        found += [limits.get(name) for name in ("checker_step", "checker_within")]
+        lines.append([str(row["seed"]), *map(_estimate, found)])
+    return lines
+
+
+def _estimate(found: Mapping[str, Any] | None) -> str:
+    return "-" if found is None else f"{_number(found['value'], found['ci95'])} ({found['n']})"
 
 
 def _number(value: float | None, ci95: Sequence[float] | None = None) -> str:

@@ -146,7 +146,8 @@ class Prm(Section):
     use_anyway: bool = False
     """Use a PRM that the gate does not pass."""
     least_auc_step: float = Field(default=0.6, ge=0.0, le=1.0)
-    """Gate: AUC between right and wrong steps on held-out labels below which it is not used."""
+    """Gate: AUC between right and wrong steps on held-out labels below which it is not used; its
+    interval must lie above chance (0.5) besides."""
     least_auc_within: float = Field(default=0.55, ge=0.0, le=1.0)
     """Gate: AUC between right and wrong processes within a question; counts from 20 questions."""
     queries: int | None = Field(default=None, ge=2)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 from typing import Any
 
+import numpy as np
 import pytest
 
 from pipeline.prm_gate import (
@@ -156,9 +157,9 @@ def test_what_cannot_be_known_is_none_and_is_not_let_through() -> None:
     assert "no right or no wrong step" in shortfalls(card, Bar())[0]
 
 
-def card(step: float, within: float | None, n: int = 50) -> dict[str, Any]:
+def card(step: float, within: float | None, n: int = 50, margin: float = 0.02) -> dict[str, Any]:
     def plain(value: float) -> dict[str, Any]:
-        return {"value": value, "n": n, "ci95": [0, 1]}
+        return {"value": value, "n": n, "ci95": [value - margin, value + margin]}
 
     return {"auc_step": plain(step), "auc_within": within and plain(within)}
 
@@ -169,3 +170,16 @@ def test_the_bar() -> None:
     assert shortfalls(card(0.8, 0.4, n=5), Bar()) == []
     assert "prm.least_auc_step" in shortfalls(card(0.55, 0.7), Bar())[0]
     assert "prm.least_auc_within" in shortfalls(card(0.8, 0.5), Bar())[0]
+    assert "from chance" in shortfalls(card(0.65, 0.7, margin=0.15), Bar())[0]
+
+
+@pytest.mark.parametrize(("knows", "used"), [(1.0, True), (0.0, False), (-1.0, False)])
+def test_the_lowest_bar_keeps_out_what_knows_nothing(knows: float, used: bool) -> None:
+    """Scores with the labels in them pass; scores without them and against them do not."""
+    rng = np.random.default_rng(3)
+    rows = []
+    for number in range(120):
+        values = rng.integers(0, 2, size=4).astype(float)
+        scores = 1 / (1 + np.exp(-knows * (values - 0.5) - rng.normal(size=4)))
+        rows.append(response(f"q{number}", 0, scores.tolist(), values.tolist()))
+    assert (shortfalls(card_of(rows, seed=0, reps=REPS), Bar(0.0, 0.0)) == []) is used

@@ -145,6 +145,12 @@ def test_a_row_says_what_the_prm_was_worth(folders: dict[str, Path], tmp_path: P
     assert row["kept_all"] > row["kept_top2"] > 0
     assert 0 < row["closed"] < 1
     assert "top2 - all:" in done.output
+    card = (finished(folders["top2"]).state.prm or {})["card"]
+    assert row["gate"]["auc_step"] == card["auc_step"]
+    assert row["gate"]["error"] == card["calibration"]["error"]
+    found = card["first_wrong"]["wrong"]
+    low, high = found["ci95"]
+    assert f"{found['value']:.2f} [{low:.2f}, {high:.2f}] ({found['n']})" in done.output
 
 
 def test_what_is_measured_is_what_was_kept(folders: dict[str, Path]) -> None:
