@@ -22,7 +22,7 @@ from rich.progress import (
     TimeElapsedColumn,
 )
 
-from pipeline.report import ITERATION_COLUMNS, interval, iteration_cells, percent, text_table
+from pipeline.report import interval, iteration_table, percent, text_table
 from pipeline.roles import Progress as Moved
 from pipeline.state import State
 
@@ -48,8 +48,7 @@ def event_lines(event: Mapping[str, Any], state: State) -> list[str]:
         case "warmup_chosen":
             lines = [f"the warm-up policy is that of {event['name']}"]
         case "iteration_closed":
-            cells = [iteration_cells(row) for row in state.iterations]
-            lines = ["", *text_table([ITERATION_COLUMNS, *cells]).splitlines(), ""]
+            lines = ["", *text_table(iteration_table(state.iterations)).splitlines(), ""]
         case _:
             lines = []
     return lines
@@ -67,25 +66,27 @@ def _sampling_line(event: Mapping[str, Any]) -> list[str]:
     counts, purpose = event["coverage"], event["purpose"]
     if purpose.startswith("evaluate/"):
         return []
+    late = f", {counts['timeout']} not graded in time" if counts["timeout"] else ""
     leaning = f", {counts['leaning']} leaning on the gold answer" if counts["leaning"] else ""
     return [
         f"{purpose} sampled: {counts['samples']} responses to {counts['queries']} queries, "
-        f"{counts['correct']} right, {counts['unparsed']} unparsed, {counts['cut']} cut{leaning}, "
-        f"{counts['kept']} kept"
+        f"{counts['correct']} right, {counts['unparsed']} unparsed{late}, {counts['cut']} cut"
+        f"{leaning}, {counts['kept']} kept"
     ]
 
 
 def _evaluated_line(event: Mapping[str, Any], state: State) -> str:
     result, name = event["result"], _names(event, state)[-1]
+    late = f", {result['timeouts']} not graded in time" if result["timeouts"] else ""
     if "greedy" in result:
         return (
             f"{name} on {event['split']}: greedy {percent(result['greedy'])} % "
-            f"{interval(result['ci95'])}, n = {result['n']}"
+            f"{interval(result['ci95'])}, n = {result['n']}{late}"
         )
     k, best = list(result["pass_at"].items())[-1]
     return (
         f"{name} on {event['split']}: Pass@{k} {percent(best['value'])} % "
-        f"{interval(best['ci95'])}, n = {result['n']}"
+        f"{interval(best['ci95'])}, n = {result['n']}{late}"
     )
 
 

@@ -221,6 +221,19 @@ ITERATION_COLUMNS = (
 )  # fmt: skip
 
 
+def iteration_table(rows: Sequence[Mapping[str, Any]]) -> list[list[str]]:
+    """A header and the row of each iteration.
+
+    How many answers could not be graded in time stands last, where any iteration has some (they are
+    neither right nor wrong, and none would ever show among the shares).
+    """
+    table = [list(ITERATION_COLUMNS), *map(iteration_cells, rows)]
+    if any(row["timeout"] for row in rows):
+        extra = ["timed out", *(str(round(row["timeout"] * row["samples"])) for row in rows)]
+        table = [[*line, cell] for line, cell in zip(table, extra, strict=True)]
+    return table
+
+
 def iteration_cells(row: Mapping[str, Any]) -> list[str]:
     """An iteration's row under `ITERATION_COLUMNS`."""
     passes = row["pass_at"]

@@ -16,13 +16,17 @@ from pipeline.report import (
     comparison_rows,
     difference_lines,
     iteration_cells,
+    iteration_table,
     text_table,
 )
 from pipeline.roles import PolicyRef, Progress
 from pipeline.state import State
 from tests.scripted import Clock
 
-COUNTS = dict.fromkeys(("queries", "samples", "correct", "unparsed", "cut", "leaning", "kept"), 4)
+COUNTS = {
+    **dict.fromkeys(("queries", "samples", "correct", "unparsed", "cut", "leaning", "kept"), 4),
+    "timeout": 0,
+}
 ROW: dict[str, Any] = {
     "iteration": 0,
     "greedy": 0.5,
@@ -34,6 +38,8 @@ ROW: dict[str, Any] = {
     "correct": 0.3,
     "cut": 0.01,
     "unparsed": 0.02,
+    "timeout": 0.0,
+    "samples": 2000,
     "steps": 3,
     "loss": 0.25,
     "generate_tokens_per_s": 1234.5,
@@ -60,10 +66,10 @@ def test_events_in_words() -> None:
     sampled = {"type": "sampling_closed", "purpose": "evolve/0", "coverage": COUNTS}
     assert "4 right, 4 unparsed, 4 cut" in lines_of(sampled, state)[0]
     assert lines_of({**sampled, "purpose": "evaluate/p/test/greedy"}, state) == []
-    greedy = {"greedy": 0.5, "n": 100, "ci95": [0.4, 0.6]}
+    greedy = {"greedy": 0.5, "n": 100, "ci95": [0.4, 0.6], "timeouts": 0}
     evaluated = {"type": "evaluated", "version": "policy-1", "split": "test", "result": greedy}
     assert lines_of(evaluated, state) == ["warmup on test: greedy 50.0 % [40.0, 60.0], n = 100"]
-    passes = {"pass_at": {"16": {"value": 0.75, "ci95": [0.7, 0.8]}}, "n": 9}
+    passes = {"pass_at": {"16": {"value": 0.75, "ci95": [0.7, 0.8]}}, "n": 9, "timeouts": 0}
     assert "Pass@16 75.0 %" in lines_of({**evaluated, "result": passes}, state)[0]
     job = {"type": "job_done", "job": "evolve/0", "steps": 3, "rows": 9, "loss": 0.5}
     assert "loss 0.500, 50 tokens/s" in lines_of({**job, "tokens": 100, "seconds": 2.0}, state)[0]
@@ -125,8 +131,12 @@ def test_tensorboard_gets_a_point_for_each_iteration_job_and_evaluation(tmp_path
     state = State(iterations=[ROW], policies=policies)
     job = {"type": "job_done", "job": "warmup/1", "loss": 0.5, "steps": 1, "rows": 1, "tokens": 1,
            "seconds": 1.0}  # fmt: skip
-    greedy = {"greedy": 0.5, "n": 100, "ci95": [0.4, 0.6]}
-    passes = {"pass_at": {"1": {"value": 0.5}, "4": {"value": 0.75, "ci95": [0.7, 0.8]}}, "n": 9}
+    greedy = {"greedy": 0.5, "n": 100, "ci95": [0.4, 0.6], "timeouts": 0}
+    passes = {
+        "pass_at": {"1": {"value": 0.5}, "4": {"value": 0.75, "ci95": [0.7, 0.8]}},
+        "n": 9,
+        "timeouts": 0,
+    }
     told: list[dict[str, Any]] = [
         {"type": "iteration_closed", "row": ROW},
         job,
@@ -161,6 +171,27 @@ def test_cells_match_the_columns() -> None:
     assert len(iteration_cells(bare)) == len(ITERATION_COLUMNS)
     table = text_table([ITERATION_COLUMNS, iteration_cells(ROW), iteration_cells(bare)])
     assert len(table.splitlines()) == 4
+
+
+def test_answers_that_were_not_graded_in_time_are_shown_where_there_are_some() -> None:
+    late = {**ROW, "timeout": 3 / 2000}
+    closed = {"type": "iteration_closed", "row": late}
+    without = lines_of(closed, State(iterations=[ROW, ROW]))
+    assert not any("timed out" in line for line in without)
+    table = lines_of(closed, State(iterations=[ROW, late]))
+    header, first, second = table[1], *table[3:5]
+    assert header.endswith("  timed out")
+    assert (first.split()[-1], second.split()[-1]) == ("0", "3")
+    assert iteration_table([ROW]) == [list(ITERATION_COLUMNS), iteration_cells(ROW)]
+
+    sampled = {"type": "sampling_closed", "purpose": "evolve/0", "coverage": COUNTS}
+    assert "in time" not in lines_of(sampled, State())[0]
+    sampled["coverage"] = {**COUNTS, "timeout": 2}
+    assert "4 unparsed, 2 not graded in time, 4 cut" in lines_of(sampled, State())[0]
+
+    result = {"greedy": 0.5, "n": 9, "ci95": [0.4, 0.6], "timeouts": 1}
+    measured = {"type": "evaluated", "version": "p", "split": "test", "result": result}
+    assert lines_of(measured, State())[0].endswith("n = 9, 1 not graded in time")
 
 
 def test_the_final_comparison_has_every_policy_and_family() -> None:
