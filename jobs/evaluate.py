@@ -157,7 +157,7 @@ class Through:
         done = adoptable(self.store, spec)
         if done is None:
             self.world.fleet.submit(spec, policy)
-            done = first_of(self.world.fleet)
+            done = first_of(self.world, self.world.fleet)
             if not isinstance(done, ShardDone):
                 raise StageFailed(f"generation: {done.reason}")
         bad = {one.query for one in done.bad}
@@ -172,7 +172,7 @@ class Through:
             seed=0,
         )
         self.world.grader.submit(task)
-        graded = first_of(self.world.grader)
+        graded = first_of(self.world, self.world.grader)
         if not isinstance(graded, GradeDone):
             raise StageFailed(f"grading: {graded.reason}")
         return done.rollout, graded.grades
@@ -192,7 +192,7 @@ class Through:
         )
         assert self.world.scorer is not None
         self.world.scorer.submit(task)
-        done = first_of(self.world.scorer)
+        done = first_of(self.world, self.world.scorer)
         if not isinstance(done, ScoreDone):
             raise StageFailed(f"scoring: {done.reason}")
         rows, graded = graded_rows(self.store, rollout, grades)

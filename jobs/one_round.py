@@ -47,12 +47,17 @@ class Role(Protocol):
     def poll(self) -> Sequence[Any]: ...
 
 
-def first_of(role: Role, kinds: type | tuple[type, ...] = object) -> Any:
-    """The first answer of one of these kinds; others are passed over."""
+def first_of(world: World, role: Role, kinds: type | tuple[type, ...] = object) -> Any:
+    """The first answer of a role that is of one of these kinds; others are passed over.
+
+    Raises:
+        RunStopped: no answer can come any more (`World.check`).
+    """
     while True:
         for answer in role.poll():
             if isinstance(answer, kinds):
                 return answer
+        world.check()
         time.sleep(POLL_S)
 
 
@@ -102,7 +107,7 @@ class OneRound:
             template=config.warmup.template,
         )
         self.world.fleet.submit(spec, policy)
-        done = first_of(self.world.fleet)
+        done = first_of(self.world, self.world.fleet)
         if not isinstance(done, ShardDone):
             raise StageFailed(f"generation: {done.reason}")
         bad = {one.query for one in done.bad}
@@ -111,7 +116,7 @@ class OneRound:
             spec.key, done.rollout, kept, sampling.samples, prompt, Rule(), config.run.seed
         )
         self.world.grader.submit(task)
-        graded = first_of(self.world.grader)
+        graded = first_of(self.world, self.world.grader)
         if not isinstance(graded, GradeDone):
             raise StageFailed(f"grading: {graded.reason}")
         return Sampled(
@@ -144,7 +149,7 @@ class OneRound:
             config.run.seed,
         )
         self.world.scorer.submit(task)
-        done = first_of(self.world.scorer)
+        done = first_of(self.world, self.world.scorer)
         if not isinstance(done, ScoreDone):
             raise StageFailed(f"scoring: {done.reason}")
         return read_rows(self.store, done.scores, Score), done.excluded
@@ -171,7 +176,7 @@ class OneRound:
             top_p=config.generate.top_p,
         )
         self.world.learner.submit(job, None)
-        done = first_of(self.world.learner, (LearnDone, LearnFailed))
+        done = first_of(self.world, self.world.learner, (LearnDone, LearnFailed))
         if not isinstance(done, LearnDone):
             raise StageFailed(f"learning: {done.reason}")
         return done

@@ -21,6 +21,7 @@ from jobs.validate import Validation, Verdicts
 from pipeline.plan import Sampling, ShardSpec
 from pipeline.policies import publish_folder
 from pipeline.roles import PolicyRef, World
+from pipeline.steps import RunStopped
 from pipeline.store import Store, open_store
 from tests.scripted import base_folder, make_config, make_program, with_base
 from tests.scripted_prm import FakePool, PrmFleet, PrmLearner
@@ -171,6 +172,19 @@ def test_a_stage_that_fails_is_named(setting: Setting) -> None:
     setting.fleet.fail = {0}
     with pytest.raises(StageFailed, match="generation: every engine died"):
         setting.once.sample("warmup", setting.policy, setting.sampling)
+
+
+@pytest.mark.timeout(30)
+def test_nobody_waits_for_a_stage_whose_node_is_dead(
+    setting: Setting, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def dead() -> None:
+        raise RunStopped("the Ray node is dead")
+
+    setting.once.world = replace(setting.once.world, check=dead)
+    monkeypatch.setattr(setting.fleet, "poll", list)
+    with pytest.raises(RunStopped, match="is dead"):
+        setting.once.sample("question", setting.policy, setting.sampling)
 
 
 def test_one_failure_spoils_the_verdict_and_a_doubt_does_not() -> None:
