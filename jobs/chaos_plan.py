@@ -5,7 +5,7 @@ What always holds: the plan is a pure function of its seed; a kill is one entry,
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from random import Random
 from typing import Any
@@ -119,8 +119,3 @@ def window_of(method: str, path: str, size: int, moment: str, status: int) -> st
     if put and "/snapshots/" in path:
         return "mid-snapshot"
     return ""
-
-
-def uncovered(kills: Sequence[Kill], done: Sequence[Kill]) -> list[Kill]:
-    """What was planned and did not happen."""
-    return [kill for kill in kills if kill not in done]

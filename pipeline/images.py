@@ -13,7 +13,7 @@ import stat
 import struct
 import warnings
 import zlib
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from itertools import islice
@@ -156,13 +156,3 @@ def suffix_of(data: bytes) -> str:
     """The usual file suffix for these image bytes, without a dot."""
     with Image.open(io.BytesIO(data), formats=FORMATS) as image:
         return SUFFIXES.get(image.format or "", "tiff")
-
-
-def first_by_hash(checked: dict[str, CheckedImage], paths: Sequence[str]) -> dict[str, str]:
-    """For each hash, the first of `paths` that has it."""
-    by_hash: dict[str, str] = {}
-    for path in paths:
-        sha = checked[path].sha
-        if sha is not None:
-            by_hash.setdefault(sha, path)
-    return by_hash
