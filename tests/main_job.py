@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Literal
 
@@ -23,6 +24,16 @@ GONE_S = 600  # for what a job started to go after it; a starved machine is slow
 Event = dict[str, Any]
 # Ctrl-C in a terminal, SIGKILL of the job itself, SIGKILL of the make that started it.
 Way = Literal["interrupted", "killed", "make killed"]
+# A process reward model that is built, in one iteration. Labels enough that both sides of the gate
+# have some.
+PRM = (
+    "data.train_queries=96", "warmup.queries=32", "evolve.iterations=1", "evolve.interval=0.25",
+    "evolve.control=false", "data.test=[test]", "generate.samples=6",
+    "select.reward=prm", "select.rule=top_k", "select.k=2",
+    "prm.queries=64", "prm.samples=4", "prm.completions=2", "prm.pairs=2", "prm.held_out=0.3",
+    "prm.surprise=true", "prm.frozen=[model.*]", "prm.learning_rate=1.0e-2",
+    "prm.use_anyway=true",
+)  # fmt: skip
 # What make is to a job: its parent, which says so.
 LIKE_MAKE = f"""
 import os, subprocess, sys
@@ -87,6 +98,12 @@ class MainJob:
         self.assert_gone()
         assert status == (130 if way == "interrupted" else -signal.SIGKILL), self.said[-4000:]
 
+    def kill(self) -> None:
+        """SIGKILL for whatever of it still runs."""
+        for process in self.processes():
+            with suppress(psutil.NoSuchProcess):
+                process.kill()
+
     def processes(self) -> list[psutil.Process]:
         """Every process that inherited this job's mark, however it was orphaned."""
         found = []
@@ -113,11 +130,12 @@ def accepted(events: list[Event], purpose: str) -> bool:
     return any(e["type"] == "shard_accepted" and e["purpose"] == purpose for e in events)
 
 
-def assert_nothing_twice(events: list[Event]) -> None:
+def assert_nothing_twice(events: list[Event], iterations: int = 2) -> None:
     """The run is finished, and no shard or iteration was recorded more than once."""
     shards = [(e["purpose"], e["index"]) for e in events if e["type"] == "shard_accepted"]
     assert len(shards) == len(set(shards))
-    assert [e["iteration"] for e in events if e["type"] == "iteration_closed"] == [0, 1]
+    closed = [e["iteration"] for e in events if e["type"] == "iteration_closed"]
+    assert closed == list(range(iterations))
     jobs = [e["job"] for e in events if e["type"] == "job_done"]
     assert len(jobs) == len(set(jobs))
     assert events[-1]["type"] == "finished"

@@ -10,26 +10,17 @@ import pytest
 from actors.step_head import SURPRISE_KEY, read_head
 from pipeline.records import Score, Selected
 from pipeline.stages import read_rows
-from tests.main_job import LIMIT_S, MainJob
-
-# One iteration, and labels enough that both sides of the gate have some.
-SETTINGS = (
-    "data.train_queries=96", "warmup.queries=32", "evolve.iterations=1", "evolve.interval=0.25",
-    "evolve.control=false", "data.test=[test]", "generate.samples=6",
-    "select.reward=prm", "select.rule=top_k", "select.k=2",
-    "prm.queries=64", "prm.samples=4", "prm.completions=2", "prm.pairs=2", "prm.held_out=0.3",
-    "prm.surprise=true", "prm.frozen=[model.*]", "prm.learning_rate=1.0e-2",
-    "prm.use_anyway=true",
-)  # fmt: skip
+from tests.main_job import LIMIT_S, PRM, MainJob
 
 
 @pytest.fixture(scope="module")
 def job(tmp_path_factory: pytest.TempPathFactory) -> Iterator[MainJob]:
-    job = MainJob(tmp_path_factory.mktemp("tiny"), SETTINGS)
-    job.finish()
-    yield job
-    for process in job.processes():
-        process.kill()
+    job = MainJob(tmp_path_factory.mktemp("tiny"), PRM)
+    try:
+        job.finish()
+        yield job
+    finally:
+        job.kill()
 
 
 @pytest.mark.timeout(LIMIT_S)
