@@ -21,6 +21,8 @@ from pipeline.store import Store
 ROOT = Path(__file__).resolve().parent.parent
 RAY_STORE_BYTES = 256 << 20
 START_ATTEMPTS = 3
+# What Ray says of its raylet and of its control store when they are not up after 30 s.
+TOO_SLOW = ("timed out during startup", "Timed out waiting for file")
 
 
 @contextmanager
@@ -49,7 +51,7 @@ def start_ray(config: Config) -> Iterator[None]:
         options["include_dashboard"] = False
     else:
         options["address"] = cluster.address
-    _init(options)
+    init_ray(options)
     try:
         there = ray.cluster_resources()
         check_machine(config, there.get("CPU", 0.0), there.get("GPU", 0.0))
@@ -58,23 +60,30 @@ def start_ray(config: Config) -> Iterator[None]:
         ray.shutdown()
 
 
-def _init(options: dict[str, Any]) -> None:
+def init_ray(options: dict[str, Any]) -> Any:
     """`ray.init`, again where a busy machine was slower than the 30 s that Ray allows its parts.
+
+    Without an address it is a Ray of this process's own, whatever else runs on the machine: Ray
+    itself would join the one it last saw there.
+
+    Returns:
+        What `ray.init` returns.
 
     Raises:
         UserError: it is too slow every time.
     """
     import ray
 
-    for attempt in range(START_ATTEMPTS):
+    attempt = 0
+    while True:
+        attempt += 1
         try:
-            ray.init(**options)
-            return
+            return ray.init(**{"address": "local", **options})
         except Exception as error:  # Ray raises just that
             ray.shutdown()
-            if "timed out during startup" not in str(error):
+            if not any(words in str(error) for words in TOO_SLOW):
                 raise
-            if attempt == START_ATTEMPTS - 1:
+            if attempt == START_ATTEMPTS:
                 raise UserError(
                     f"Ray did not start within 30 s, {START_ATTEMPTS} times: the machine is too "
                     "busy. Start the job again when it is less so"

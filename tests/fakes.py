@@ -76,7 +76,7 @@ class ScriptedActor:
     `folder` counts what happened across processes. A spec's `do` is one of: "value" (default),
     "user", "infrastructure" (once, then a value), "raise", "exit", "kill", "stop" (SIGSTOP),
     "hang"; those that end a process do it `times` times (default: 1) and then give a value.
-    It works for `seconds` first, or until the spec whose id `meets` gives has begun.
+    It works for `seconds` first, or until the log holds a line `until` times: ("run b", 1).
     """
 
     def __init__(self, folder: str, start: str = "value") -> None:
@@ -96,7 +96,8 @@ class ScriptedActor:
             while time.monotonic() < end:
                 time.sleep(0.02)
                 self.count += 1
-        while spec.get("meets") and not self._noted(f"run {spec['meets']}"):
+        line, times = spec.get("until", ("", 0))
+        while self._noted(line) < times:
             time.sleep(0.02)
             self.count += 1
         return self._do(spec.get("do", "value"), spec)
