@@ -13,16 +13,25 @@ import ray
 from actors.own_node import ASK_S, OwnNode
 from pipeline.steps import RunStopped
 
+# Longer than what it waits for, on a busy machine.
+pytestmark = pytest.mark.timeout(600)
 ROOT = Path(__file__).resolve().parent.parent
 DRIVER = """
 import os, time
-import ray
 from actors.own_node import OwnNode
 from jobs.chaos_victims import Family, kill
+from jobs.pools import init_ray
 from pipeline.steps import RunStopped
 
 family = Family(os.getpid())
-ray.init(num_cpus=1, include_dashboard=False, log_to_driver=False, object_store_memory=100 << 20)
+init_ray(
+    {
+        "num_cpus": 1,
+        "include_dashboard": False,
+        "log_to_driver": False,
+        "object_store_memory": 100 << 20,
+    }
+)
 node = OwnNode()
 node.check()
 assert kill(family.any("raylet"))
