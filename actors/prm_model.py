@@ -17,9 +17,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from actors.processor import Processor, load_processor, tensor_shapes
+from actors.processor import Processor, load_processor
+from actors.publish import INDEX
 from actors.step_head import HEAD, read_head, read_surprise
-from actors.surprise import token_head_name
+from actors.surprise import token_head
 from pipeline.errors import BadData, BadModel
 
 _PROBES = ("How many of these are red?", "3 + 4 = 7, so x\u00b2 > 10.\n\n# Answer\n\n7")
@@ -46,7 +47,8 @@ def fit_prm(folder: Path, headed: Path, tag: TagWords | None) -> FittedPrm:
     """The PRM in `folder` as scorers take it; one without a head is rewritten into `headed`.
 
     Raises:
-        BadModel: it has no head, or its tag or answers are not tokens of it.
+        BadModel: it has no head, its tag or answers are not tokens of it, or it has no (one) token
+            head to answer with.
     """
     if tag is None:
         read_head(folder)
@@ -75,24 +77,19 @@ def _write_difference(folder: Path, headed: Path, *, good: int, bad: int) -> Non
     from safetensors import safe_open
     from safetensors.torch import load_file, save_file
 
+    tokens = token_head(folder)
+    with safe_open(folder / tokens.file, framework="pt") as held:
+        rows = held.get_slice(tokens.name)
+        difference = (rows[good : good + 1].float() - rows[bad : bad + 1].float()).contiguous()
     fresh = headed.with_name(f".{headed.name}.new")
     shutil.rmtree(fresh, ignore_errors=True)
     shutil.copytree(folder, fresh)
-    found: dict[str, Path] = {}
-    for file in sorted(fresh.glob("*.safetensors")):
-        found |= dict.fromkeys(tensor_shapes(file), file)
-    name = token_head_name(found)
-    if name is None:
-        raise BadModel(f"{folder}: no output embedding was found, so it cannot answer at a tag")
-    with safe_open(found[name], framework="pt") as held:
-        rows = held.get_slice(name)
-        difference = (rows[good : good + 1].float() - rows[bad : bad + 1].float()).contiguous()
-    last = sorted(set(found.values()))[-1]
+    last = sorted(fresh.glob("*.safetensors"))[-1]
     tensors = load_file(last)
     tensors[HEAD] = difference
     last.unlink()
     save_file(tensors, last, metadata={"format": "pt"})
-    index = fresh / "model.safetensors.index.json"
+    index = fresh / INDEX
     if index.is_file():
         told = json.loads(index.read_text("utf-8"))
         told["weight_map"][HEAD] = last.name
@@ -111,13 +108,14 @@ def check_prm(
     max_model_len: tokens of a prompt and its response at most.
 
     Raises:
-        BadModel: naming what does not fit: head, hidden size, positions, tokenizer, image
-            processor, template.
+        BadModel: naming what does not fit: head, token head (where it is read), hidden size,
+            positions, tokenizer, image processor, template.
     """
     fitted = fit_prm(prm, scratch / "headed", tag)
     theirs, ours = load_processor(fitted.folder), load_processor(policy)
     head = read_head(fitted.folder)
-    read_surprise(fitted.folder)
+    if read_surprise(fitted.folder) is not None:
+        token_head(fitted.folder)
     config = json.loads((fitted.folder / "config.json").read_text("utf-8"))
     text = config.get("text_config", config)
     hidden, most = text.get("hidden_size"), _most_positions(text)

@@ -223,7 +223,8 @@ class ShardReader:
                 "and chat template (prm.path)"
             )
         ends = merged(self._steps.ends(row.token_ids, row.text), MOST_STEPS)
-        return ScoreRequest(prompt.text, prompt.images, row.token_ids, ends)
+        name = f"response {row.sample_index} to query {row.query_id}"
+        return ScoreRequest(prompt.text, prompt.images, row.token_ids, ends, name)
 
 
 class ScorerActor:

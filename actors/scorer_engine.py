@@ -30,6 +30,7 @@ from typing import TYPE_CHECKING, Any
 
 from actors.engine_settings import EngineSettings, common_options
 from actors.step_head import read_head, read_surprise
+from actors.surprise import RESPONSE_TOKENS
 from actors.vllm_engine import EngineBroken, VllmEngine
 from pipeline.scoring import Excluded, Fed, Memo, ScoreRequest, Scores, StepKeys, feed, probability
 
@@ -60,6 +61,21 @@ def start_pooling(folder: Path, settings: EngineSettings, *, cache_images: bool 
             task="token_classify", tok_pooling_type="ALL", use_activation=False
         ),
         **options,
+    )
+
+
+def pooling_params(response_tokens: int, *, reuse: bool) -> Any:
+    """How an engine of `start_pooling` is asked about a response, the last tokens of what it reads.
+
+    reuse: let it read the prefix cache.
+    """
+    from vllm import PoolingParams
+
+    return PoolingParams(
+        task="token_classify",
+        use_activation=False,
+        skip_reading_prefix_cache=not reuse,
+        extra_kwargs={RESPONSE_TOKENS: response_tokens},
     )
 
 
@@ -173,26 +189,24 @@ class VllmScorer(VllmEngine):
                 chosen.setdefault(keys[-1], []).append(index)
         if not chosen:
             return
-        inputs_B = []
+        inputs_B, params_B = [], []
         for first, *_ in chosen.values():
             made = self._render(requests[first].prompt, requests[first].images)
-            ids = [*made["prompt_token_ids"], *waiting[first][0].token_ids_T]
-            inputs_B.append({**made, "prompt_token_ids": ids})
-        outputs_B = self._run(inputs_B, [self._pooling(reuse)] * len(inputs_B))
+            read_T = waiting[first][0].token_ids_T
+            inputs_B.append({**made, "prompt_token_ids": [*made["prompt_token_ids"], *read_T]})
+            params_B.append(pooling_params(len(read_T), reuse=reuse))
+        outputs_B = self._run(inputs_B, params_B)
         for same, made, output in zip(chosen.values(), inputs_B, outputs_B, strict=True):
             # Equal texts may have their steps cut at different places.
             for index in same:
-                self._remember(waiting[index], len(made["prompt_token_ids"]), output)
+                length, name = len(made["prompt_token_ids"]), requests[index].name
+                self._remember(waiting[index], length, output, name)
 
-    def _pooling(self, reuse: bool) -> Any:
-        from vllm import PoolingParams
+    def _remember(self, item: tuple[Fed, list[bytes]], length: int, output: Any, name: str) -> None:
+        """Put every step score that came into the memo; before a cache hit none come.
 
-        return PoolingParams(
-            task="token_classify", use_activation=False, skip_reading_prefix_cache=not reuse
-        )
-
-    def _remember(self, item: tuple[Fed, list[bytes]], length: int, output: Any) -> None:
-        """Put every step score that came into the memo; before a cache hit none come."""
+        length: tokens that the engine was given. name: whose scores they are.
+        """
         fed, keys = item
         told_N = output.outputs.data.double().tolist()
         if len(told_N) + output.num_cached_tokens != length:
@@ -202,7 +216,7 @@ class VllmScorer(VllmEngine):
             )
         first = len(fed.token_ids_T) - len(told_N)  # of the response's ids, what was computed
         start, so_far = 0, 0.0
-        for place, key in zip(fed.places_S, keys, strict=True):
+        for step, (place, key) in enumerate(zip(fed.places_S, keys, strict=True), 1):
             if self._surprise is not None:
                 known = self._so_far.get(key)
                 if known is None and start <= first:
@@ -213,4 +227,5 @@ class VllmScorer(VllmEngine):
                 start, so_far = place + 1, known
             if place >= first:
                 added = (self._surprise or 0.0) * so_far
-                self.memo.put(key, probability(told_N[place - first][0] + added))
+                where = f"step {step} of {name}"
+                self.memo.put(key, probability(told_N[place - first][0] + added, where))

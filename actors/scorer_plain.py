@@ -76,10 +76,9 @@ class TransformersScorer:
             same = [i for i in order if bool(rows[i].images) == kind]
             for start in range(0, len(same), BATCH_ROWS):
                 chosen = same[start : start + BATCH_ROWS]
-                for index, scores_S in zip(
-                    chosen, self._batch([rows[i] for i in chosen]), strict=True
-                ):
-                    found[index] = scores_S
+                logits = self._batch([rows[i] for i in chosen])
+                for index, logits_S in zip(chosen, logits, strict=True):
+                    found[index] = probabilities(logits_S, requests[index])
         return found
 
     def _row(self, request: ScoreRequest) -> TrainRow:
@@ -91,7 +90,8 @@ class TransformersScorer:
         return TrainRow(request.prompt, request.images, 0, "", ids, ends_S, (0.0,) * len(ends_S))
 
     @torch.no_grad()
-    def _batch(self, rows_B: Sequence[TrainRow]) -> list[Scores]:
+    def _batch(self, rows_B: Sequence[TrainRow]) -> list[list[float]]:
+        """The logits of each row's steps."""
         micro = self._collator.collate(rows_B).to(self._device)
         assert micro.steps is not None
         logits = self._model(
@@ -101,8 +101,16 @@ class TransformersScorer:
         ).tolist()
         self._beat()
         left = iter(logits)
-        return [tuple(probability(next(left)) for _ in row.step_ends_S) for row in rows_B]
+        return [[next(left) for _ in row.step_ends_S] for row in rows_B]
 
     def close(self) -> None:
         """Free the model."""
         del self._model
+
+
+def probabilities(logits_S: Sequence[float], request: ScoreRequest) -> Scores:
+    """What a response's logits say. Raises as `probability`."""
+    return tuple(
+        probability(logit, f"step {step} of {request.name}")
+        for step, logit in enumerate(logits_S, 1)
+    )

@@ -136,7 +136,9 @@ def read_surprise(folder: Path) -> Tensor | None:
     found = json.loads((folder / "config.json").read_text("utf-8")).get(SURPRISE_KEY)
     if found is None:
         return None
-    if not isinstance(found, int | float) or not math.isfinite(found):
+    # JSON's true is an int to Python, and would be 1.
+    number = isinstance(found, int | float) and not isinstance(found, bool)
+    if not number or not math.isfinite(found):
         raise BadModel(f"{folder}: {SURPRISE_KEY} in its config is {found}, no finite number")
     return torch.tensor([float(found)])
 

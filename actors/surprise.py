@@ -8,20 +8,81 @@ Axes: B rows, S steps of all rows, L padded tokens, H hidden, T tokens of all st
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 from torch import Tensor
 
-# Under these names families keep the output embedding; without one it is tied to the input's.
-_TOKEN_HEADS = ("lm_head.weight", "model.lm_head.weight", "language_model.lm_head.weight")
+from actors.publish import weight_files
+from pipeline.errors import BadModel
+
+OWN, READ = "lm_head.weight", "embed_tokens.weight"
+"""How the names of an output and of an input embedding end, whatever a family puts before."""
 
 
-def token_head_name(tensors: Collection[str]) -> str | None:
-    """Which of a model folder's tensors gives tokens their logits, (V, H); None when none does."""
-    own = next((name for name in _TOKEN_HEADS if name in tensors), None)
-    return own or next((name for name in tensors if name.endswith("embed_tokens.weight")), None)
+RESPONSE_TOKENS = "response_tokens"
+"""In the `extra_kwargs` of a pooling request: how many of its last tokens are asked about."""
+
+
+@dataclass(frozen=True)
+class TokenHead:
+    """The tensor of a model folder, (V, H), that gives tokens their logits, and its file there.
+
+    tied: it is the input embedding too.
+    """
+
+    name: str
+    file: str
+    tied: bool
+
+
+def token_head(folder: Path) -> TokenHead:
+    """What gives tokens their logits in a model folder; reads no weight.
+
+    A model without a tensor of its own for it uses its input embedding, if its config says so.
+
+    Raises:
+        BadModel: there is none, several could be it, or it has a bias, which no scorer here adds.
+    """
+    files = weight_files(folder)
+    found = [name for name in files if f".{name}".endswith(f".{OWN}")]
+    tied = not found and _ties(folder)
+    if tied:
+        found = [name for name in files if f".{name}".endswith(f".{READ}")]
+    if not found:
+        raise BadModel(
+            f"{folder}: nothing in it gives tokens their logits: it has no {OWN}, and "
+            + (f"no {READ} either" if tied else "its config does not tie it to the input embedding")
+            + "; put the whole model there, or set tie_word_embeddings to true in its config.json "
+            "if it is one that uses its input embedding"
+        )
+    if len(found) > 1:
+        raise BadModel(
+            f"{folder}: {', '.join(sorted(found))} could each give tokens their logits; leave the "
+            "language model's alone in the folder"
+        )
+    name = found[0]
+    if f"{name.removesuffix('weight')}bias" in files:
+        raise BadModel(f"{folder}: {name} has a bias beside it, and no scorer here adds one")
+    return TokenHead(name, files[name], tied)
+
+
+def _ties(folder: Path) -> bool:
+    """Whether a model of its family and config uses its input embedding for its output.
+
+    Read by transformers, because a config leaves out what its family does anyway; families say it
+    of the whole model or of its language model.
+    """
+    from transformers import AutoConfig
+
+    try:
+        config = AutoConfig.from_pretrained(folder, local_files_only=True)
+        both = (config, config.get_text_config())
+    except (KeyError, OSError, ValueError) as error:
+        raise BadModel(f"{folder}: its config.json cannot be used: {error}") from error
+    return any(getattr(one, "tie_word_embeddings", False) for one in both)
 
 
 @dataclass(frozen=True)

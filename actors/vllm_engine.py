@@ -35,7 +35,7 @@ from typing import TYPE_CHECKING, Any
 from actors.engine_settings import EngineSettings, reload_llm, start_llm, tensor_bytes
 from actors.processor import Processor, load_processor, processor_sha256, tensor_shapes
 from pipeline.engine import Finish, Sample, SampleRequest
-from pipeline.errors import BadConfig, BadData, BadModel
+from pipeline.errors import BadConfig, BadData, BadModel, UserError
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -278,13 +278,20 @@ class VllmEngine:
         return self.processor
 
     def _call(self, action: Callable[..., None], *args: Any) -> None:
-        """Run `action` on the engine thread; whatever it raises breaks the engine for good."""
+        """Run `action` on the engine thread; whatever it raises breaks the engine for good.
+
+        Raises:
+            UserError: as `action` raised it, because no other engine would do better.
+            EngineBroken: `action` raised anything else, or failed before.
+        """
         if self._broken is not None:
             raise EngineBroken(self._broken)
         done = self._thread.submit(action, *args)
         error = done.exception()
         if error is not None:
             self._broken = f"{type(error).__name__}: {error}"
+            if isinstance(error, UserError):
+                raise error
             raise EngineBroken(self._broken) from error
 
     def close(self) -> None:

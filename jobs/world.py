@@ -88,6 +88,10 @@ def check_models(config: Config) -> None:
         problem = frozen_problem(names, config.prm.frozen, HEAD)
         if problem is not None:
             raise BadConfig(f"prm.frozen, of the policy {policy}: {problem}")
+        if config.prm.surprise:
+            from actors.surprise import token_head
+
+            token_head(policy)
     else:
         from actors.prm_model import check_prm
         from jobs.scoring import tag_words

@@ -18,7 +18,7 @@ import math
 from array import array
 from collections import OrderedDict
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal, Protocol
 
@@ -35,12 +35,14 @@ class ScoreRequest:
 
     prompt: chat-templated text, image placeholders not expanded; images: content hashes.
     token_ids_T: the sampled ids. ends_S: for each step the number of tokens up to its end.
+    name: what an error calls it.
     """
 
     prompt: str
     images: tuple[str, ...]
     token_ids_T: tuple[int, ...]
     ends_S: tuple[int, ...]
+    name: str = field(default="a response", compare=False)
 
 
 class StepScorer(Protocol):
@@ -80,14 +82,14 @@ def feed(request: ScoreRequest, tag_ids: Sequence[int] = ()) -> Fed:
     return Fed(tuple(ids), tuple(places))
 
 
-def probability(logit: float, where: str = "") -> float:
-    """The sigmoid of a step's logit, in double precision.
+def probability(logit: float, where: str) -> float:
+    """The sigmoid of a step's logit, in double precision. where: which step it is of what.
 
     Raises:
         BadModel: the logit is no finite number.
     """
     if not math.isfinite(logit):
-        raise BadModel(f"the process reward model gives {logit} for a step{where}: it cannot score")
+        raise BadModel(f"the process reward model gives {logit} for {where}: it cannot score")
     if logit >= 0:
         return 1.0 / (1.0 + math.exp(-logit))
     grown = math.exp(logit)

@@ -13,6 +13,7 @@ from pipeline.config import Config, config_from_dict, to_dict
 from tests.models import make_policy
 from tests.scripted import make_config
 from tests.test_evolve import command, write_data
+from tests.test_surprise import untied
 
 
 @pytest.fixture(scope="module")
@@ -52,6 +53,17 @@ def test_it_is_refused_before_anything_starts(
         assert word.format(**folders) in done.output
     assert "Traceback" not in done.output
     assert not running.called
+
+
+def test_a_policy_that_finds_no_token_likely_builds_no_prm_that_sees_it(
+    config: Config, tmp_path: Path
+) -> None:
+    policy = untied(make_policy(tmp_path / "untied", 0))
+    told = [f"policy.path={policy}"]
+    done = command(config, tmp_path, *told, "prm.surprise=true")
+    assert done.exit_code == 2, done.output
+    assert f"{policy}: nothing in it gives tokens their logits" in done.output
+    assert "Traceback" not in done.output
 
 
 def test_the_defaults_suit_the_policy(config: Config) -> None:

@@ -86,6 +86,7 @@ def test_a_bad_override_names_the_key(override: str, words: list[str]) -> None:
         (["select.rule=top_k"], ["select.rule", "select.reward=prm"]),
         (["select.rule=threshold"], ["select.rule", "select.reward=prm"]),
         (["select.reward=prm", "prm.kind=tag"], ["prm.kind", "prm.path"]),
+        (["select.reward=prm", "prm.path=x", "prm.surprise=true"], ["prm.surprise", "prm.path"]),
         (["select.rule=random_k", "select.k=9"], ["select.k = 9", "generate.samples = 4"]),
         (["warmup.keep=3"], ["warmup.keep = 3", "warmup.samples = 2"]),
         (["warmup.checkpoint=x"], ["warmup.checkpoint", "evolve.control"]),

@@ -25,6 +25,7 @@ from actors.step_head import HEAD, read_head, write_headed
 from pipeline.errors import BadModel
 from pipeline.learn import prompt_hash
 from pipeline.policies import publish_folder
+from pipeline.prm_labels import merged
 from pipeline.records import Rollout, Score, from_parquet, to_parquet
 from pipeline.responses import step_ends
 from pipeline.scoring import ScoreRequest
@@ -188,6 +189,7 @@ def random_head(prm: Path) -> Path:
 
 
 TEXTS = ["a is 3\n\nb is 4\n\n# Answer\n\n7", "a is 3\n\n# Answer\n\n5", "# Answer\n\n7", "a\n\nb"]
+LONG = "\n\n".join([*(f"row {number}" for number in range(20)), "# Answer", "7"])
 
 
 def spec_of(store: Store, prm: Path, rows: list[Rollout], **changes: Any) -> dict[str, Any]:
@@ -213,17 +215,20 @@ def shard_scorer(store: Store, folder: Path) -> ShardScorer:
 def test_a_shard_is_scored_and_what_has_no_step_is_counted(
     store: Store, prm: Path, policy: Path, tmp_path: Path
 ) -> None:
-    rows = rollouts(policy, TEXTS)
+    rows = rollouts(policy, [*TEXTS, LONG])
     done = shard_scorer(store, tmp_path).run(spec_of(store, random_head(prm), rows))  # type: ignore[arg-type]
     scores = from_parquet(get_verified(store, done["scores"]), Score)
     assert done["excluded"] == {"no_steps": 1}
-    assert [score.sample_index for score in scores] == [0, 1, 3]
+    assert [score.sample_index for score in scores] == [0, 1, 3, 4]
     processor = load_processor(policy)
     for score in scores:
         ends = step_ends(rows[score.sample_index].token_ids, processor.decode)
-        assert score.step_ends == tuple(ends)
+        assert score.step_ends == merged(ends, 16)
         assert score.reward_p == min(score.step_scores)
-    assert [len(score.step_scores) for score in scores] == [2, 1, 1]
+    assert [len(score.step_scores) for score in scores] == [2, 1, 1, 16]
+    assert len(ends) == 20
+    assert set(scores[-1].step_ends) < set(ends)
+    assert scores[-1].step_ends[-1] == ends[-1]
 
 
 def test_rows_that_are_not_there_and_other_prompts_are_refused(

@@ -8,6 +8,8 @@ import random
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import torch
@@ -19,7 +21,7 @@ from actors.prm_model import TagWords, fit_prm
 from actors.processor import Processor, load_processor
 from actors.scorer_engine import VllmScorer
 from actors.scorer_plain import TransformersScorer
-from actors.step_head import HEAD, SURPRISE_KEY, write_headed
+from actors.step_head import HEAD, SURPRISE_KEY, read_surprise, write_headed
 from pipeline.errors import BadModel
 from pipeline.scoring import Excluded, Memo, ScoreRequest, Scores, StepKeys, feed, probability
 from tests.models import make_images, make_policy
@@ -213,10 +215,111 @@ def test_vllm_reads_the_tag_of_a_model_that_answers_there(
         engine.load_policy(folder)
 
 
+def test_with_deterministic_a_score_is_a_function_of_its_batch_alone(
+    engine: VllmScorer, requests: list[ScoreRequest], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """To the last bit; and as bits may be equal by luck, what the engine computed is compared too:
+    the tokens of each response, and how many of them it had in its cache."""
+    computed: list[tuple[int, int]] = []
+    remember = engine._remember
+
+    def spy(item: Any, length: int, output: Any, name: str) -> None:
+        computed.append((length, output.num_cached_tokens))
+        remember(item, length, output, name)
+
+    monkeypatch.setattr(engine, "_remember", spy)
+    monkeypatch.setattr(engine, "settings", replace(SETTINGS, deterministic=True))
+    batch, others = requests[:30], requests[30:]
+    found = []
+    for before in ([], batch, others[:7], batch[:5], batch[10:] + others[:20]):
+        engine.score(before)
+        computed.clear()
+        found.append((engine.score(batch), tuple(computed)))
+    assert found[1:] == found[:-1]
+    cached = [count for _, count in found[0][1]]
+    assert min(cached) == 0
+    assert max(cached) > 0  # within the batch there is reuse
+
+
+def test_the_token_head_is_the_engines_own_embedding_where_both_are_one(
+    engine: VllmScorer, folder: Path
+) -> None:
+    from actors.vllm_surprise import TASK, SurprisePooler
+
+    def shared(model: Any) -> bool | None:
+        pooler = model.pooler.poolers_by_task[TASK]
+        if not isinstance(pooler, SurprisePooler):
+            return None
+        own = next(
+            w for name, w in model.named_parameters() if name.endswith("embed_tokens.weight")
+        )
+        return bool(pooler._head_V_H().data_ptr() == own.data_ptr())
+
+    sees = read_surprise(folder) is not None
+    assert engine._llm.apply_model(shared) == [True if sees else None]
+
+
+def test_a_token_head_of_its_own_is_read_from_the_folder(tmp_path: Path) -> None:
+    from actors.vllm_surprise import _head
+
+    policy = make_policy(tmp_path / "policy", 0)
+    tensors, own = load_file(policy / "model.safetensors"), torch.randn(448, 128)
+    save_file(tensors | {"llm.lm_head.weight": own}, policy / "model.safetensors", {"format": "pt"})
+    head = _head(torch.nn.Module(), policy, torch.zeros(1, dtype=torch.float64))()
+    assert head.dtype == torch.float64
+    assert torch.equal(head.float(), own)
+
+
+def test_only_a_responses_tokens_are_looked_up_few_at_a_time(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    from vllm import PoolingParams
+
+    from actors import vllm_surprise
+    from actors.surprise import RESPONSE_TOKENS, token_logprobs
+
+    sizes: list[int] = []
+
+    def spy(logits_T_V: torch.Tensor, ids_T: torch.Tensor) -> torch.Tensor:
+        sizes.append(logits_T_V.numel())
+        return token_logprobs(logits_T_V, ids_T)
+
+    monkeypatch.setattr(vllm_surprise, "token_logprobs", spy)
+    monkeypatch.setattr(vllm_surprise, "LOGITS_AT_ONCE", 70)
+    torch.manual_seed(0)
+    head, hidden = torch.randn(10, 4), torch.randn(30, 4)
+    # The first request was computed from its 5th token on, the second one whole.
+    ids = [torch.randint(0, 10, (24,)), torch.randint(0, 10, (10,))]
+    asked = [PoolingParams(extra_kwargs={RESPONSE_TOKENS: 15}), PoolingParams()]
+    cursor = SimpleNamespace(num_scheduled_tokens_cpu=torch.tensor([20, 10]))
+    metadata = SimpleNamespace(
+        get_pooling_cursor=lambda: cursor,
+        get_prompt_token_ids_cpu=lambda: ids,
+        pooling_params=asked,
+    )
+    pooler = vllm_surprise.SurprisePooler(
+        lambda states, _: [part[:, :1] for part in states.split([20, 10])],
+        lambda: head,
+    )
+    first, second = pooler.forward(hidden, metadata)
+    expected = (hidden @ head.T).log_softmax(-1)
+    for found, start, end, told, unknown in (
+        (first, 0, 20, ids[0][4:], 5),
+        (second, 20, 30, ids[1], 1),
+    ):
+        assert torch.equal(found[:, 0], hidden[start:end, 0])
+        assert found[:unknown, 1].isnan().all()
+        likely = expected[start : end - 1].gather(1, told[1:, None])[unknown - 1 :, 0]
+        assert torch.allclose(found[unknown:, 1], likely, atol=1e-6)
+    assert max(sizes) <= 70
+    assert sum(sizes) == (15 + 9) * 10
+
+
 def test_weights_are_replaced_in_place(
     engine: VllmScorer, tmp_path: Path, requests: list[ScoreRequest], folder: Path
 ) -> None:
-    other = make_prm(tmp_path / "other", 1)
+    surprise = read_surprise(folder)
+    other = make_prm(tmp_path / "other", 1, None if surprise is None else float(surprise))
     plain = TransformersScorer(FILES.__getitem__, max_model_len=256)
     plain.load_policy(other)
     engine.load_policy(other)
@@ -239,8 +342,8 @@ def test_a_model_that_scores_nan_or_has_no_head_is_refused(
     engine.load_policy(broken)
     try:
         for scorer in (plain, engine):
-            with pytest.raises(BadModel, match="gives nan for a step"):
-                scorer.score(requests[:2])
+            with pytest.raises(BadModel, match="gives nan for step 1 of response 3 to query q7"):
+                scorer.score([replace(one, name="response 3 to query q7") for one in requests[:2]])
     finally:
         engine.load_policy(folder)
 
@@ -259,10 +362,10 @@ def test_keys_tell_apart_whatever_changes_a_score() -> None:
 
 
 def test_probabilities() -> None:
-    assert probability(0.0) == 0.5
-    assert probability(800.0) == 1.0
-    assert probability(-800.0) == 0.0
-    assert probability(2.0) == pytest.approx(1 - probability(-2.0), abs=1e-15)
+    assert probability(0.0, "it") == 0.5
+    assert probability(800.0, "it") == 1.0
+    assert probability(-800.0, "it") == 0.0
+    assert probability(2.0, "it") == pytest.approx(1 - probability(-2.0, "it"), abs=1e-15)
     for bad in (math.nan, math.inf):
-        with pytest.raises(BadModel, match="cannot score"):
-            probability(bad)
+        with pytest.raises(BadModel, match=f"gives {bad} for step 3 of it: it cannot score"):
+            probability(bad, "step 3 of it")

@@ -76,7 +76,7 @@ def test_a_head_that_sees_how_likely_tokens_are_says_so_in_the_config(
     assert read_surprise(write_headed(folder, tmp_path / "plain")) is None
     assert read_surprise(made) == 0
     config = json.loads((made / "config.json").read_text())
-    for bad in ([0.1, 0.2], "much", float("nan")):
+    for bad in ([0.1, 0.2], "much", float("nan"), True):
         (made / "config.json").write_text(json.dumps(config | {SURPRISE_KEY: bad}))
         with pytest.raises(BadModel, match="no finite number"):
             read_surprise(made)

@@ -20,6 +20,7 @@ import torch
 from actors import vllm_engine
 from actors.engine_settings import EngineSettings
 from actors.images import ImageCache
+from actors.outcomes import Failure, outcome_of
 from actors.processor import Processor, load_processor, sampling_logprobs
 from actors.trainer import Trainer
 from actors.vllm_engine import EngineBroken, VllmEngine
@@ -251,6 +252,7 @@ from actors.engine_settings import EngineSettings
 settings = EngineSettings(**json.loads(sys.argv[2]))
 os.environ.update(settings.environment())
 from actors.images import ImageCache
+from actors.outcomes import Failure, outcome_of
 from actors.processor import load_processor
 from actors.vllm_engine import VllmEngine
 from tests.test_vllm_engine import FILES, ask
@@ -335,6 +337,21 @@ class Breaking:
 
     def step(self) -> list[Any]:
         raise RuntimeError("CUDA error: device-side assert triggered")
+
+
+def test_what_a_person_has_to_mend_is_said_as_it_is_and_breaks_the_engine_too(
+    folders: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def start(*_: Any) -> None:
+        raise BadModel("folder: no weights")
+
+    monkeypatch.setattr(vllm_engine, "start_llm", start)
+    unfit = VllmEngine(SETTINGS, ImageCache(FILES.__getitem__).get)
+    outcome = outcome_of(unfit.load_policy, folders[0])
+    assert outcome.failure == Failure("user", "folder: no weights")  # the pool ends with it
+    with pytest.raises(EngineBroken, match="folder: no weights"):
+        unfit.reset()
+    unfit.close()
 
 
 def test_an_engine_that_failed_stays_failed(
