@@ -247,7 +247,11 @@ class Select(Section):
 
 
 class Learn(Section):
-    """Training, and the ranks that do it."""
+    """Training, and the ranks that do it.
+
+    The objective is the likelihood of the selected responses' tokens, without a KL term: there is
+    no reference model, and none is loaded.
+    """
 
     learning_rate: float = Field(default=1e-6, gt=0.0, lt=1.0)
     """Peak learning rate of the evolution."""
@@ -258,7 +262,8 @@ class Learn(Section):
     schedule_steps: int | None = Field(default=None, ge=1)
     """Optimizer steps of the whole schedule, all iterations together; needed unless constant."""
     batch_size: int = Field(default=128, ge=1)
-    """Responses in one optimizer step, over all ranks."""
+    """Responses in one optimizer step, over all ranks. Gradient accumulation has no key of its own:
+    it is batch_size / (ranks x micro_batch) passes of each rank, rounded up."""
     window: int = Field(default=4096, ge=1)
     """Selected rows that are shuffled and length-balanced together."""
     beta1: float = Field(default=0.9, ge=0.0, lt=1.0)
