@@ -1,12 +1,12 @@
-"""What the loop costs beside one bare vLLM: sampled tokens that were accepted, by second of wall.
+"""What the loop costs beside bare vLLM: sampled tokens that were accepted, by second of wall.
 
 ours: the driver's own sampling of a purpose, from the first dispatch to the last acceptance: images
 fetched, prompts made and checked, shards written, graded and selected from, every event in the
-ledger. bare: one `LLM.generate` on the same prompts, images, seeds and settings, with the pictures
-open in memory, in a process of its own with the same threads (as many of them as the loop has
-engines, each with its part of the questions). Every turn asks other questions, so no cache has seen
-them; all engines are up before the first turn. Greedy share of the task plays no part: the base
-explains given answers, as in the warm-up.
+ledger. bare: as many vLLMs as the loop has engines, each in a process of its own with the same
+threads; one `LLM.generate` in each, on its part of the same prompts, images, seeds and settings,
+with the pictures open in memory. Every turn asks other questions, so no cache has seen them; all
+engines are up before the first turn. What is asked is what the warm-up asks: the base explains
+given answers.
 """
 
 from __future__ import annotations
