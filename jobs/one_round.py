@@ -130,7 +130,7 @@ class OneRound:
         )
 
     def score(self, sampled: Sampled, prm: PolicyRef) -> tuple[list[Score], dict[str, int]]:
-        """What a process reward model says of every distinct response, and how many it cannot read
+        """What a process reward model says of every distinct response, and how many it cannot read,
         by reason.
 
         Raises:

@@ -2,11 +2,12 @@
 
     python -m jobs.validate --config digits [--set section.key=value]
 
-Prints what the model is asked and answers, how that is graded, what a process reward model of your
-own (prm.path) says of it, whether engine and processor agree about the tokens and engine and
-learner about their log-probabilities, one training step, and what each process holds in memory. The
-model is your own warmup.checkpoint, if you give one, else the base. Ends with a verdict, and exits
-with 0 only when nothing failed.
+Prints what the model is asked and answers, how that is graded, how a process reward model scores it
+(with select.reward=prm: your own, prm.path, or else one with the untrained head that the run begins
+with), whether engine and processor agree about the tokens and engine and learner about their
+log-probabilities, one training step, and what each process holds in memory. The model is your own
+warmup.checkpoint, if you give one, else the base. Ends with what was not tried and a verdict, and
+exits with 0 only when nothing failed.
 
 The stages are those of the loop, on the same engines, graders and learner (`jobs.world`); what they
 store lies in a folder of its own in the run's store, and what the learner keeps in one beside the
@@ -41,12 +42,14 @@ from pipeline.learn import prompt_hash
 from pipeline.policies import publish_folder
 from pipeline.program import Program
 from pipeline.query import Query
+from pipeline.records import Score
 from pipeline.report import text_table
 from pipeline.roles import LearnDone, PolicyRef
 from pipeline.store import open_store
 
 QUERIES = 5
 SHOWN_CHARS = 2000  # of a prompt
+UNTRAINED = 1e-6  # furthest from 1/2 that an untrained head may score a step
 
 Say = Callable[[str], None]
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
@@ -83,7 +86,7 @@ def validate(config: Config, samples: int, say: Say) -> bool:
             scratch_folder(config) as folder,
             running(program, scratch, dataset, say, folder) as world,
         ):
-            through = Validation(OneRound(program, scratch, world), verdicts, say)
+            through = Validation(OneRound(program, scratch, world), verdicts, say, folder)
             through.run(min(samples, config.generate.samples))
     except StageFailed as failed:
         verdicts.check(False, str(failed))
@@ -109,6 +112,10 @@ class Verdicts:
         if true:
             self.found.append(("doubtful", words))
 
+    def untried(self, words: str) -> None:
+        """Something that a run does and this did not."""
+        self.found.append(("untried", words))
+
     def show(self, say: Say) -> bool:
         """Say all of it; whether nothing failed."""
         say("")
@@ -120,13 +127,17 @@ class Verdicts:
 
 
 class Validation:
-    """One round of the loop, and what is said and judged of it."""
+    """One round of the loop, and what is said and judged of it.
 
-    def __init__(self, once: OneRound, verdicts: Verdicts, say: Say) -> None:
+    folder: where models may be made; whoever gave it clears it away.
+    """
+
+    def __init__(self, once: OneRound, verdicts: Verdicts, say: Say, folder: Path) -> None:
         self.once = once
         self.config = once.program.config
         self.verdicts = verdicts
         self.say = say
+        self.folder = folder
 
     def run(self, samples: int) -> None:
         """All stages, as far as they lead.
@@ -151,6 +162,8 @@ class Validation:
         self._judge_responses(sampled)
         if self.config.select.reward == "prm" and self.config.prm.path is not None:
             self._score(sampled, Path(self.config.prm.path))
+        elif self.config.select.reward == "prm":
+            self._score_untrained(sampled, folder)
         if self.config.warmup.checkpoint is None:
             self._warm_up(policy, samples)
         rows = [row for row in sampled.rows if row.finish == "stop"] or sampled.rows
@@ -212,8 +225,31 @@ class Validation:
             "own (warmup.checkpoint) has to know it",
         )
 
-    def _score(self, sampled: Sampled, folder: Path) -> None:
-        """What the given process reward model says of the responses."""
+    def _score_untrained(self, sampled: Sampled, policy: Path) -> None:
+        """Serves what the training of a process reward model begins with: the policy with a head of
+        zeros, which gives every step 1/2. Anything else is not the head that was served."""
+        from actors.step_head import write_headed
+
+        headed = write_headed(
+            policy, self.folder / "untrained-prm", surprise=self.config.prm.surprise
+        )
+        scores = self._score(sampled, headed)
+        found = [value for one in scores for value in one.step_scores]
+        if found:
+            worst = max(abs(value - 0.5) for value in found)
+            self.verdicts.check(
+                worst <= UNTRAINED,
+                f"the policy is served with a process reward model's head: {len(found)} steps "
+                f"scored, 0.5 each as untrained, within {worst:.2g}",
+            )
+        self.verdicts.untried(
+            "the process reward model's labels (completions from each step of a warm-up policy's "
+            "responses), its training and its gate: the run does them after the warm-up, and "
+            "jobs.prm does no more than that"
+        )
+
+    def _score(self, sampled: Sampled, folder: Path) -> list[Score]:
+        """What a process reward model says of the responses."""
         prm = publish_folder(self.once.store, folder)
         scores, excluded = self.once.score(sampled, prm)
         self.say(f"\n=== scored by {folder}")
@@ -234,6 +270,7 @@ class Validation:
             not scores,
             "no response could be scored: steps end in a blank line, which warm-up teaches",
         )
+        return scores
 
     def _warm_up(self, policy: PolicyRef, samples: int) -> None:
         """Chains of the base that was told the answer."""

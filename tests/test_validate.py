@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -91,6 +92,13 @@ class Words:
         return tuple(prompt.encode())
 
 
+def headed(policy: Path, folder: Path, *, surprise: bool) -> Path:
+    """Where a head is put beside a policy's weights: a folder without any."""
+    shutil.copytree(policy, folder)
+    (folder / "head.txt").write_text(f"zeros, surprise: {surprise}")
+    return folder
+
+
 @pytest.fixture
 def setting(tmp_path: Path) -> Setting:
     return Setting(tmp_path / "base")
@@ -132,8 +140,10 @@ def test_a_process_reward_model_scores_every_distinct_response(tmp_path: Path) -
 def test_what_one_gave_is_what_goes_through_the_stages(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, own: bool
 ) -> None:
-    """A warm-up checkpoint answers the questions, and a process reward model scores the answers."""
+    """A warm-up checkpoint answers the questions, and the process reward model that was given, else
+    the policy with an untrained head, scores the answers."""
     monkeypatch.setattr("jobs.validate.load_processor", lambda folder: Words())
+    monkeypatch.setattr("actors.step_head.write_headed", headed)
     checkpoint, prm = base_folder(tmp_path / "warm", 0.8), base_folder(tmp_path / "prm", 0.1)
     changes: dict[str, Any] = {"select": {"rule": "top_k", "reward": "prm"}}
     if own:
@@ -150,18 +160,40 @@ def test_what_one_gave_is_what_goes_through_the_stages(
     monkeypatch.setattr(scoring.fleet, "submit", noted)
     said: list[str] = []
     verdicts = Verdicts()
-    Validation(scoring.once, verdicts, said.append).run(2)
+    scoring.pool.quality = 1.0 if own else 0.0
+    Validation(scoring.once, verdicts, said.append, tmp_path / "own").run(2)
     given = [publish_folder(scoring.store, folder) for folder in (checkpoint, prm)]
     scored = [words for _, words in verdicts.found if "reward model scored" in words]
+    untried = [words for how, words in verdicts.found if how == "untried"]
+    failed = [words for how, words in verdicts.found if how == "FAILED"]
+    assert not any("reward model" in words for words in failed)
+    verdicts.show(said.append)
+    assert len(scored) == 1
+    assert sum("reward 0." in line for line in said) == len(scoring.pool.specs[0]["rows"])
     if own:
         assert asked[0] == ("question", given[0].version)
         assert [prompt for prompt, _ in asked] == ["question", "question"]
         assert [spec["prm"] for spec in scoring.pool.specs] == [given[1].version]
-        assert len(scored) == 1
-        assert sum("reward 0." in line for line in said) == len(scoring.pool.specs[0]["rows"])
+        assert untried == []
     else:
         assert asked[:2] == [(kind, scoring.policy.version) for kind in ("question", "warmup")]
-        assert (scoring.pool.specs, scored) == ([], [])
+        made = publish_folder(scoring.store, tmp_path / "own" / "untrained-prm")
+        assert [spec["prm"] for spec in scoring.pool.specs] == [made.version]
+        assert "its training and its gate" in untried[0]
+        assert any(line.startswith(" untried  ") for line in said)
+
+
+def test_an_untrained_head_that_says_more_than_half_is_not_the_one_that_was_served(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("jobs.validate.load_processor", lambda folder: Words())
+    monkeypatch.setattr("actors.step_head.write_headed", headed)
+    scoring = ScoringSetting(tmp_path, select={"rule": "top_k", "reward": "prm"})
+    said: list[str] = []
+    verdicts = Verdicts()
+    Validation(scoring.once, verdicts, said.append, tmp_path / "own").run(2)
+    failed = [words for how, words in verdicts.found if how == "FAILED"]
+    assert any("0.5 each as untrained" in words for words in failed)
 
 
 def test_a_stage_that_fails_is_named(setting: Setting) -> None:
