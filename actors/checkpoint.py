@@ -51,8 +51,8 @@ def sync(path: Path) -> None:
 
 
 def _base_optimizer(engine: Any) -> Any:
-    """The torch optimizer inside DeepSpeed's (stage 0 in float32 has no wrapper)."""
-    return getattr(engine.optimizer, "optimizer", engine.optimizer)
+    """The torch optimizer inside DeepSpeed's."""
+    return engine.optimizer.optimizer
 
 
 def _flat_parameters(engine: Any) -> list[Tensor]:
@@ -84,9 +84,6 @@ def full_tensor(engine: Any, parameter: Any, key: str | None = None) -> Tensor:
     if not parameter.requires_grad:
         with GatheredParameters([parameter], enabled=hasattr(parameter, "ds_id")):
             return parameter.detach().clone()
-    if engine.zero_optimization_stage() == 0:
-        state = _base_optimizer(engine).state
-        return (parameter if key is None else state[parameter][key]).detach()
     if key is None:
         return safe_get_full_fp32_param(parameter)
     return safe_get_full_optimizer_state(parameter, key)
@@ -100,12 +97,8 @@ def _set_tensor(engine: Any, parameter: Any, value: Tensor, key: str | None = No
         safe_set_local_optimizer_state,
     )
 
-    stage = engine.zero_optimization_stage()
     value = value.to(parameter.device)
-    if stage == 0:
-        state = _base_optimizer(engine).state
-        (parameter.data if key is None else state[parameter][key]).copy_(value)
-    elif stage == 3:
+    if engine.zero_optimization_stage() == 3:
         # The full form slices past the end of a parameter that does not divide by the ranks.
         part = _partition(value, parameter.ds_tensor.numel(), torch.distributed.get_rank())
         if key is None:

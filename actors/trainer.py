@@ -313,20 +313,14 @@ class Trainer:
         """One optimizer step; the gradient norm before clipping."""
         for group in self.engine.optimizer.param_groups:
             group["lr"] = learning_rate_at(self.step, self.settings)
-        # In stage 0 DeepSpeed clips without saying what it saw.
-        seen = self._local_norm() if self.settings.zero_stage == 0 else None
         self.engine.step()
-        norm = float(self.engine.get_global_grad_norm()) if seen is None else seen
+        norm = float(self.engine.get_global_grad_norm())
         self.step += 1
         if not math.isfinite(norm):
             raise TrainingDiverged(
                 f"gradient norm {norm} at optimizer step {self.step}: lower learn.learning_rate"
             )
         return norm
-
-    def _local_norm(self) -> float:
-        grads = [p.grad for p in self.model.parameters() if p.grad is not None]
-        return float(torch.nn.utils.get_total_norm(grads))
 
     def logprobs(
         self,

@@ -94,7 +94,7 @@ class LearnSettings:
     max_grad_norm: float = 1.0
     precision: Precision = "float32"
     ranks: int = 1
-    zero_stage: Literal[0, 1, 2, 3] = 1
+    zero_stage: Literal[1, 2, 3] = 1
     gradient_checkpointing: bool = False
     objective: Objective = "tokens"
     step_loss: StepLoss = "bce"
@@ -112,11 +112,6 @@ class LearnSettings:
         if self.precision not in ("float32", "bfloat16"):
             raise BadConfig(
                 f"learn.precision = {self.precision}: the learner takes float32 or bfloat16"
-            )
-        if self.precision == "bfloat16" and self.zero_stage == 0:
-            raise BadConfig(
-                "learn.precision = bfloat16 needs learn.zero_stage 1, 2 or 3: "
-                "stage 0 keeps no float32 master weights"
             )
         if self.schedule != "constant" and self.schedule_steps is None:
             raise BadConfig(f"learn.schedule = {self.schedule} needs learn.schedule_steps")

@@ -115,7 +115,7 @@ def furthest(found: Any, wanted: dict[str, np.ndarray]) -> float:
     return max(float(np.abs(found[name] - wanted[name]).max()) for name in wanted)
 
 
-@pytest.mark.parametrize(("stage", "micro_batch"), [(0, 8), (1, 1), (1, 8), (2, 3), (3, 8), (3, 3)])
+@pytest.mark.parametrize(("stage", "micro_batch"), [(1, 1), (1, 8), (2, 3), (3, 8), (3, 3)])
 def test_gradients_are_those_of_the_formula(
     policy: Path,
     rows: list[TrainRow],
@@ -146,7 +146,7 @@ def test_gradient_checkpointing_changes_nothing_but_memory(
 @pytest.mark.parametrize(
     "changes",
     [
-        {"zero_stage": 0},
+        {"zero_stage": 2},
         {"zero_stage": 1, "deterministic": True, "schedule_rise": 5},
         {"zero_stage": 3, "gradient_checkpointing": True},
         # A CPU computes in bfloat16 slowly.
@@ -302,7 +302,7 @@ def test_frozen_parameters_stay(policy: Path, rows: list[TrainRow], tmp_path: Pa
         trainer(policy, frozen=("model.tower.*",))
 
 
-@pytest.mark.parametrize("stage", [0, 1, 2, 3])
+@pytest.mark.parametrize("stage", [1, 2, 3])
 def test_a_step_without_images_gives_the_vision_tower_no_gradient(
     policy: Path, rows: list[TrainRow], tmp_path: Path, stage: Any
 ) -> None:
