@@ -332,7 +332,7 @@ DRIVER = """
     from pipeline.ledger import Ledger, LedgerFenced
     from pipeline.store import open_store
     store = open_store(sys.argv[1])
-    lease = Lease(store, "run", ttl_s=1.0)
+    lease = Lease(store, "run", ttl_s=15.0)
     try:
         lease.acquire(take_over="--take-over" in sys.argv)
     except LeaseHeld as error:

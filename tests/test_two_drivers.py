@@ -24,7 +24,7 @@ from tests.s3_servers import bucket_store, moto_server, rclone_server
 from tests.scripted import Quiet, make_program, with_base
 from tests.scripted_world import Hooked, make_world
 
-TTL_S = 1.5
+TTL_S = 9.0
 ELSEWHERE = Process("another host", 1)  # so that it is watched, not looked up
 OpenStore = Callable[[], Store]
 
@@ -44,21 +44,33 @@ def opened(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[OpenStore
 
 
 def drive(
-    store: Store, program: Program, watch: Quiet, *, take_over: bool = False, pause_s: float = 0.0
+    store: Store,
+    program: Program,
+    watch: Quiet,
+    *,
+    take_over: bool = False,
+    pause: Callable[[], None] = lambda: None,
 ) -> State:
-    """A whole driver, as `jobs.evolve` makes one; `pause_s` makes its world slow."""
+    """A whole driver, as `jobs.evolve` makes one; it pauses before every shard that it submits."""
     lease = Lease(store, RUN, ttl_s=TTL_S, say=watch.say, process=ELSEWHERE)
     lease.acquire(take_over=take_over)
     ledger = Ledger(store, RUN, nonce=lease.nonce, guard=lease.check, say=watch.say)
     world, fleet, _ = make_world(store, program)
-    world = replace(world, fleet=Hooked(fleet, "fleet", lambda call: _rest(call, pause_s)))
+    world = replace(world, fleet=Hooked(fleet, "fleet", lambda call: _rest(call, pause)))
     with lease.kept():
         return Driver(program, store, ledger, world, watch, lease=lease).run()
 
 
-def _rest(call: str, pause_s: float) -> None:
+def _rest(call: str, pause: Callable[[], None]) -> None:
     if call == "before fleet.submit":
-        time.sleep(pause_s)
+        pause()
+
+
+def wait_until(condition: Callable[[], bool]) -> None:
+    end = time.monotonic() + 120
+    while not condition():
+        assert time.monotonic() < end, "it did not come true"
+        time.sleep(0.02)
 
 
 def test_a_live_driver_is_left_alone_until_it_is_taken_over(
@@ -68,17 +80,24 @@ def test_a_live_driver_is_left_alone_until_it_is_taken_over(
     first, second = Quiet(), Quiet()
     ended: list[BaseException | State] = []
 
+    def accepted_one() -> bool:
+        return any(event["type"] == "shard_accepted" for event in first.events)
+
+    def pause() -> None:
+        """The first stays in the middle of its run until the second has taken it over."""
+        if accepted_one():
+            wait_until(lambda: bool(second.events))
+
     def live() -> None:
         try:
-            ended.append(drive(opened(), program, first, pause_s=0.5))
+            ended.append(drive(opened(), program, first, pause=pause))
         except LedgerFenced as error:
             ended.append(error)
 
-    thread = threading.Thread(target=live)
+    thread = threading.Thread(target=live, daemon=True)
     thread.start()
-    while not any(event["type"] == "shard_accepted" for event in first.events):
-        time.sleep(0.02)
-        assert thread.is_alive()
+    wait_until(lambda: accepted_one() or not thread.is_alive())
+    assert thread.is_alive()
     with pytest.raises(LeaseHeld, match="is being driven by process 1 on another host"):
         drive(opened(), program, second)
     assert not second.events
