@@ -23,9 +23,11 @@ from functools import cache
 from pathlib import Path
 
 MARK = "MSTAR_JOB"
-# Seconds between two looks at the job; that its processes may take to end by themselves; and that
-# they are then looked for.
-LOOK_S, GRACE_S, SWEEP_S = 1.0, 1.0, 3.0
+# Seconds between two looks at the job, and that its processes may take to end by themselves.
+LOOK_S, GRACE_S = 1.0, 1.0
+# How often they are then looked for, and seconds in between. Not for how long: this process may
+# itself be paused.
+SWEEPS, SWEEP_S = 15, 0.2
 
 # A process by its id and the time it started at: ids are used again.
 Process = tuple[int, int]
@@ -106,8 +108,7 @@ def marked(parents: dict[Process, int], mark: str) -> set[Process]:
 
 def sweep(mark: str, family: set[Process]) -> None:
     """End the family and whatever is marked, and look again: a process may just be starting."""
-    end = time.monotonic() + SWEEP_S
-    while time.monotonic() < end:
+    for _ in range(SWEEPS):
         parents = processes()
         family &= parents.keys()
         family |= descendants({pid for pid, _ in family}, parents) | marked(parents, mark)
@@ -116,7 +117,7 @@ def sweep(mark: str, family: set[Process]) -> None:
                 os.kill(pid, signal.SIGKILL)
             except ProcessLookupError:
                 continue
-        time.sleep(0.2)
+        time.sleep(SWEEP_S)
 
 
 def _watch(mark: str, job: int) -> None:

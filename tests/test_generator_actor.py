@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import psutil
+import pytest
 
 from actors.engine_settings import EngineSettings
 from actors.images import image_path
@@ -19,7 +20,10 @@ from pipeline.policies import publish_folder
 from pipeline.records import Rollout, from_parquet
 from pipeline.store import get_verified, open_store
 from tests.models import make_images, make_policy
+from tests.processes import processes
 
+# An engine starts in it, and on a busy machine its processes end late.
+pytestmark = pytest.mark.timeout(600)
 REPOSITORY = Path(__file__).resolve().parent.parent
 SETTINGS = EngineSettings(
     precision="float32", max_model_len=256, max_sequences=64, kv_cache_gib=0.25, threads=1
@@ -32,13 +36,13 @@ import json, os, sys
 from actors.guardian import guard
 watcher = guard()
 from pathlib import Path
-import ray
 from actors.engine_settings import EngineSettings
 from actors.generator import GeneratorActor, GeneratorSettings
 from actors.pool import Pool, PoolSettings
+from jobs.pools import init_ray
 store, cache, specs, settings = sys.argv[1:]
 engine = EngineSettings(**json.loads(settings))
-ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False)
+init_ray({"num_cpus": 2, "include_dashboard": False, "log_to_driver": False})
 pool = Pool(
     GeneratorActor,
     [GeneratorSettings(engine, store, cache)],
@@ -82,10 +86,10 @@ def test_a_pool_of_generators_writes_shards_and_leaves_no_process(tmp_path: Path
         assert len(rows) == value["rows"] == 16
         assert len({row.seed for row in rows}) == 16
     family = psutil.Process(driver.pid).children(recursive=True)
-    assert any("GeneratorActor" in " ".join(one.cmdline()) for one in family)
+    assert processes("GeneratorActor", of=driver.pid)
     driver.send_signal(signal.SIGKILL)
     driver.wait()
-    _, alive = psutil.wait_procs(family, timeout=90)
+    _, alive = psutil.wait_procs(family, timeout=180)
     assert not alive
 
 
