@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from actors.step_head import read_head, read_surprise
 from jobs.bench import measured
 from jobs.benches import BENCHES, scoring
 from jobs.benches.generation import shortfall
@@ -95,13 +96,21 @@ def test_a_row_is_measured_and_saved_and_leaves_nothing_else(tmp_path: Path) -> 
     assert not work.exists()
 
 
-def test_scoring_is_measured_on_prompts_as_long_as_its_bar_is_about(
+def test_scoring_is_measured_as_the_recipe_scores_on_prompts_as_long_as_its_bar_is_about(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    config = load_config("tiny", [f"run.out={tmp_path / 'out'}"])
+    told = ["prm.surprise=true", "prm.aggregate=mean", f"run.out={tmp_path / 'out'}"]
+    config = load_config("tiny", told)
     options = Options(config, tmp_path / "work", rounds=1, small=True, say=lambda text: None)
     made = scoring.Bench(options)
     assert made.notes["prompt_tokens"] >= scoring.PROMPT_TOKENS == 100
+    assert made.notes["head"] == "hidden state and surprise"
+    assert read_surprise(made.folder) == scoring.SURPRISE_WEIGHT != 0
+    assert made._task(0, 0, made.queries[:1]).scoring.aggregate == "mean"
+    policy = Path(made.config.policy.path)
+    plain = scoring.with_noise(policy, tmp_path / "plain", surprise=False)
+    assert read_surprise(plain) is None
+    assert read_head(plain).any()
     monkeypatch.setattr(scoring, "PROMPT_TOKENS", made.notes["prompt_tokens"] + 1)
     with pytest.raises(BadModel, match=r"jobs/benches/scoring\.py"):
         made.shortest_prompt()

@@ -4,13 +4,19 @@ ours: the loop's scorer, from the graded shards in the store to scores and selec
 one `LLM.encode` on the same tokens and images, prefix reuse on, in a process of its own with the
 same threads; what it loses to cache hits it simply does not return. Every turn scores other texts.
 
+Both serve the same folder: the recipe's policy with a head of noise, as what scores say plays no
+part in what they cost. The head sees what the recipe's does: with `prm.surprise` also how likely
+the model finds each token of the response, which bare vLLM is then made to compute by the very
+same pooler, from requests that ask for the same tokens. So both do the same work on the model; ours
+adds store, steps, memo, the scores that cache hits hid, and the recipe's aggregate and selection.
+
 Responses are lines of digits, so each has its own text, four steps, and a prompt of at least
-`PROMPT_TOKENS`; the model is the base with a head of noise: what scores say plays no part in what
-they cost.
+`PROMPT_TOKENS`.
 """
 
 from __future__ import annotations
 
+import json
 import random
 import time
 from collections.abc import Iterator, Sequence
@@ -21,8 +27,8 @@ from typing import Any
 from actors.engine_settings import EngineSettings
 from actors.images import StoreImages
 from actors.processor import Processor, load_processor
-from actors.scorer_engine import VllmScorer, start_pooling
-from actors.step_head import HEAD, write_headed
+from actors.scorer_engine import VllmScorer, pooling_params, start_pooling
+from actors.step_head import HEAD, SURPRISE_KEY, read_surprise, write_headed
 from jobs.benches.record import Options, Result, by_turns
 from jobs.pools import start_ray
 from jobs.prepare import engine_settings, load_data, upload_images
@@ -47,6 +53,8 @@ from pipeline.store import open_store, put_content
 QUERIES, SAMPLES, STEPS = 64, 16, 4
 PROMPT_TOKENS = 100
 BAR, REUSE_BAR = 0.90, 2.0
+# What a nat of surprise adds to a step's logit: a head that ignored it could be served without.
+SURPRISE_WEIGHT = 0.01
 
 
 def scoring(options: Options) -> Result:
@@ -110,10 +118,19 @@ class Bench:
         self.queries = [replace(q, question=f"{words} {q.question}") for q in pool]
         self.store = open_store(options.folder / "store", say=options.say)
         upload_images(self.store, dataset, [sha for q in self.queries for sha in q.images])
-        self.folder = with_noise(Path(self.config.policy.path), options.folder / "prm")
+        self.folder = with_noise(
+            Path(self.config.policy.path),
+            options.folder / "prm",
+            surprise=self.config.prm.surprise,
+        )
         self.prm = publish_folder(self.store, self.folder)
         self.processor = load_processor(self.folder)
-        self.notes = {"queries": len(self.queries), "samples": self.samples, "steps": STEPS}
+        self.notes: dict[str, Any] = {
+            "queries": len(self.queries),
+            "samples": self.samples,
+            "steps": STEPS,
+            "head": "hidden state and surprise" if self.config.prm.surprise else "hidden state",
+        }
         self.notes["prompt_tokens"] = self.shortest_prompt()
 
     def shortest_prompt(self) -> int:
@@ -211,7 +228,9 @@ class Bench:
             grades=put_content(self.store, "grade", key, to_parquet(grades, Grade), "parquet"),
             queries_Q=tuple(queries),
             prompt="question",
-            scoring=Scoring(PolicyRef(self.prm.version, self.prm.path), "right", "min"),
+            scoring=Scoring(
+                PolicyRef(self.prm.version, self.prm.path), "right", self.config.prm.aggregate
+            ),
             rule=Rule("top_k", 2),
             seed=0,
         )
@@ -245,12 +264,16 @@ def tokens(processor: Processor, text: str) -> tuple[int, ...]:
     return tuple(processor.tokenizer(text, add_special_tokens=False)["input_ids"])
 
 
-def with_noise(policy: Path, folder: Path) -> Path:
-    """The policy with a head of noise."""
+def with_noise(policy: Path, folder: Path, *, surprise: bool) -> Path:
+    """The policy with a head of noise, which sees what the model finds likely or does not."""
     import torch
     from safetensors.torch import load_file, save_file
 
-    made = write_headed(policy, folder)
+    made = write_headed(policy, folder, surprise=surprise)
+    if surprise:
+        config = json.loads((made / "config.json").read_text("utf-8"))
+        config[SURPRISE_KEY] = SURPRISE_WEIGHT
+        (made / "config.json").write_text(json.dumps(config), "utf-8")
     file = sorted(made.glob("*.safetensors"))[-1]
     tensors = load_file(file)
     generator = torch.Generator().manual_seed(0)
@@ -273,6 +296,7 @@ class ScoringEngine:
         self._scorer: VllmScorer | None = None
         self._llm: Any = None
         self._prompts: list[dict[str, Any]] = []
+        self._params: list[Any] = []
 
     def score(self, requests: Sequence[ScoreRequest]) -> float:
         """Seconds that the loop's engine takes; it starts at the first call."""
@@ -291,10 +315,15 @@ class ScoringEngine:
         if self._llm is None:
             # With vLLM's own cache of processed images, where the loop keeps rendered prompts.
             self._llm = start_pooling(self._folder, self._settings, cache_images=True)
+            if read_surprise(self._folder) is not None:
+                from actors.vllm_surprise import tell_surprise
+
+                tell_surprise(self._llm, self._folder)
         processor = load_processor(self._folder)
         pictures: dict[str, Any] = {}
         asked: dict[str, list[int]] = {}
         self._prompts = []
+        self._params = [pooling_params(request.ends_S[-1], reuse=True) for request in requests]
         for request in requests:
             for sha in request.images:
                 pictures.setdefault(sha, decode(self._images(sha)))
@@ -310,13 +339,11 @@ class ScoringEngine:
 
     def encode(self) -> float:
         """Seconds of one call of vLLM with all of them."""
-        from vllm import PoolingParams
-
-        params = PoolingParams(
-            task="token_classify", use_activation=False, skip_reading_prefix_cache=False
-        )
         begun = time.perf_counter()
         self._llm.encode(
-            self._prompts, pooling_params=params, pooling_task="token_classify", use_tqdm=False
+            self._prompts,
+            pooling_params=self._params,
+            pooling_task="token_classify",
+            use_tqdm=False,
         )
         return time.perf_counter() - begun
