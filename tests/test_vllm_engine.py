@@ -30,6 +30,8 @@ from pipeline.learn import LearnSettings, TrainRow, prompt_hash
 from tests.learning import group_of_one
 from tests.models import make_images, make_policy
 
+# A second engine starts in one of them, and on a busy machine that takes minutes.
+pytestmark = pytest.mark.timeout(600)
 REPOSITORY = Path(__file__).resolve().parent.parent
 SETTINGS = EngineSettings(
     precision="float32", max_model_len=256, max_sequences=64, kv_cache_gib=0.25, threads=1
