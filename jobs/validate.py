@@ -240,7 +240,7 @@ class Validation:
             self.verdicts.check(
                 worst <= UNTRAINED,
                 f"the policy is served with a process reward model's head: {len(found)} steps "
-                f"scored, 0.5 each as untrained, within {worst:.2g}",
+                f"scored; untrained, each is 0.5, and the furthest is {worst:.2g} away",
             )
         self.verdicts.untried(
             "the process reward model's labels (completions from each step of a warm-up policy's "

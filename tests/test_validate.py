@@ -193,7 +193,7 @@ def test_an_untrained_head_that_says_more_than_half_is_not_the_one_that_was_serv
     verdicts = Verdicts()
     Validation(scoring.once, verdicts, said.append, tmp_path / "own").run(2)
     failed = [words for how, words in verdicts.found if how == "FAILED"]
-    assert any("0.5 each as untrained" in words for words in failed)
+    assert any("untrained, each is 0.5" in words for words in failed)
 
 
 def test_a_stage_that_fails_is_named(setting: Setting) -> None:
