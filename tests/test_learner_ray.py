@@ -11,15 +11,16 @@ from concurrent.futures import Future
 from pathlib import Path
 from typing import Any
 
-import psutil
 import pytest
 import ray
 
 from actors.learner import LearnerFailed, LearnerGroup
 from actors.learner_hub import Hub
+from jobs.pools import init_ray
 from pipeline.errors import BadConfig, BadData
 from pipeline.learn import LearnSettings, TrainRow
 from tests.learning import IMAGES, SETTINGS, make_rows, tiny_policy
+from tests.processes import processes
 
 # Starting ranks takes half a minute on two idle cores, and much longer on busy ones.
 pytestmark = pytest.mark.timeout(1200)
@@ -38,8 +39,13 @@ def rows(policy: Path) -> list[TrainRow]:
 
 @pytest.fixture(scope="module")
 def _cluster() -> Iterator[None]:
-    ray.init(
-        num_cpus=2, include_dashboard=False, log_to_driver=False, object_store_memory=100 << 20
+    init_ray(
+        {
+            "num_cpus": 2,
+            "include_dashboard": False,
+            "log_to_driver": False,
+            "object_store_memory": 100 << 20,
+        }
     )
     yield
     ray.shutdown()
@@ -51,17 +57,6 @@ def settings(**changes: Any) -> LearnSettings:
 
 def start(policy: Path, **changes: Any) -> LearnerGroup:
     return LearnerGroup.start(settings(**changes), policy, IMAGES.__getitem__)
-
-
-def processes(*names: str) -> list[psutil.Process]:
-    found = []
-    for process in psutil.Process().children(recursive=True):
-        try:
-            if any(name in part for part in process.cmdline() for name in names):
-                found.append(process)
-        except (psutil.NoSuchProcess, psutil.ZombieProcess):
-            continue
-    return found
 
 
 def assert_gone() -> None:
@@ -123,13 +118,16 @@ class Interrupt:
 
 @pytest.mark.usefixtures("_cluster")
 @pytest.mark.parametrize(
-    ("number", "ranks", "says"),
-    [(signal.SIGKILL, 2, "train"), (signal.SIGSTOP, 1, "no progress for 12 s")],
+    ("number", "changes", "says"),
+    [
+        (signal.SIGKILL, {"ranks": 2}, "train"),
+        (signal.SIGSTOP, {"ranks": 1, "hang_s": 30.0}, "no progress for 30 s"),
+    ],
 )
 def test_a_dead_or_stopped_rank_is_noticed_and_cleared_away(
-    policy: Path, rows: list[TrainRow], number: signal.Signals, ranks: int, says: str
+    policy: Path, rows: list[TrainRow], number: signal.Signals, changes: dict[str, Any], says: str
 ) -> None:
-    group = start(policy, ranks=ranks, hang_s=12.0, collective_timeout_s=60)
+    group = start(policy, **changes, collective_timeout_s=60)
     interrupt = Interrupt(number)
     with pytest.raises(LearnerFailed, match=says):
         group.train(rows * 400, 0, progress=interrupt)
@@ -144,11 +142,15 @@ def test_a_group_that_never_fits_is_refused_before_it_starts(policy: Path) -> No
     assert processes(*GROUP) == []
 
 
-@pytest.fixture
-def hub() -> Hub:
-    made = Hub(settings(ranks=2, start_s=3600.0, hang_s=0.2))
+def make_hub(**changes: Any) -> Hub:
+    made = Hub(settings(ranks=2, start_s=3600.0, **changes))
     made._fit = Future()
     return made
+
+
+@pytest.fixture
+def hub() -> Hub:
+    return make_hub()
 
 
 def test_a_command_is_done_when_every_rank_has_answered(hub: Hub) -> None:
@@ -164,7 +166,8 @@ def test_a_command_is_done_when_every_rank_has_answered(hub: Hub) -> None:
     assert hub.next(1, number, 0.0) == (number + 1, "leave", {})
 
 
-def test_silence_is_a_hang_only_once_the_ranks_were_up(hub: Hub) -> None:
+def test_silence_is_a_hang_only_once_the_ranks_were_up() -> None:
+    hub = make_hub(hang_s=0.2)
     number = hub.command("ready", {})
     assert hub.outcome(number, 0.4).state == "working"
     for rank in range(2):
