@@ -201,33 +201,19 @@ def prm_row(runs: Three, truth: Mapping[str, Truth]) -> dict[str, Any]:
     all_diff: Top-2 minus all.
     """
     top2, test = runs.top2, runs.top2.test
-    card = (top2.state.prm or {}).get("card") or {}
-    calibration = card.get("calibration") or {}
-    responses = scored_truly(top2, truth)
-    choice = as_json(closed(responses, seed=0))
-    step, within = (as_json(one(responses, seed=0)) for one in (step_auc, within_auc))
+    prm = top2.state.prm or {}
     outcomes = {kind: getattr(runs, kind).outcomes("final", test) for kind in RULES}
     queries = queries_of([runs.top2, runs.random2, runs.all], test)
-    random2 = together(queries, [(outcomes["top2"], outcomes["random2"])])
-    all_ = together(queries, [(outcomes["top2"], outcomes["all"])])
+    random2, all_ = (
+        together(queries, [(outcomes["top2"], outcomes[kind])]) for kind in ("random2", "all")
+    )
     return {
         "seed": top2.seed,
         "runs": {kind: getattr(runs, kind).name for kind in RULES},
-        "used": (top2.state.prm or {}).get("used"),
-        "auc_step": _value(card.get("auc_step")),
-        "auc_step_checked": _value(step),
-        "auc_within": _value(within),
-        "auc_within_ci95": _interval(within),
-        "auc_within_n": 0 if within is None else within["n"],
-        "auc_within_labels": _value(card.get("auc_within")),
-        "gate": {name: card.get(name) for name in ("auc_step", "auc_within", "auc_answer")}
-        | {name: calibration.get(name) for name in ("brier", "bias", "error")}
-        | {"first_wrong": card.get("first_wrong")},
+        "used": prm.get("used"),
+        **_by_checker(scored_truly(top2, truth)),
+        **_by_labels(prm.get("card") or {}),
         "ceiling": ceiling(top2, truth),
-        "closed": _value(choice["closed"]),
-        "closed_ci95": _interval(choice["closed"]),
-        "questions": choice["questions"],
-        "wrong_process": {name: _value(choice[name]) for name in ("random", "top", "oracle")},
         **{f"final_{kind}": _share(outcomes[kind]) for kind in RULES},
         **{f"kept_{kind}": _kept(getattr(runs, kind)) for kind in RULES},
         "n": random2.n,
@@ -236,6 +222,33 @@ def prm_row(runs: Three, truth: Mapping[str, Truth]) -> dict[str, Any]:
         "all_diff": all_.value,
         "all_diff_ci95": list(all_.ci95),
         "wall_s": round(wall_seconds(top2.state), 1),
+    }
+
+
+def _by_checker(responses: Sequence[Scored]) -> dict[str, Any]:
+    choice = as_json(closed(responses, seed=0))
+    step, within = (as_json(one(responses, seed=0)) for one in (step_auc, within_auc))
+    return {
+        "auc_step_checked": _value(step),
+        "auc_within": _value(within),
+        "auc_within_ci95": _interval(within),
+        "auc_within_n": 0 if within is None else within["n"],
+        "closed": _value(choice["closed"]),
+        "closed_ci95": _interval(choice["closed"]),
+        "questions": choice["questions"],
+        "wrong_process": {name: _value(choice[name]) for name in ("random", "top", "oracle")},
+    }
+
+
+def _by_labels(card: Mapping[str, Any]) -> dict[str, Any]:
+    """What a card says, without its bins; None for what it could not know."""
+    calibration = card.get("calibration") or {}
+    gate = {name: card.get(name) for name in ("auc_step", "auc_within", "auc_answer")}
+    gate |= {name: calibration.get(name) for name in ("brier", "bias", "error")}
+    return {
+        "auc_step": _value(gate["auc_step"]),
+        "auc_within_labels": _value(gate["auc_within"]),
+        "gate": gate | {"first_wrong": card.get("first_wrong")},
     }
 
 

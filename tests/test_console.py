@@ -132,11 +132,8 @@ def test_tensorboard_gets_a_point_for_each_iteration_job_and_evaluation(tmp_path
     job = {"type": "job_done", "job": "warmup/1", "loss": 0.5, "steps": 1, "rows": 1, "tokens": 1,
            "seconds": 1.0}  # fmt: skip
     greedy = {"greedy": 0.5, "n": 100, "ci95": [0.4, 0.6], "timeouts": 0}
-    passes = {
-        "pass_at": {"1": {"value": 0.5}, "4": {"value": 0.75, "ci95": [0.7, 0.8]}},
-        "n": 9,
-        "timeouts": 0,
-    }
+    pass_at = {"1": {"value": 0.5}, "4": {"value": 0.75, "ci95": [0.7, 0.8]}}
+    passes = {"pass_at": pass_at, "n": 9, "timeouts": 0}
     told: list[dict[str, Any]] = [
         {"type": "iteration_closed", "row": ROW},
         job,

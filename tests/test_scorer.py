@@ -290,16 +290,14 @@ def test_only_a_responses_tokens_are_looked_up_few_at_a_time(
     head, hidden = torch.randn(10, 4), torch.randn(30, 4)
     # The first request was computed from its 5th token on, the second one whole.
     ids = [torch.randint(0, 10, (24,)), torch.randint(0, 10, (10,))]
-    asked = [PoolingParams(extra_kwargs={RESPONSE_TOKENS: 15}), PoolingParams()]
     cursor = SimpleNamespace(num_scheduled_tokens_cpu=torch.tensor([20, 10]))
     metadata = SimpleNamespace(
         get_pooling_cursor=lambda: cursor,
         get_prompt_token_ids_cpu=lambda: ids,
-        pooling_params=asked,
+        pooling_params=[PoolingParams(extra_kwargs={RESPONSE_TOKENS: 15}), PoolingParams()],
     )
     pooler = vllm_surprise.SurprisePooler(
-        lambda states, _: [part[:, :1] for part in states.split([20, 10])],
-        lambda: head,
+        lambda states, _: [part[:, :1] for part in states.split([20, 10])], lambda: head
     )
     first, second = pooler.forward(hidden, metadata)
     expected = (hidden @ head.T).log_softmax(-1)
@@ -311,8 +309,7 @@ def test_only_a_responses_tokens_are_looked_up_few_at_a_time(
         assert found[:unknown, 1].isnan().all()
         likely = expected[start : end - 1].gather(1, told[1:, None])[unknown - 1 :, 0]
         assert torch.allclose(found[unknown:, 1], likely, atol=1e-6)
-    assert max(sizes) <= 70
-    assert sum(sizes) == (15 + 9) * 10
+    assert (max(sizes) <= 70, sum(sizes)) == (True, (15 + 9) * 10)
 
 
 def test_weights_are_replaced_in_place(

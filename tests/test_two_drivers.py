@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
 from itertools import pairwise
@@ -73,6 +73,12 @@ def wait_until(condition: Callable[[], bool]) -> None:
         time.sleep(0.02)
 
 
+def once_each(events: Sequence[Mapping[str, Any]]) -> None:
+    """No shard was accepted twice."""
+    accepted = [(e["purpose"], e["index"]) for e in events if e["type"] == "shard_accepted"]
+    assert len(accepted) == len(set(accepted))
+
+
 def test_a_live_driver_is_left_alone_until_it_is_taken_over(
     opened: OpenStore, tmp_path: Path
 ) -> None:
@@ -109,8 +115,7 @@ def test_a_live_driver_is_left_alone_until_it_is_taken_over(
     assert "taken" in str(fenced)
 
     events = list(Ledger(opened(), RUN).replay())
-    accepted = [(e["purpose"], e["index"]) for e in events if e["type"] == "shard_accepted"]
-    assert len(accepted) == len(set(accepted))
+    once_each(events)
     nonces = [entry.nonce for entry in Ledger(opened(), RUN).entries()]
     assert [a != b for a, b in pairwise(nonces)].count(True) == 1
     assert State.replay(events) == state

@@ -140,8 +140,7 @@ def test_a_process_reward_model_scores_every_distinct_response(tmp_path: Path) -
 def test_what_one_gave_is_what_goes_through_the_stages(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, own: bool
 ) -> None:
-    """A warm-up checkpoint answers the questions, and the process reward model that was given, else
-    the policy with an untrained head, scores the answers."""
+    """A warm-up checkpoint answers, and the PRM that was given, else an untrained head, scores."""
     monkeypatch.setattr("jobs.validate.load_processor", lambda folder: Words())
     monkeypatch.setattr("actors.step_head.write_headed", headed)
     checkpoint, prm = base_folder(tmp_path / "warm", 0.8), base_folder(tmp_path / "prm", 0.1)
@@ -158,17 +157,14 @@ def test_what_one_gave_is_what_goes_through_the_stages(
         submit(spec, policy)
 
     monkeypatch.setattr(scoring.fleet, "submit", noted)
-    said: list[str] = []
-    verdicts = Verdicts()
+    said, verdicts = list[str](), Verdicts()
     scoring.pool.quality = 1.0 if own else 0.0
     Validation(scoring.once, verdicts, said.append, tmp_path / "own").run(2)
     given = [publish_folder(scoring.store, folder) for folder in (checkpoint, prm)]
-    scored = [words for _, words in verdicts.found if "reward model scored" in words]
     untried = [words for how, words in verdicts.found if how == "untried"]
-    failed = [words for how, words in verdicts.found if how == "FAILED"]
-    assert not any("reward model" in words for words in failed)
+    assert not any("reward model" in words for how, words in verdicts.found if how == "FAILED")
     verdicts.show(said.append)
-    assert len(scored) == 1
+    assert sum("reward model scored" in words for _, words in verdicts.found) == 1
     assert sum("reward 0." in line for line in said) == len(scoring.pool.specs[0]["rows"])
     if own:
         assert asked[0] == ("question", given[0].version)
