@@ -22,7 +22,7 @@ from pipeline.learn import LearnSettings, RankReport, TrainRow
 POLL_S = 20.0
 BEAT_S = 1.0
 # The thread that computes needs the interpreter between operations, briefly; the one that collates
-# would keep it for 5 ms at a time, which costs some percent of a rank's speed.
+# would keep it for 5 ms at a time, and hold the first one up that long.
 SWITCH_S = 5e-5
 # Set before anything reads it.
 ENVIRONMENT = {
