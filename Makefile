@@ -28,7 +28,7 @@ run bench s3 chaos: export MSTAR_MAKE := $(shell echo $$PPID)
 # A recipe of one simple command is executed without a shell in between, so that the job itself
 # is what Ctrl-C and an exit code belong to.
 run: env
-	$(VENV)/python -m jobs.evolve --config $(RECIPE) $(ARGS)
+	$(VENV)/python -m jobs.run --config $(RECIPE) $(ARGS)
 
 test: env
 	$(VENV)/python -m pytest $(ARGS)

@@ -25,8 +25,11 @@ from yarl import URL
 from cluster.s3 import free_port
 
 Moment = Literal["before", "after"]
+
 Verdict = Literal["pass", "cut", "drop"]
+
 _OF_ONE_HOP = {"connection", "keep-alive", "transfer-encoding", "expect"}
+
 _LIMIT_BYTES = 1 << 30
 
 
@@ -159,6 +162,3 @@ def _passed_on(request: web.Request, status: int, headers: Any, data: bytes) -> 
         if name.lower() not in own:
             answer.headers[name] = value
     return answer
-
-
-__all__ = ["Moment", "S3Proxy", "Seen", "Verdict", "look_on"]

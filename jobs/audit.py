@@ -21,16 +21,16 @@ from typing import Annotated
 
 import typer
 
-from jobs.cli import ending, say
-from pipeline.audit import Report, audit
-from pipeline.compare import first_difference, settings_changed
+from jobs.runtime.cli import ending, say
+from pipeline.audit.diff import first_difference, settings_changed
+from pipeline.audit.run import Report, audit
+from pipeline.audit.trace import lines, trace
 from pipeline.errors import BadConfig, CorruptObject
-from pipeline.ledger import Ledger
-from pipeline.prm_labels import Decode
-from pipeline.roles import PolicyRef
-from pipeline.store import Store, open_store
-from pipeline.store_tree import check_tree
-from pipeline.trace import lines, trace
+from pipeline.prm.labels import Decode
+from pipeline.refs import PolicyRef
+from pipeline.run.ledger import Ledger
+from pipeline.storage.store import Store, open_store
+from pipeline.storage.trees import check_tree
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 
@@ -63,12 +63,12 @@ def whole_audit(store: Store, run: str) -> Report:
     """An audit that can read the tokens of the run's policies.
 
     Raises:
-        BadConfig, StoreError: as `pipeline.audit.audit`.
+        BadConfig, StoreError: as `pipeline.audit.run.audit`.
     """
     with tempfile.TemporaryDirectory(prefix="mstar-audit-") as scratch:
 
         def decoder(policy: PolicyRef) -> Decode:
-            from actors.processor import load_processor
+            from actors.model.processor import load_processor
 
             # What is damaged would be moved away by fetching it, and an audit changes nothing.
             if wrong := check_tree(store, policy.path):

@@ -20,10 +20,10 @@ import typer
 
 from jobs.benches import BENCHES
 from jobs.benches.record import ROUNDS, Options, Result, machine, table
-from jobs.cli import ending
-from jobs.prepare import versions
-from pipeline.config import load_config
-from pipeline.dataset import check_writable
+from jobs.runtime.cli import ending
+from jobs.runtime.prepare import versions
+from pipeline.config.load import load_config
+from pipeline.datasets.dataset import check_writable
 from pipeline.errors import BadConfig
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)

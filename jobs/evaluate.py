@@ -18,35 +18,32 @@ from typing import Annotated, Any
 
 import typer
 
-from jobs.cli import ending
-from jobs.evolve import state_so_far
-from jobs.figures import draw_scores, draw_votes
-from jobs.one_round import StageFailed, first_of
-from jobs.prepare import engine_settings, images_of, load_data, out_folder, upload_images
-from jobs.world import check_here, run_store, running
-from pipeline.config import Config, load_config
+from actors.generation.engine_settings import engine_settings
+from jobs.run import state_so_far
+from jobs.runtime.cli import ending
+from jobs.runtime.figures import draw_scores, draw_votes
+from jobs.runtime.prepare import images_of, load_data, out_folder, upload_images
+from jobs.runtime.single_round import StageFailed, first_of
+from jobs.runtime.world import check_here, run_store, running
+from pipeline.config.load import load_config
+from pipeline.config.schema import Config
 from pipeline.errors import BadConfig
-from pipeline.grade import GRADER_VERSION
-from pipeline.plan import ShardSpec, shard_specs
-from pipeline.prm_agenda import NAME
-from pipeline.program import Program
+from pipeline.generation.adoption import adoptable
+from pipeline.generation.fleet import ShardDone
+from pipeline.generation.shards import ShardSpec, shard_specs
+from pipeline.grading.grade import GRADER_VERSION
+from pipeline.phases.prm import NAME
 from pipeline.records import Score
-from pipeline.report import named_policies
-from pipeline.roles import (
-    GradeDone,
-    GradeTask,
-    PolicyRef,
-    ScoreDone,
-    ScoreTask,
-    Scoring,
-    ShardDone,
-    World,
-)
-from pipeline.score_stage import graded_rows, rewards_by_sample
-from pipeline.stages import adoptable, read_rows
-from pipeline.state import State
-from pipeline.store import Store
-from pipeline.voting import Group, figure_2
+from pipeline.refs import PolicyRef
+from pipeline.reports.comparison import named_policies
+from pipeline.reports.voting import Group, figure_2
+from pipeline.run.spec import RunSpec
+from pipeline.run.state import State
+from pipeline.stages.grade import GradeDone, GradeTask, graded_rows
+from pipeline.stages.score import ScoreDone, ScoreTask, Scoring, rewards_by_sample
+from pipeline.stages.workers import Workers
+from pipeline.storage.artifacts import read_rows
+from pipeline.storage.store import Store
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 
@@ -85,7 +82,7 @@ def evaluate(
         state = state_so_far(config, store)
         policy, prm = chosen(state, name, config)
         dataset = load_data(config, print)
-        program = Program.of(config, dataset, engine_settings(config).identity(), GRADER_VERSION)
+        program = RunSpec.of(config, dataset, engine_settings(config).identity(), GRADER_VERSION)
         if split not in program.splits:
             raise BadConfig(f"--split {split}: the run uses {', '.join(program.splits)}")
         upload_images(store, dataset, images_of(program))
@@ -119,7 +116,7 @@ def chosen(state: State, name: str, config: Config) -> tuple[PolicyRef, PolicyRe
 class Through:
     """Sends the shards of a split through generation, grading and scoring, one stage at a time."""
 
-    def __init__(self, program: Program, store: Store, world: World, scoring: Scoring) -> None:
+    def __init__(self, program: RunSpec, store: Store, world: Workers, scoring: Scoring) -> None:
         self.program = program
         self.store = store
         self.world = world

@@ -19,13 +19,15 @@ from typing import Annotated
 
 import typer
 
-from jobs.cli import ending, say
+from jobs.runtime.cli import ending, say
+from pipeline.audit.garbage import garbage, needed, runs_of, store_now
 from pipeline.errors import BadConfig
-from pipeline.garbage import garbage, needed, runs_of, store_now
-from pipeline.lease import Lease
-from pipeline.store import Entry, Store, open_store
+from pipeline.run.lease import Lease
+from pipeline.storage.backend import Entry
+from pipeline.storage.store import Store, open_store
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
+
 HOUR_S = 3600.0
 
 

@@ -1,7 +1,7 @@
 """Build a run's process reward model, and show its card: `python -m jobs.prm --config digits`.
 
-This is the run of `jobs.evolve` up to the point where its PRM is judged (warm-up, annotation,
-training, gate): the same ledger, so `jobs.evolve` goes on from there, and a run that was
+This is the run of `jobs.run` up to the point where its PRM is judged (warm-up, annotation,
+training, gate): the same ledger, so `jobs.run` goes on from there, and a run that was
 interrupted goes on here. The card is written to <out>/<run>/prm_card.json and lies in the PRM's
 folder in the store.
 """
@@ -14,13 +14,14 @@ from typing import Annotated, Any
 
 import typer
 
-from jobs.cli import ending
-from jobs.evolve import drive_to
-from jobs.prepare import out_folder
-from pipeline.config import Config, load_config
+from jobs.run import drive_to
+from jobs.runtime.cli import ending
+from jobs.runtime.prepare import out_folder
+from pipeline.config.load import load_config
+from pipeline.config.schema import Config
 from pipeline.errors import BadConfig
-from pipeline.prm_agenda import NAME
-from pipeline.state import State
+from pipeline.phases.prm import NAME
+from pipeline.run.state import State
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 

@@ -18,19 +18,28 @@ from typing import Annotated, Any
 
 import typer
 
-from jobs.cli import ending, say
-from jobs.prepare import DIGITS
-from pipeline.asked import program_of
-from pipeline.digits.build import read_truth
+from jobs.runtime.cli import ending, say
+from jobs.runtime.prepare import DIGITS
 from pipeline.errors import BadConfig
-from pipeline.ledger import Ledger
-from pipeline.prm_seeds import by_seed, gate_table, prm_pooled, prm_row, prm_table
-from pipeline.seeds import Finished, loop_pooled, loop_row, loop_table, markdown, pooled_lines
-from pipeline.state import State
-from pipeline.store import Store, open_store
+from pipeline.reports.prm_seeds import by_seed, gate_table, prm_pooled, prm_row, prm_table
+from pipeline.reports.seeds import (
+    Finished,
+    loop_pooled,
+    loop_row,
+    loop_table,
+    markdown,
+    pooled_lines,
+)
+from pipeline.run.ledger import Ledger
+from pipeline.run.queries import spec_of
+from pipeline.run.state import State
+from pipeline.storage.store import Store, open_store
+from pipeline.tasks.digits.build import read_truth
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
+
 Folders = Annotated[list[Path], typer.Argument(help="folders of finished runs, one a seed")]
+
 Out = Annotated[Path, typer.Option(help="the file of rows")]
 
 
@@ -87,7 +96,7 @@ def finished(folder: Path) -> Finished:
     state = State.replay(events)
     if state.finished is None:
         raise BadConfig(f"{folder}: this run is not finished; start it again and it goes on")
-    return Finished(state, program_of(store, events[0]), store, events)
+    return Finished(state, spec_of(store, events[0]), store, events)
 
 
 def _only_run(store: Store, folder: Path) -> str:

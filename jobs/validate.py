@@ -9,9 +9,9 @@ log-probabilities, one training step, and what each process holds in memory. The
 warmup.checkpoint, if you give one, else the base. Ends with what was not tried and a verdict, and
 exits with 0 only when nothing failed.
 
-The stages are those of the loop, on the same engines, graders and learner (`jobs.world`); what they
-store lies in a folder of its own in the run's store, and what the learner keeps in one beside the
-run's own; both are removed at the end.
+The stages are those of the loop, on the same engines, graders and learner (`jobs.runtime.world`);
+what they store lies in a folder of its own in the run's store, and what the learner keeps in one
+beside the run's own; both are removed at the end.
 """
 
 from __future__ import annotations
@@ -25,33 +25,40 @@ from typing import Annotated
 
 import typer
 
-from actors.images import StoreImages
-from actors.processor import Processor, load_processor
-from jobs.cli import ending
-from jobs.memory import PeakMemory
-from jobs.one_round import OneRound, Sampled, StageFailed
-from jobs.own_folder import scratch_folder
-from jobs.prepare import engine_settings, images_of, load_data, upload_images
-from jobs.wiring import asked_of
-from jobs.world import check_here, check_models, run_store, running
-from pipeline.config import Config, load_config
-from pipeline.garbage import SCRATCH
-from pipeline.grade import GRADER_VERSION
-from pipeline.images import decode
-from pipeline.learn import prompt_hash
-from pipeline.policies import publish_folder
-from pipeline.program import Program
+from actors.generation.engine_settings import engine_settings
+from actors.generation.fleet import asked_of
+from actors.model.images import StoreImages
+from actors.model.processor import Processor, load_processor
+from jobs.runtime.check_models import check_models
+from jobs.runtime.cli import ending
+from jobs.runtime.learner_folder import scratch_folder
+from jobs.runtime.memory import PeakMemory
+from jobs.runtime.prepare import images_of, load_data, upload_images
+from jobs.runtime.single_round import OneRound, Sampled, StageFailed
+from jobs.runtime.world import check_here, run_store, running
+from pipeline.audit.garbage import SCRATCH
+from pipeline.config.load import load_config
+from pipeline.config.schema import Config
+from pipeline.datasets.images import decode
+from pipeline.grading.grade import GRADER_VERSION
+from pipeline.prompts import prompt_hash
 from pipeline.query import Query
 from pipeline.records import Score
-from pipeline.report import text_table
-from pipeline.roles import LearnDone, PolicyRef
-from pipeline.store import open_store
+from pipeline.refs import PolicyRef
+from pipeline.reports.tables import text_table
+from pipeline.run.spec import RunSpec
+from pipeline.storage.models import publish_folder
+from pipeline.storage.store import open_store
+from pipeline.training.job import LearnDone
 
 QUERIES = 5
+
 SHOWN_CHARS = 2000  # of a prompt
+
 UNTRAINED = 1e-6  # furthest from 1/2 that an untrained head may score a step
 
 Say = Callable[[str], None]
+
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 
 
@@ -73,7 +80,7 @@ def validate(config: Config, samples: int, say: Say) -> bool:
     store = run_store(config, say)
     dataset = load_data(config, say)
     check_models(config)
-    whole = Program.of(config, dataset, engine_settings(config).identity(), GRADER_VERSION)
+    whole = RunSpec.of(config, dataset, engine_settings(config).identity(), GRADER_VERSION)
     say("; ".join(f"{name}: {len(part)} queries" for name, part in whole.splits.items()))
     train = config.data.train
     program = replace(whole, splits={train: whole.splits[train][:QUERIES]})
@@ -228,7 +235,7 @@ class Validation:
     def _score_untrained(self, sampled: Sampled, policy: Path) -> None:
         """Serves what the training of a process reward model begins with: the policy with a head of
         zeros, which gives every step 1/2. Anything else is not the head that was served."""
-        from actors.step_head import write_headed
+        from actors.model.value_head import write_headed
 
         headed = write_headed(
             policy, self.folder / "untrained-prm", surprise=self.config.prm.surprise

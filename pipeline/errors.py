@@ -45,3 +45,11 @@ class StoreUnavailable(StoreError):
 
 class CorruptObject(StoreError):
     """An object whose bytes do not match the hash in its name."""
+
+
+class TrainingDiverged(UserError):
+    """A gradient that is not a finite number: weights and moments are spent."""
+
+
+class RunStopped(UserError):
+    """The run cannot go on; the message says why and what can be done."""

@@ -9,14 +9,18 @@ from __future__ import annotations
 
 import re
 import string
+from collections.abc import Sequence
 from typing import Any, Protocol
 
 from pipeline.errors import BadConfig, BadData
+from pipeline.hashing import canonical_json, sha256_hex
 from pipeline.query import LETTERS, Query
 
 # Short on purpose: a tiny model pays for every token of it, thousands of times.
 WARMUP_TEMPLATE = "{question}\nThe answer is {gold}. Explain step by step."
+
 FIELDS = ("question", "gold")
+
 _MAY_HOLD = "it holds {question} and {gold}"
 
 Message = dict[str, Any]
@@ -106,14 +110,20 @@ def render_prompt(processor: ProcessorLike, text: str, n_images: int) -> str:
 
 # What speaks of the answer as of something that was handed over. "Answer choices" are no answer.
 _KIND = r"(?:correct |right |final |true |known |actual ){0,3}"
+
 _ANSWER = rf"{_KIND}answer(?! (?:choice|option)s?\b)"
+
 _RESULT = rf"(?:{_ANSWER}|{_KIND}(?:solution|result))"
+
 _HANDED = (
     r"(?:given|provided|stated|supplied|expected|known|told|specified|indicated|"
     r"gold|reference|target|official)"
 )
+
 _PICTURE = r"(?:the|this) (?:image|picture|figure|diagram|graph|chart|table|caption)"
+
 _TASK = rf"(?:{_PICTURE}|(?:the|this) (?:question|problem|text))"
+
 _REFERENCES = (
     # "the given answer", "the provided correct answer"
     rf"\b{_HANDED} {_RESULT}\b",
@@ -139,6 +149,7 @@ _REFERENCES = (
     r"\bground[- ]truth\b",
     r"\banswer key\b",
 )
+
 _REFERS = re.compile("|".join(_REFERENCES), re.IGNORECASE)
 
 
@@ -155,3 +166,9 @@ def refers_to_gold(text: str) -> bool:
     figure or by a formula, and the choices of the question. English only.
     """
     return _REFERS.search(" ".join(text.split()).replace("’", "'")) is not None
+
+
+def prompt_hash(token_ids: Sequence[int]) -> str:
+    """What a row says about its prompt: sha256 of the processor's input ids, placeholders
+    expanded. Whoever writes rollouts and whoever trains on them must use this one."""
+    return sha256_hex(canonical_json([int(token) for token in token_ids]))

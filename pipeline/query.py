@@ -11,10 +11,12 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Literal, get_args
 
-from pipeline.canonical import canonical_json, sha256_hex
+from pipeline.hashing import canonical_json, sha256_hex
 
 AnswerType = Literal["number", "expression", "letter", "word", "yes_no", "list"]
+
 ANSWER_TYPES: tuple[AnswerType, ...] = get_args(AnswerType)
+
 LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
 
 

@@ -16,15 +16,23 @@ import itertools
 import re
 from collections.abc import Callable, Sequence
 
+MOST_STEPS = 16
+
 STEP_BREAK = "\n\n"
+
 ANSWER_HEADING = "# Answer"
 
 _HEADING = re.compile(r"^# Answer[ \t\r]*$", re.MULTILINE)
+
 # Whatever a reader could take for a second heading makes the response ambiguous.
 _HEADING_LIKE = re.compile(r"#[ \t]*answer\b", re.IGNORECASE)
+
 _BLANK_LINE = re.compile(r"\n[ \t\r]*\n")
+
 _SET_APART = re.compile(r"\n[ \t\r]*\n# Answer[ \t\r]*\n[ \t\r]*\n")
+
 _SPACE = " \t\r\n"
+
 # What decoders write for bytes that are no whole character.
 _CUT_CHARACTER = "\ufffd"
 
@@ -135,3 +143,12 @@ def _finished(text: str) -> int:
 def _pieces(text: str) -> list[str]:
     heading = _HEADING.search(text)
     return _BLANK_LINE.split(text if heading is None else text[: heading.start()])
+
+
+def merged(ends_S: Sequence[int], most: int = MOST_STEPS) -> tuple[int, ...]:
+    """At most `most` ends: adjacent steps are merged into runs of about equal length.
+
+    The last end stays: the last prefix is all of the reasoning.
+    """
+    count = min(len(ends_S), most)
+    return tuple(ends_S[(i + 1) * len(ends_S) // count - 1] for i in range(count))

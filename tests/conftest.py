@@ -25,6 +25,7 @@ os.environ.update(
     VLLM_CPU_OMP_THREADS_BIND="nobind",
     VLLM_ENABLE_V1_MULTIPROCESSING="0",
 )
+
 # Results to the last bit depend on the number of threads, so it is fixed; and the engine, the
 # learner's ranks and the grader's processes share two cores.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -36,7 +37,9 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 # A busy machine must not fail a property test, and the examples are the same every time, so that
 # a change is judged by what it changes. Who asks for a number of examples is looking for new ones.
 settings.register_profile("explore", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+
 settings.register_profile(
     "same", settings.get_profile("explore"), derandomize=True, print_blob=True, database=None
 )
+
 settings.load_profile("explore" if "MSTAR_EXAMPLES" in os.environ else "same")

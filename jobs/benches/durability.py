@@ -24,15 +24,22 @@ import pyarrow.parquet as pq
 from cluster.s3 import LocalS3
 from cluster.s3_proxy import S3Proxy
 from jobs.benches.record import Options, Result, by_turns
-from pipeline.ledger import Ledger
-from pipeline.records import COMPRESSION_LEVEL, Rollout, table_bytes, to_table
-from pipeline.store import Store, open_store, put_content
+from pipeline.records import Rollout
+from pipeline.run.ledger import Ledger
+from pipeline.storage.artifacts import put_content
+from pipeline.storage.parquet import COMPRESSION_LEVEL, table_bytes, to_table
+from pipeline.storage.store import Store, open_store
 
 ROOT = Path(__file__).resolve().parents[2]
+
 ROWS, TOKENS, SHARDS = 2048, 300, 8
+
 GROUP, ENTRIES = 16, 60
+
 LATENCY_S = 0.03
+
 REPLAYED, REPLAY_S, REPLAY_MB = 100_000, 10.0, 500.0
+
 ITERATIONS, FLAT = 300, 1.2
 
 

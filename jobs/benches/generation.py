@@ -17,30 +17,34 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from actors.engine_settings import EngineSettings, common_options
-from actors.images import StoreImages
-from actors.processor import load_processor
+from actors.generation.engine_settings import EngineSettings, common_options, engine_settings
+from actors.generation.fleet import generate_spec
+from actors.model.images import StoreImages
+from actors.model.processor import load_processor
 from jobs.benches.record import Options, Result, by_turns
-from jobs.memory import PeakMemory
-from jobs.prepare import engine_settings, images_of, load_data, upload_images
-from jobs.wiring import generate_spec
-from jobs.world import check_models, running
-from pipeline.config import Config
-from pipeline.driver import Driver
+from jobs.runtime.check_models import check_models
+from jobs.runtime.memory import PeakMemory
+from jobs.runtime.prepare import images_of, load_data, upload_images
+from jobs.runtime.world import running
+from pipeline.config.schema import Config
+from pipeline.datasets.images import decode
+from pipeline.driver.driver import Driver
+from pipeline.driver.sample import SampleStage
 from pipeline.errors import BadConfig
-from pipeline.grade import GRADER_VERSION
-from pipeline.images import decode
-from pipeline.ledger import Ledger
-from pipeline.plan import ShardSpec, shard_specs
-from pipeline.policies import publish_folder
-from pipeline.program import Program
-from pipeline.roles import PolicyRef, Progress
-from pipeline.sampling import Sampling
-from pipeline.steps import SampleShards
-from pipeline.store import Store, open_store
+from pipeline.generation.shards import ShardSpec, shard_specs
+from pipeline.grading.grade import GRADER_VERSION
+from pipeline.phases.steps import SampleShards
+from pipeline.refs import PolicyRef
+from pipeline.run.ledger import Ledger
+from pipeline.run.spec import RunSpec
+from pipeline.stages.workers import Progress
+from pipeline.storage.models import publish_folder
+from pipeline.storage.store import Store, open_store
 
 QUERIES, SAMPLES = 448, 8
+
 BAR = 0.90
+
 TOKENS = 100_000
 """What each side samples at least, in the turns that count."""
 
@@ -61,7 +65,7 @@ def _measure(name: str, options: Options, *, deterministic: bool) -> Result:
     check_models(config)
     dataset = load_data(config, options.say)
     engine = engine_settings(config)
-    program = Program.of(config, dataset, engine.identity(), GRADER_VERSION)
+    program = RunSpec.of(config, dataset, engine.identity(), GRADER_VERSION)
     store = open_store(options.folder / "store", say=options.say)
     upload_images(store, dataset, images_of(program))
     policy = publish_folder(store, Path(config.policy.path))
@@ -104,7 +108,7 @@ def shortfall(**tokens: Sequence[int]) -> str:
 class Plan:
     """What is asked: in every turn `queries` others of the pool, each `samples` times."""
 
-    program: Program
+    program: RunSpec
     policy: PolicyRef
     queries: int
     samples: int
@@ -158,7 +162,7 @@ class Ours:
             "bench", f"bench/{turn}", specs, self.plan.policy, self.plan.program.warmup_rule
         )
         begun = time.perf_counter()
-        Sampling(self.driver, step).run()
+        SampleStage(self.driver, step).run()
         seconds = time.perf_counter() - begun
         self.first_s = self.first_s or seconds
         self.tokens.append(self.driver.state.closed[step.purpose]["tokens"])

@@ -16,24 +16,27 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from actors.images import StoreImages
-from actors.learner import LearnerGroup
-from actors.learner_rank import ENVIRONMENT
-from actors.processor import Processor, load_processor
+from actors.model.images import StoreImages
+from actors.model.processor import Processor, load_processor
+from actors.training.group import LearnerGroup
+from actors.training.rank import ENVIRONMENT
 from jobs.benches.record import Options, Result, by_turns
-from jobs.memory import PeakMemory
-from jobs.pools import start_ray
-from jobs.prepare import load_data, upload_images
-from jobs.world import check_models
-from pipeline.images import decode
-from pipeline.learn import LearnSettings, TrainRow, prompt_hash
-from pipeline.plan import labelled
-from pipeline.prompts import question_text
+from jobs.runtime.check_models import check_models
+from jobs.runtime.memory import PeakMemory
+from jobs.runtime.prepare import load_data, upload_images
+from jobs.runtime.ray_cluster import start_ray
+from pipeline.datasets.images import decode
+from pipeline.generation.slices import labelled
+from pipeline.prompts import prompt_hash, question_text
 from pipeline.query import Query
-from pipeline.store import open_store
+from pipeline.storage.store import open_store
+from pipeline.training.rows import TrainRow
+from pipeline.training.settings import LearnSettings
 
 QUERIES, RESPONSES = 256, 4
+
 TOKENS = (20, 60)  # of a response, from and to
+
 BAR = 0.90
 
 Images = Callable[[str], bytes]
@@ -167,7 +170,7 @@ class BareLoop:
         import tempfile
 
         begun = time.perf_counter()
-        from actors.trainer import Trainer, join_group
+        from actors.training.trainer import Trainer, join_group
 
         join_group(0, 1, f"file://{tempfile.mkdtemp(prefix='mstar-bench-')}/rendezvous")
         self._trainer = Trainer(self._settings, self._policy, self._images)
@@ -176,7 +179,7 @@ class BareLoop:
 
     def prepare(self, rows: Sequence[TrainRow]) -> None:
         """Collate the batches that the learner will make of these rows."""
-        from pipeline.batches import batches
+        from pipeline.training.batches import batches
 
         settings = self._settings
         plan_S = batches([row.length for row in rows], 0, settings.batch_size, settings.window)

@@ -15,8 +15,8 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from pipeline.config import Config
-from pipeline.report import text_table
+from pipeline.config.schema import Config
+from pipeline.reports.tables import text_table
 
 ROUNDS = 5
 

@@ -12,14 +12,16 @@ from pathlib import Path
 import yaml
 
 from jobs.benches.record import Options, Result
-from jobs.prepare import store_url
-from pipeline.config import to_dict
+from jobs.runtime.prepare import store_url
+from pipeline.config.fields import to_dict
 from pipeline.errors import UserError
-from pipeline.ledger import Ledger
-from pipeline.store import open_store
+from pipeline.run.ledger import Ledger
+from pipeline.storage.store import open_store
 
 ROOT = Path(__file__).resolve().parents[2]
+
 LIMIT_S = 900.0
+
 END_S = 120.0
 
 
@@ -51,7 +53,7 @@ def _life(recipe: Path, url: str, *, last: bool) -> float:
     log = recipe.with_name("log")
     with log.open("ab") as said:
         process = subprocess.Popen(
-            [sys.executable, "-m", "jobs.evolve", "--config", str(recipe)],
+            [sys.executable, "-m", "jobs.run", "--config", str(recipe)],
             cwd=ROOT,
             stdin=subprocess.DEVNULL,
             stdout=said,

@@ -24,35 +24,40 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from actors.engine_settings import EngineSettings
-from actors.images import StoreImages
-from actors.processor import Processor, load_processor
-from actors.scorer_engine import VllmScorer, pooling_params, start_pooling
-from actors.step_head import HEAD, SURPRISE_KEY, read_surprise, write_headed
+from actors.generation.engine_settings import EngineSettings, engine_settings
+from actors.model.images import StoreImages
+from actors.model.processor import Processor, load_processor
+from actors.model.value_head import HEAD, SURPRISE_KEY, read_surprise, write_headed
+from actors.scoring.pool_scorer import PoolScorer, scorer_pool
+from actors.scoring.vllm_scorer import VllmScorer, pooling_params, start_pooling
 from jobs.benches.record import Options, Result, by_turns
-from jobs.pools import start_ray
-from jobs.prepare import engine_settings, load_data, upload_images
-from jobs.scoring import PoolScorer, scorer_pool
-from jobs.world import check_models
-from pipeline.driver import POLL_S
+from jobs.runtime.check_models import check_models
+from jobs.runtime.prepare import load_data, upload_images
+from jobs.runtime.ray_cluster import start_ray
+from pipeline.datasets.images import decode
+from pipeline.driver.driver import POLL_S
 from pipeline.errors import BadModel
-from pipeline.grade import GRADER_VERSION
-from pipeline.images import decode
-from pipeline.learn import prompt_hash
-from pipeline.policies import publish_folder
-from pipeline.program import Program
-from pipeline.prompts import question_text
+from pipeline.grading.grade import GRADER_VERSION
+from pipeline.prm.step_scores import ScoreRequest
+from pipeline.prompts import prompt_hash, question_text
 from pipeline.query import Query
-from pipeline.records import Grade, Rollout, to_parquet
+from pipeline.records import Grade, Rollout
+from pipeline.refs import PolicyRef
 from pipeline.responses import step_ends
-from pipeline.roles import PolicyRef, ScoreDone, ScoreTask, Scoring
-from pipeline.scoring import ScoreRequest
-from pipeline.select import Rule
-from pipeline.store import open_store, put_content
+from pipeline.run.spec import RunSpec
+from pipeline.selection.rules import Rule
+from pipeline.stages.score import ScoreDone, ScoreTask, Scoring
+from pipeline.storage.artifacts import put_content
+from pipeline.storage.models import publish_folder
+from pipeline.storage.parquet import to_parquet
+from pipeline.storage.store import open_store
 
 QUERIES, SAMPLES, STEPS = 64, 16, 4
+
 PROMPT_TOKENS = 100
+
 BAR, REUSE_BAR = 0.90, 2.0
+
 # What a nat of surprise adds to a step's logit: a head that ignored it could be served without.
 SURPRISE_WEIGHT = 0.01
 
@@ -111,7 +116,7 @@ class Bench:
         check_models(self.config)
         dataset = load_data(self.config, options.say)
         self.engine = engine_settings(self.config)
-        program = Program.of(self.config, dataset, self.engine.identity(), GRADER_VERSION)
+        program = RunSpec.of(self.config, dataset, self.engine.identity(), GRADER_VERSION)
         self.samples = 2 if options.small else SAMPLES
         pool = program.splits[self.config.data.train][: 4 if options.small else QUERIES]
         words = " ".join(["Look at it again."] * (PROMPT_TOKENS // 4))
@@ -316,7 +321,7 @@ class ScoringEngine:
             # With vLLM's own cache of processed images, where the loop keeps rendered prompts.
             self._llm = start_pooling(self._folder, self._settings, cache_images=True)
             if read_surprise(self._folder) is not None:
-                from actors.vllm_surprise import tell_surprise
+                from actors.scoring.vllm_likelihood import tell_surprise
 
                 tell_surprise(self._llm, self._folder)
         processor = load_processor(self._folder)

@@ -18,29 +18,25 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from pipeline.canonical import sha256_hex
-from pipeline.config import config_from_dict
-from pipeline.dataset import Dataset
-from pipeline.driver import Driver
-from pipeline.ledger import Ledger
-from pipeline.plan import EngineIdentity, ShardSpec
-from pipeline.program import Program
+from pipeline.config.load import config_from_dict
+from pipeline.datasets.dataset import Dataset
+from pipeline.driver.driver import Driver
+from pipeline.generation.fleet import ShardDone
+from pipeline.generation.shards import EngineIdentity, ShardSpec
+from pipeline.hashing import sha256_hex
 from pipeline.query import Query
-from pipeline.records import Grade, to_parquet
-from pipeline.roles import (
-    CheckpointRef,
-    GradeDone,
-    GradeTask,
-    LearnDone,
-    LearnJob,
-    PolicyRef,
-    Progress,
-    ShardDone,
-    World,
-)
-from pipeline.select import Coverage
-from pipeline.state import State
-from pipeline.store import Store, open_store, put_content
+from pipeline.records import Grade
+from pipeline.refs import CheckpointRef, PolicyRef
+from pipeline.run.ledger import Ledger
+from pipeline.run.spec import RunSpec
+from pipeline.run.state import State
+from pipeline.selection.coverage import Coverage
+from pipeline.stages.grade import GradeDone, GradeTask
+from pipeline.stages.workers import Progress, Workers
+from pipeline.storage.artifacts import put_content
+from pipeline.storage.parquet import to_parquet
+from pipeline.storage.store import Store, open_store
+from pipeline.training.job import LearnDone, LearnJob
 
 RUN = "bench"
 
@@ -164,10 +160,10 @@ def live(store: Store, iterations: int) -> dict[str, float]:
         for i in range(count)
     ]
     engine = EngineIdentity("nobody", "1", "float32", 1, 512)
-    program = Program.of(config, Dataset(queries, {}), engine, "nobody-1")
+    program = RunSpec.of(config, Dataset(queries, {}), engine, "nobody-1")
     fleet, watch = Fleet(), Memory()
     ledger = Ledger(store, RUN)
-    world = World(fleet, Grader(store), Learner())
+    world = Workers(fleet, Grader(store), Learner())
     Driver(program, store, ledger, world, watch, sleep=lambda seconds: None).run()
     return {
         "first_tenth": watch.mb[len(watch.mb) // 10],

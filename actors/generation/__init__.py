@@ -1,0 +1,1 @@
+"""The generators: vLLM engines in Ray actors."""

@@ -1,0 +1,184 @@
+"""How a vLLM is built here, and the environment that its process needs.
+
+Importing this module loads no engine. Settings that change results are part of `identity`, which
+every shard's key holds.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any, Literal
+
+from pipeline.config.schema import Config
+from pipeline.generation.shards import EngineIdentity
+
+# The class that keeps forbidden tokens out, by name: vLLM loads it where the model runs.
+FORBID = "actors.generation.vllm_forbidden_tokens:ForbidTokens"
+
+# Tokens of prompts that one step takes at most on a CPU, unless one prompt alone needs more.
+PREFILL_TOKENS = 8192
+
+
+@dataclass(frozen=True)
+class EngineSettings:
+    """How an engine is built.
+
+    max_model_len: tokens of prompt and response at most. max_sequences: requests in flight at most.
+    kv_cache_gib: key-value cache of a CPU engine; gpu_memory_utilization: share of a GPU taken.
+    block_size: tokens of a block of that cache, what a prefix is shared by; None: vLLM's default.
+    threads: compute threads of a CPU engine. deterministic: results are a function of one
+    `generate` call alone, to the last bit.
+    """
+
+    precision: Literal["float32", "bfloat16", "float16"] = "bfloat16"
+    max_model_len: int = 4096
+    max_sequences: int = 256
+    tensor_parallel_size: int = 1
+    kv_cache_gib: float = 1.0
+    gpu_memory_utilization: float = 0.9
+    block_size: int | None = 32
+    threads: int = 2
+    deterministic: bool = False
+
+    def identity(self) -> EngineIdentity:
+        """What of the engine can change a sample; needs no import of vLLM."""
+        return EngineIdentity(
+            name="vllm",
+            version=vllm_version(),
+            precision=self.precision,
+            tensor_parallel_size=self.tensor_parallel_size,
+            max_model_len=self.max_model_len,
+        )
+
+    def environment(self) -> dict[str, str]:
+        """Environment variables of a process that holds such an engine, set before it imports
+        torch. Inside: the engine runs in the actor's own process, so nothing outlives the actor;
+        TorchDynamo is off on a CPU, where vLLM would compile one tiny sampling function with a C++
+        compiler that the machine may not have."""
+        on_cpu = runs_on_cpu()
+        return {
+            "VLLM_ENABLE_V1_MULTIPROCESSING": "0",
+            "VLLM_CPU_OMP_THREADS_BIND": "nobind",
+            "VLLM_NO_USAGE_STATS": "1",
+            "VLLM_LOGGING_LEVEL": os.environ.get("VLLM_LOGGING_LEVEL", "ERROR"),
+            "HF_HUB_OFFLINE": "1",
+            "TOKENIZERS_PARALLELISM": "false",
+            **(
+                {"OMP_NUM_THREADS": str(self.threads), "TORCHDYNAMO_DISABLE": "1"} if on_cpu else {}
+            ),
+            **({"VLLM_BATCH_INVARIANT": "1"} if self.deterministic and not on_cpu else {}),
+        }
+
+
+def _installed(name: str) -> str | None:
+    try:
+        return version(name)
+    except PackageNotFoundError:
+        return None
+
+
+def runs_on_cpu() -> bool:
+    """Whether the installed vLLM is the CPU build."""
+    return _installed("vllm-cpu") is not None
+
+
+def vllm_version() -> str:
+    """Version of the installed vLLM, marked where it is the CPU build."""
+    on_cpu = _installed("vllm-cpu")
+    return f"{on_cpu}+cpu" if on_cpu is not None else _installed("vllm") or "none"
+
+
+def start_llm(folder: Path, settings: EngineSettings, forbidden: Sequence[int]) -> Any:
+    """A vLLM that samples from the policy in `folder`."""
+    os.environ.update(settings.environment())
+    from vllm import LLM
+
+    return LLM(
+        model=str(folder),
+        runner="generate",
+        logprobs_mode="processed_logprobs",
+        logits_processors=[FORBID],
+        additional_config={"forbidden_token_ids": list(forbidden)},
+        **common_options(settings),
+    )
+
+
+def reload_llm(llm: Any, folder: Path) -> None:
+    """Put the weights in `folder` into a running vLLM, in place. Its caches are the caller's."""
+    llm.collective_rpc("reload_weights", kwargs={"weights_path": str(folder)})
+    if runs_on_cpu():
+        llm.apply_model(_pack_embeddings_again)
+
+
+def _pack_embeddings_again(model: Any) -> None:
+    """On a CPU, layers compute with a packed copy of their weights, and vLLM 0.32 makes a new copy
+    only for layers that the checkpoint names. An output head tied to the embedding is not named:
+    it would go on with the last policy's weights, while everything before it is new."""
+    from vllm.model_executor.layers.vocab_parallel_embedding import VocabParallelEmbedding
+
+    for layer in model.modules():
+        if isinstance(layer, VocabParallelEmbedding) and hasattr(layer, "cpu_linear"):
+            layer.quant_method.process_weights_after_loading(layer)
+
+
+def common_options(settings: EngineSettings) -> dict[str, Any]:
+    """Options of every vLLM of this project, whatever it is for."""
+    options: dict[str, Any] = {
+        "dtype": settings.precision,
+        "max_model_len": settings.max_model_len,
+        "max_num_seqs": settings.max_sequences,
+        "tensor_parallel_size": settings.tensor_parallel_size,
+        "enable_prefix_caching": True,
+        # Rendered prompts are kept by their user, who knows for how long.
+        "mm_processor_cache_gb": 0,
+        "seed": 0,
+    }
+    if settings.block_size is not None:
+        options["block_size"] = settings.block_size
+    if not runs_on_cpu():
+        return {**options, "gpu_memory_utilization": settings.gpu_memory_utilization}
+    return {
+        **options,
+        "kv_cache_memory_bytes": int(settings.kv_cache_gib * 2**30),
+        "enforce_eager": True,
+        # With chunked prefill, seeded requests crash on a CPU. Without it a prompt must fit a step.
+        "enable_chunked_prefill": False,
+        "max_num_batched_tokens": max(PREFILL_TOKENS, settings.max_model_len),
+    }
+
+
+def tensor_bytes(tree: Any) -> int:
+    """Bytes of the tensors anywhere inside nested mappings, sequences and vLLM's field elements."""
+    return sum(leaf.nbytes for leaf in _leaves(tree) if hasattr(leaf, "nbytes"))
+
+
+def _leaves(tree: Any) -> Iterator[Any]:
+    if isinstance(tree, Mapping):
+        for value in tree.values():
+            yield from _leaves(value)
+    elif isinstance(tree, list | tuple):
+        for value in tree:
+            yield from _leaves(value)
+    elif hasattr(tree, "data") and not hasattr(tree, "nbytes"):
+        yield from _leaves(tree.data)
+    else:
+        yield tree
+
+
+def engine_settings(config: Config) -> EngineSettings:
+    """How this run's engines are built."""
+    generate = config.generate
+    return EngineSettings(
+        precision=generate.precision,
+        max_model_len=generate.max_model_len,
+        max_sequences=generate.max_sequences,
+        tensor_parallel_size=generate.tensor_parallel_size,
+        kv_cache_gib=generate.kv_cache_gib,
+        gpu_memory_utilization=generate.gpu_memory_utilization,
+        threads=config.cluster.engine_threads,
+        deterministic=config.run.deterministic,
+    )

@@ -1,0 +1,1 @@
+"""The graders: a pool of processes with a deadline for each answer."""

@@ -1,0 +1,1 @@
+"""Model folders and what goes into a model: processors, images, collation, heads."""

@@ -1,0 +1,107 @@
+"""Images by content hash, fetched once and held decoded within a budget.
+
+An image that comes out of the cache has the bytes its name says and decodes completely.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import OrderedDict
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import TYPE_CHECKING
+
+from actors.supervision.outcomes import ObjectLost
+from pipeline.datasets.images import Limits, bytes_problem, decode
+from pipeline.errors import BadData, CorruptObject, StoreMissing
+from pipeline.hashing import sha256_hex
+from pipeline.storage.artifacts import get_verified
+from pipeline.storage.store import Store, open_store
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+
+def image_path(sha: str) -> str:
+    """Where the bytes of an image lie in the store: under their own hash."""
+    return f"images/{sha}"
+
+
+@dataclass(frozen=True)
+class StoreImages:
+    """Image bytes by content hash, out of the store; can be sent to other processes.
+
+    One that is corrupt or gone is an `ObjectLost`, which keeps its path on the way back.
+    """
+
+    url: str
+
+    def __call__(self, sha: str) -> bytes:
+        path = image_path(sha)
+        try:
+            return get_verified(_store(self.url), path)
+        except (CorruptObject, StoreMissing) as error:
+            raise ObjectLost(path, str(error)) from error
+
+
+@lru_cache(maxsize=4)
+def _store(url: str) -> Store:
+    return open_store(url)
+
+
+class ImageCache:
+    """RGB pictures by hash, the most recently used ones within `budget` bytes of pixels.
+
+    `fetch` gives an image file's bytes by hash. Safe to share by threads; an image that two of them
+    want at once is fetched once.
+    """
+
+    def __init__(
+        self,
+        fetch: Callable[[str], bytes],
+        *,
+        budget: int = 256 << 20,
+        limits: Limits | None = None,
+    ) -> None:
+        self._fetch = fetch
+        self._budget = budget
+        self._limits = limits or Limits(decode_images=True)
+        self._held: OrderedDict[str, Image] = OrderedDict()
+        self._bytes = 0
+        self._lock = threading.Lock()
+        self.fetched = 0
+
+    def get(self, sha: str) -> Image:
+        """The picture whose file hashes to `sha`.
+
+        Raises:
+            BadData: when the file is no image that can be decoded.
+            CorruptObject: when the bytes that came do not hash to `sha`.
+        """
+        with self._lock:
+            if sha in self._held:
+                self._held.move_to_end(sha)
+                return self._held[sha]
+            image = self._load(sha)
+            self.fetched += 1
+            self._held[sha] = image
+            self._bytes += _size(image)
+            while self._bytes > self._budget and len(self._held) > 1:
+                self._bytes -= _size(self._held.popitem(last=False)[1])
+            return image
+
+    def _load(self, sha: str) -> Image:
+        data = self._fetch(sha)
+        if sha256_hex(data) != sha:
+            raise CorruptObject(
+                f"image {sha}: the {len(data)} bytes that came hash to another name"
+            )
+        problem = bytes_problem(data, self._limits)
+        if problem is not None:
+            raise BadData(f"image {sha} {problem}")
+        return decode(data)
+
+
+def _size(image: Image) -> int:
+    return image.width * image.height * 3

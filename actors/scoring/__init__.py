@@ -1,0 +1,1 @@
+"""The scorers: process reward models in Ray actors."""

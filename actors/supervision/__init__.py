@@ -1,0 +1,1 @@
+"""What keeps actors alive: pools, guards, locks, caches on a node."""

@@ -1,0 +1,114 @@
+"""Folders on a node's own disk that live as long as who works with them.
+
+Such are the models that a driver's engines fetched, one folder for each driver on each node.
+
+What always holds: a folder is there as long as a process on this node that works with it lives, so
+runs beside each other never delete each other's models; and whatever is left of dead ones is
+removed by the next that starts, so a node's disk holds the models of the living.
+
+A process holds a shared lock on `<folder>.mstar-held` for its life (the kernel lets go of it,
+however it ends); a folder may be removed by whoever gets that lock for itself.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import secrets
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+from pipeline.config.schema import Config
+
+_SUFFIX = ".mstar-held"  # of nobody else's: what lies beside such a file is removed
+
+_held: dict[Path, int] = {}
+"""Open lock files of this process, by folder: closing one would let go of its lock."""
+
+Salvage = Callable[[Path], None]
+
+
+def _nothing(folder: Path) -> None:
+    """Nothing of a dead process's folder is wanted."""
+
+
+def hold(folder: Path, *, salvage: Salvage = _nothing) -> Path:
+    """Make a folder that nobody removes while this process lives, and sweep its neighbours.
+
+    salvage: takes what is wanted out of a neighbour before it is removed.
+    """
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    if folder not in _held:
+        _held[folder] = _lock(_lock_of(folder))
+    folder.mkdir(exist_ok=True)
+    sweep(folder.parent, salvage)
+    return folder
+
+
+def let_go(folder: Path) -> None:
+    """Hold a folder no longer: the next sweep removes it."""
+    os.close(_held.pop(folder))
+
+
+def sweep(parent: Path, salvage: Salvage = _nothing) -> list[Path]:
+    """Remove the folders that no living process holds; which they were."""
+    known = [file.with_suffix("") for file in sorted(parent.glob(f"*{_SUFFIX}"))]
+    return [folder for folder in known if folder not in _held and _remove(folder, salvage)]
+
+
+def _lock_of(folder: Path) -> Path:
+    return folder.with_name(folder.name + _SUFFIX)
+
+
+def _lock(file: Path) -> int:
+    """A shared lock on the file that has this name, which a sweeper may just have removed."""
+    while True:
+        descriptor = os.open(file, os.O_RDWR | os.O_CREAT, 0o600)
+        fcntl.flock(descriptor, fcntl.LOCK_SH)
+        if _is(descriptor, file):
+            return descriptor
+        os.close(descriptor)
+
+
+def _is(descriptor: int, file: Path) -> bool:
+    """Whether the open file is still the one of that name."""
+    try:
+        return os.fstat(descriptor).st_ino == file.stat().st_ino
+    except FileNotFoundError:
+        return False
+
+
+def _remove(folder: Path, salvage: Salvage) -> bool:
+    try:
+        descriptor = os.open(_lock_of(folder), os.O_RDWR)
+    except FileNotFoundError:
+        return False
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    else:
+        # Another sweep may have removed it, and somebody begun it anew, since this was opened.
+        if not _is(descriptor, _lock_of(folder)):
+            return False
+        salvage(folder)
+        shutil.rmtree(folder, ignore_errors=True)
+        if folder.exists():  # the next sweep tries the rest
+            return False
+        _lock_of(folder).unlink(missing_ok=True)
+        return True
+    finally:
+        os.close(descriptor)
+
+
+def node_folder(config: Config, cache: Path, what: str) -> str:
+    """Where the engines of this driver keep `what` on their node: see
+    `actors/supervision/node_cache.py`."""
+    name = f"{config.run.name}-{secrets.token_hex(4)}-{what}"
+    return str(caches(cache) / name)
+
+
+def caches(cache: Path) -> Path:
+    """Where all such folders of this user are."""
+    return cache / f"mstar-{os.getuid()}"

@@ -1,0 +1,1 @@
+"""The learner: a DeepSpeed group under Ray Train."""

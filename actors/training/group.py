@@ -1,0 +1,335 @@
+"""The learner as the driver sees it: a group of ranks that trains one policy, kept alive over many
+intervals.
+
+Always: a call returns what every rank agreed on, or raises within a bounded time; a group that
+raised is closed and another one starts from the last checkpoint. Errors are of two kinds. A
+`LearnerFailed` is about the fleet (a rank died, hung, ran out of memory): try again. Everything
+else (`BadData`, `ObjectLost`, `TrainingDiverged`, …) is about the work and would happen again.
+
+    group = LearnerGroup.start(settings, policy_folder, images)
+    metrics = group.train(rows, seed)         # as often as there are intervals
+    group.checkpoint(folder, cursor)
+    group.publish(folder)
+    group.close()
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+from actors.supervision.outcomes import ObjectLost
+from actors.training.hub import Hub, Outcome, Reason
+from pipeline.errors import (
+    BadConfig,
+    BadData,
+    BadModel,
+    CorruptObject,
+    StoreMissing,
+    StoreRefused,
+    TrainingDiverged,
+)
+from pipeline.training.metrics import TrainMetrics, merge, merge_logprobs
+from pipeline.training.rows import TrainRow
+from pipeline.training.settings import LearnSettings
+
+Rows = Sequence[TrainRow] | Callable[[], Sequence[TrainRow]]
+
+Progress = Callable[[str], None]
+
+POLL_S = 2.0
+
+HUB_S = 60.0  # for one answer of the hub, which never computes anything
+
+END_S = 15.0  # for a group to end by itself before it is killed
+
+# What would happen to another group as well. (A store that does not answer would not.)
+LASTING: dict[str, type[Exception]] = {
+    kind.__name__: kind
+    for kind in (
+        BadConfig,
+        BadData,
+        BadModel,
+        CorruptObject,
+        StoreMissing,
+        StoreRefused,
+        TrainingDiverged,
+    )
+}
+
+
+class LearnerFailed(Exception):
+    """The worker group is gone, the work is fine: start another one."""
+
+
+class LearnerGroup:
+    """A running worker group; make it with `start`."""
+
+    def __init__(self, hub: Any, settings: LearnSettings) -> None:
+        self._hub: Any | None = hub
+        self.settings = settings
+        self._held: tuple[Rows, Any] | None = None
+
+    @classmethod
+    def start(
+        cls,
+        settings: LearnSettings,
+        policy: Path,
+        images: Callable[[str], bytes],
+        checkpoint: Path | None = None,
+        *,
+        storage: str | None = None,
+        wait: bool = True,
+    ) -> LearnerGroup:
+        """Launch the ranks; Ray must be initialised.
+
+        images: bytes of an image by content hash; it is pickled and called in the ranks.
+        checkpoint: continue from it; None: a new optimizer on `policy`.
+        storage: a folder that all nodes share, for Ray Train; None on one machine.
+        wait: False returns at once, the first call then waits for the ranks.
+        """
+        import ray
+
+        _check_resources(settings, ray.cluster_resources())
+        options = {"num_cpus": 0, "max_concurrency": 2 * settings.ranks + 8}
+        hub = ray.remote(Hub).options(**options).remote(settings)
+        config = {"hub": hub, "settings": settings, "images": images, **_places(policy, checkpoint)}
+        group = cls(hub, settings)
+        try:
+            group._launch(config, storage)
+            if wait:
+                group.ready()
+        except BaseException:  # raised on; Ctrl-C while the ranks start must not leave them
+            group.close()
+            raise
+        return group
+
+    def ready(self, progress: Progress | None = None) -> dict[str, Any]:
+        """Wait until all ranks are up; `step` and `cursor` of where they stand."""
+        return self._agreed(self._do("ready", {}, progress))
+
+    def train(
+        self,
+        rows: Rows,
+        seed: int,
+        *,
+        first: int = 0,
+        last: int | None = None,
+        progress: Progress | None = None,
+    ) -> TrainMetrics:
+        """One epoch over an interval's selected rows, or steps `first` to `last` (excluded) of it.
+
+        rows: in plan order, sent once however many calls they are given in (so not to be changed
+        in between); or something picklable to call for them in each rank, so that they never pass
+        through the driver. seed: their order.
+        """
+        options = {"rows": self._placed(rows), "seed": seed, "first": first, "last": last}
+        return merge(self._do("train", options, progress))
+
+    def logprobs(
+        self,
+        rows: Rows,
+        temperature: float,
+        top_p: float = 1.0,
+        *,
+        progress: Progress | None = None,
+    ) -> list[tuple[float, ...]]:
+        """Log-probabilities, in nats, of the rows' response tokens under the distribution that an
+        engine samples from (see `actors.model.processor`), row by row."""
+        options = {"rows": self._placed(rows), "temperature": temperature, "top_p": top_p}
+        return merge_logprobs(self._do("logprobs", options, progress))
+
+    def checkpoint(self, folder: Path, cursor: dict[str, Any]) -> dict[str, Any]:
+        """Write weights, moments and `cursor` into a new folder; its manifest.
+
+        The folder must be one that all ranks and the caller see.
+        """
+        from actors.training.checkpoint import complete
+
+        if folder.exists():
+            raise FileExistsError(f"{folder} is there already, and a checkpoint is written once")
+        answers = self._do("checkpoint", {"folder": str(folder.resolve()), "cursor": cursor})
+        facts = self._agreed([facts for _, facts in answers])
+        return complete(folder, [part for part, _ in answers], facts)
+
+    def publish(self, folder: Path) -> None:
+        """Write the policy as it is now as a complete, immutable folder."""
+        self._do("publish", {"folder": str(folder.resolve())})
+
+    def reset(
+        self,
+        policy: Path,
+        checkpoint: Path | None = None,
+        *,
+        settings: LearnSettings | None = None,
+    ) -> dict[str, Any]:
+        """Begin anew in the same processes: a new optimizer on `policy`, or `checkpoint` on top.
+
+        Raises:
+            BadConfig: when `settings` ask for other processes than there are.
+        """
+        fresh = settings or self.settings
+        same = (
+            "ranks",
+            "cpus_per_rank",
+            "gpus_per_rank",
+            "collective_timeout_s",
+            "start_s",
+            "hang_s",
+        )
+        for name in same:
+            if getattr(fresh, name) != getattr(self.settings, name):
+                raise BadConfig(f"learner: {name} cannot change in a running group")
+        self.settings = fresh
+        options = {"settings": fresh, **_places(policy, checkpoint)}
+        return self._agreed(self._do("reset", options))
+
+    def close(self) -> None:
+        """End all processes of the group; safe to call twice and on a group that failed."""
+        import ray
+        from ray.exceptions import GetTimeoutError, RayActorError
+
+        if self._hub is None:
+            return
+        hub, self._hub = self._hub, None
+        places: list[tuple[str, int]] = []
+        try:
+            places = ray.get(hub.places.remote(), timeout=END_S)
+            leaving = ray.get(hub.dismiss.remote(), timeout=END_S)
+            ray.get(hub.ended.remote(END_S if leaving else 0.0), timeout=2 * END_S)
+        except (GetTimeoutError, RayActorError):
+            # A hub that does not answer takes everything with it below.
+            pass
+        ray.kill(hub)
+        _outlive(places)
+
+    def __enter__(self) -> LearnerGroup:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    # --- inside ---
+
+    def _launch(self, config: dict[str, Any], storage: str | None) -> None:
+        """Have the hub start the ranks. Its first answer takes as long as a process and its imports
+        do, which on a busy machine is much."""
+        import ray
+        from ray.exceptions import GetTimeoutError, RayActorError
+
+        assert self._hub is not None
+        try:
+            ray.get(self._hub.launch.remote(config, storage), timeout=self.settings.start_s)
+        except (GetTimeoutError, RayActorError) as error:
+            raise LearnerFailed(f"the group's hub did not start: {error}") from error
+
+    def _placed(self, rows: Rows) -> Any:
+        """Rows in Ray's store, once for all ranks and all stretches of one interval."""
+        import ray
+
+        if callable(rows):
+            return rows
+        if self._held is None or self._held[0] is not rows:
+            self._held = (rows, ray.put(list(rows)))
+        return self._held[1]
+
+    def _agreed(self, answers: Sequence[dict[str, Any]]) -> dict[str, Any]:
+        """The one answer that all ranks gave."""
+        if any(answer != answers[0] for answer in answers):
+            self.close()
+            raise LearnerFailed(f"the ranks disagree about where they stand: {list(answers)}")
+        return answers[0]
+
+    def _do(
+        self, name: str, options: dict[str, Any], progress: Progress | None = None
+    ) -> tuple[Any, ...]:
+        """Have all ranks carry out an order; their answers."""
+        outcome = self._settled(name, options, progress)
+        if outcome.reason is None:
+            return outcome.answers
+        self.close()
+        raise _error(name, outcome.reason)
+
+    def _settled(self, name: str, options: dict[str, Any], progress: Progress | None) -> Outcome:
+        import ray
+        from ray.exceptions import GetTimeoutError, RayActorError
+
+        # Another thread may close the group meanwhile; the hub is then gone, and says so.
+        hub = self._hub
+        if hub is None:
+            raise LearnerFailed("this group is closed")
+        try:
+            number = ray.get(hub.command.remote(name, options), timeout=HUB_S)
+            while True:
+                outcome: Outcome = ray.get(hub.outcome.remote(number, POLL_S), timeout=HUB_S)
+                if outcome.state != "working":
+                    return outcome
+                if progress is not None:
+                    progress(outcome.doing)
+        except (GetTimeoutError, RayActorError) as error:
+            self.close()
+            raise LearnerFailed(f"{name}: the group's hub is gone: {error}") from error
+
+
+def _places(policy: Path, checkpoint: Path | None) -> dict[str, str | None]:
+    """Where a rank begins, as it is sent."""
+    return {
+        "policy": str(policy.resolve()),
+        "checkpoint": None if checkpoint is None else str(checkpoint.resolve()),
+    }
+
+
+def _error(doing: str, reason: Reason) -> Exception:
+    """What a caller gets for a command that came to nothing."""
+    if reason.kind == ObjectLost.__name__:
+        return ObjectLost(reason.path, reason.message)
+    if reason.kind in LASTING:
+        return LASTING[reason.kind](reason.message)
+    return LearnerFailed(f"{doing}: {reason.kind}: {reason.message}")
+
+
+def _check_resources(settings: LearnSettings, there: dict[str, float]) -> None:
+    """Refuse a group that this cluster could never place, instead of waiting for ever."""
+    for name, each in (("CPU", settings.cpus_per_rank), ("GPU", settings.gpus_per_rank)):
+        if settings.ranks * each > there.get(name, 0.0):
+            raise BadConfig(
+                f"{settings.ranks} ranks of {each:g} {name} each need {settings.ranks * each:g}, "
+                f"the cluster has {there.get(name, 0.0):g}: lower learn.ranks or "
+                f"cluster.{name.lower()}s_per_rank"
+            )
+
+
+def _outlive(places: Sequence[tuple[str, int]]) -> None:
+    """Wait until the ranks on this machine are gone; a stopped one does not go by itself."""
+    import ray
+
+    here = ray.get_runtime_context().get_node_id()
+    pids = [pid for node, pid in places if node == here]
+    deadline = time.monotonic() + END_S
+    while any(_runs_ray(pid) for pid in pids):
+        if time.monotonic() > deadline:
+            for pid in filter(_runs_ray, pids):
+                with suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGKILL)
+        time.sleep(0.05)
+
+
+def _runs_ray(pid: int) -> bool:
+    """Whether a process is a Ray worker that still runs; the number may be another's by now."""
+    try:
+        line = Path(f"/proc/{pid}/cmdline").read_bytes()
+        status = Path(f"/proc/{pid}/stat").read_text()
+    except OSError:
+        return False  # it is gone; perhaps it went between the two
+    return b"ray::" in line and status.rpartition(")")[2].split()[0] != "Z"

@@ -1,0 +1,49 @@
+"""Model folders checked before anything starts."""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+
+from actors.model.processor import load_processor
+from pipeline.config.schema import Config
+from pipeline.errors import BadConfig
+from pipeline.training.freezing import frozen_problem
+
+
+def check_models(config: Config) -> None:
+    """Refuse a model folder that cannot be used, before anything is started.
+
+    Raises:
+        BadModel: naming the folder and what is missing or does not fit.
+        BadConfig: parameters are to be frozen that the policy does not have.
+    """
+    for model in filter(None, (config.policy.path, config.warmup.checkpoint)):
+        load_processor(Path(model))
+    if config.select.reward != "prm":
+        return
+    policy = Path(config.warmup.checkpoint or config.policy.path)
+    if config.prm.path is None:
+        from actors.model.value_head import HEAD, parameter_names
+
+        names = [*parameter_names(policy), HEAD]
+        problem = frozen_problem(names, config.prm.frozen, HEAD)
+        if problem is not None:
+            raise BadConfig(f"prm.frozen, of the policy {policy}: {problem}")
+        if config.prm.surprise:
+            from actors.model.likelihood import token_head
+
+            token_head(policy)
+    else:
+        from actors.model.prm_folder import check_prm
+        from actors.scoring.pool_scorer import tag_words
+
+        most = config.generate.max_model_len
+        with tempfile.TemporaryDirectory() as scratch:
+            check_prm(
+                Path(config.prm.path),
+                policy,
+                tag_words(config),
+                Path(scratch),
+                max_model_len=most,
+            )

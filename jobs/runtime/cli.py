@@ -1,0 +1,70 @@
+"""How every job ends: an error in words, no traceback for what a person can mend, an exit code.
+
+0    done
+2    a person has to mend something: `UserError`, in words
+130  interrupted (Ctrl-C, SIGTERM, or the `make` that started the job was killed)
+1    anything else
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import signal
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from actors.supervision.process_guard import end_with
+from pipeline.errors import StoreError, UserError
+
+# Whoever kills `make run` means the job: the Makefile says here which process make is.
+MAKE = "MSTAR_MAKE"
+
+
+@contextmanager
+def ending(interrupted: str = "interrupted") -> Iterator[None]:
+    """Around all that a job does. interrupted: what is said when it is.
+
+    Raises:
+        SystemExit: with the code above.
+    """
+    interruptible()
+    # Whoever reads a job's lines has no use for what model libraries think of config files.
+    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+    if MAKE in os.environ:
+        end_with(int(os.environ[MAKE]))
+    try:
+        yield
+    except UserError as error:
+        say(f"error: {error}")
+        raise SystemExit(2) from error
+    except StoreError as error:
+        say(f"stopped: {error}")
+        raise SystemExit(1) from error
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        say(
+            f"stopped: {error}: this machine's own disk is full. Free some space, then start the "
+            "same command again."
+        )
+        raise SystemExit(1) from error
+    except KeyboardInterrupt:
+        say(interrupted)
+        raise SystemExit(130) from None
+
+
+def interruptible() -> None:
+    """SIGTERM is Ctrl-C. To be said again after Ray has started: it puts a handler of its own."""
+    signal.signal(signal.SIGTERM, _terminate)
+
+
+def _terminate(signum: int, frame: Any) -> None:
+    raise KeyboardInterrupt
+
+
+def say(text: str) -> None:
+    """A line on standard error."""
+    print(text, file=sys.stderr, flush=True)

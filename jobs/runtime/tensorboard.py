@@ -1,0 +1,91 @@
+"""A run's curves as TensorBoard events."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from jobs.runtime.console import series_names
+from pipeline.run.state import State
+from pipeline.stages.workers import Progress as Moved
+
+
+def _points(event: Mapping[str, Any], state: State) -> list[tuple[str, float, int]]:
+    """What an event adds to TensorBoard: name, value, step."""
+    match event["type"]:
+        case "iteration_closed":
+            row = event["row"]
+            plain = {
+                name: value
+                for name, value in row.items()
+                if isinstance(value, int | float) and name != "iteration"
+            }
+            series, step, found = (
+                "iteration",
+                row["iteration"] + 1,
+                plain | _shares(row) | _sizes(row),
+            )
+        case "job_done":
+            series, step = _series(event["job"])
+            found = {"loss": event["loss"]}
+        case "evaluated":
+            chain, step = _series(series_names(event, state)[0])
+            series, found = f"{chain}/{event['split']}", _shares(event["result"])
+        case _:
+            return []
+    return [(f"{series}/{name}", value, step) for name, value in found.items()]
+
+
+def _series(name: str) -> tuple[str, int]:
+    """A job's or policy's chain and its place there: `evolve/0` is the first, `base` comes before
+    any."""
+    chain, _, number = name.partition("/")
+    return chain, int(number) + 1 if number else 0
+
+
+def _shares(result: Mapping[str, Any]) -> dict[str, float]:
+    """Greedy accuracy and Pass@K, as far as they were measured."""
+    greedy = result.get("greedy")
+    passes = result.get("pass_at", {})
+    found = {f"pass_at_{k}": float(estimate["value"]) for k, estimate in passes.items()}
+    return found if greedy is None else {"greedy": float(greedy), **found}
+
+
+def _sizes(row: Mapping[str, Any]) -> dict[str, float]:
+    """Mean tokens and steps of the responses that were kept and dropped."""
+    choice = row.get("choice", {})
+    return {
+        f"{name}_{unit}": float(choice[name][unit])
+        for name in ("kept", "dropped")
+        for unit in ("tokens", "steps")
+        if choice and choice[name][unit] is not None
+    }
+
+
+class Board:
+    """TensorBoard: one point for each iteration, each training job and each evaluation.
+
+    A point is on disk a second later. Its step is the iteration or epoch it belongs to, counted
+    from 1, and 0 for a policy that this run did not train.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        from tensorboardX import SummaryWriter
+
+        # Its flush() leaves what its thread has not taken from the queue yet.
+        self._writer = SummaryWriter(str(folder), flush_secs=1)
+
+    def event(self, event: Mapping[str, Any], state: State) -> None:
+        for name, value, step in _points(event, state):
+            self._writer.add_scalar(name, value, step)
+
+    def progress(self, progress: Moved) -> None:
+        """Not kept."""
+
+    def say(self, text: str) -> None:
+        """Not kept."""
+
+    def close(self) -> None:
+        """Everything is on disk afterwards."""
+        self._writer.close()

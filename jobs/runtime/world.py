@@ -1,0 +1,121 @@
+"""The roles of a run as they really are: Ray, the engines, the graders and the learner.
+
+Everything that runs queries through the stages (the loop, `validate`, `bench`) gets its roles here,
+so what is tried out is what runs. Nothing that is started here outlives the job.
+"""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+
+from actors.generation.engine_settings import engine_settings
+from actors.generation.fleet import EngineFleet
+from actors.grading.grader import PoolGrader
+from actors.grading.pool import GradePool
+from actors.supervision.node_cache import sweep
+from jobs.runtime.cli import interruptible
+from jobs.runtime.learner_folder import learner_folder
+from jobs.runtime.prepare import out_folder, repairer, store_url, versions
+from pipeline.config.checks import check_machine
+from pipeline.config.schema import Config
+from pipeline.datasets.dataset import Dataset
+from pipeline.datasets.dataset import check_writable as check_folder
+from pipeline.errors import BadConfig
+from pipeline.run.spec import RunSpec
+from pipeline.stages.score import Scorer, scored_how
+from pipeline.stages.workers import Workers
+from pipeline.storage.store import Store, check_writable, open_store
+
+Say = Callable[[str], None]
+
+
+def check_here(config: Config) -> None:
+    """Refuse what this machine can never place (a cluster is asked once it is joined), and a folder
+    for outputs that cannot be written.
+
+    Raises:
+        BadConfig, BadData: naming the key or the folder.
+    """
+    if config.cluster.address is None:
+        check_machine(config, os.cpu_count() or 1, gpus=float("inf"))
+    check_folder(out_folder(config))
+
+
+def run_store(config: Config, say: Say) -> Store:
+    """The run's store, tried out, with a word on what it can guarantee.
+
+    Raises:
+        BadConfig: it cannot be written, or engines could not reach it.
+    """
+    url = store_url(config)
+    if url.startswith("memory://"):
+        raise BadConfig(
+            f"store.url = {url}: it lies in this process, and engines are others; give a folder or "
+            "s3://bucket/prefix"
+        )
+    store = open_store(url, say=say)
+    check_writable(store)
+    if store.conditional_writes():
+        say(f"{store.url} honours conditional writes: one driver at a time, wherever it runs")
+    else:
+        say(
+            f"{store.url} does not honour conditional writes: that only one driver works on a run "
+            "is guaranteed inside one Ray cluster only"
+        )
+    return store
+
+
+@contextmanager
+def running(
+    program: RunSpec, store: Store, dataset: Dataset, say: Say, folder: Path | None = None
+) -> Iterator[Workers]:
+    """Ray, the engines, the graders, the scorers and the learner, for as long as needed.
+
+    folder: what the learner works in; None: one of this driver's own
+    (`jobs.runtime.learner_folder`).
+    """
+    from actors.generation.fleet import generator_pool
+    from actors.model.images import StoreImages
+    from actors.scoring.pool_scorer import PolicyDecoders
+    from actors.supervision.node_cache import caches
+    from actors.supervision.node_watch import NodeWatch
+    from actors.training.learner import GroupLearner, ray_start
+    from jobs.runtime.ray_cluster import start_ray
+
+    config = program.config
+    with ExitStack() as stack:
+        # What this machine's engines fetched goes with them; what a killed driver's did, before.
+        stack.callback(sweep, caches(Path(tempfile.gettempdir())))
+        kept = folder or stack.enter_context(learner_folder(config))
+        stack.enter_context(start_ray(config))
+        interruptible()
+        pool = generator_pool(config, store, Path(tempfile.gettempdir()), say)
+        stack.callback(pool.close)
+        grader = PoolGrader(store, GradePool(config.grade.processes, config.grade.deadline_s))
+        stack.callback(grader.close)
+        scorer = _scorer(config, store, say, stack) if config.select.reward == "prm" else None
+        start = ray_start(StoreImages(store.url))
+        learner = GroupLearner(config, store, program.by_hash, kept, start)
+        stack.callback(learner.close)
+        yield Workers(
+            fleet=EngineFleet(pool, program.by_hash),
+            grader=grader,
+            learner=learner,
+            scorer=scorer,
+            decoder=PolicyDecoders(store, kept / "policies"),
+            versions=versions(),
+            repair=repairer(store, dataset, config, kept),
+            check=NodeWatch().check,
+        )
+
+
+def _scorer(config: Config, store: Store, say: Say, stack: ExitStack) -> Scorer:
+    from actors.scoring.pool_scorer import PoolScorer, scorer_pool
+
+    pool = scorer_pool(config, store, tempfile.gettempdir(), say)
+    stack.callback(pool.close)
+    return PoolScorer(store, pool, engine_settings(config).identity(), scored_how(config))

@@ -1,0 +1,107 @@
+"""What a store holds and no run needs: found from the ledgers, never guessed.
+
+What always holds: an object that any ledger of the store names, and no later event of that run gave
+up, is kept; so is everything of other kinds (ledgers, what is in quarantine) and what is younger
+than a limit by the store's own clock (a worker may be about to name it). A ledger that cannot be
+read whole makes everything kept: nobody knows what it names.
+"""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+
+from pipeline.errors import BadData, StoreError
+from pipeline.run.ledger import Ledger
+from pipeline.run.queries import spec_of
+from pipeline.run.references import GAVE_UP, TREES, given_up, named
+from pipeline.storage.backend import Entry
+from pipeline.storage.store import Store
+from pipeline.storage.trees import manifest_path
+
+SCRATCH = "validate-"
+"""How the folder of a validation in a store begins; one that was killed leaves it behind."""
+
+KINDS = ("shards/", "policies/", "checkpoints/", "images/", "probe/", SCRATCH)
+"""What ledgers name, and what jobs that write none leave; everything else in a store is somebody
+else's, or for a person to look at."""
+
+
+@dataclass
+class Named:
+    """What runs need: objects by path, and folders by prefix."""
+
+    objects: set[str] = field(default_factory=set)
+    trees: set[str] = field(default_factory=set)
+
+    def __contains__(self, path: str) -> bool:
+        # policies/<key>/<sha256>/…: a tree's own prefix has three parts
+        return path in self.objects or "/".join(path.split("/")[:3]) in self.trees
+
+
+def runs_of(store: Store) -> list[str]:
+    """The names of every run in the store."""
+    return sorted({path.split("/")[1] for path in store.list("runs")})
+
+
+def needed(store: Store, runs: Iterable[str]) -> Named:
+    """What these runs name.
+
+    Raises:
+        BadData: a ledger is damaged; it says which, and that an audit says more.
+    """
+    found = Named()
+    for run in runs:
+        try:
+            paths = _named_by(store, run)
+        except (StoreError, ValueError, KeyError) as error:
+            raise BadData(
+                f"run {run}: what it needs cannot be told ({error}); nothing is removed. "
+                f"`python -m jobs.audit {store.url} --run {run}` says what is damaged."
+            ) from error
+        for path in paths:
+            if path.startswith(TREES):
+                found.trees.add(path)
+                found.objects.add(manifest_path(path))
+            else:
+                found.objects.add(path)
+    return found
+
+
+def _named_by(store: Store, run: str) -> set[str]:
+    paths: set[str] = set()
+    for event in Ledger(store, run).replay():
+        if event["type"] in GAVE_UP:
+            paths -= given_up(event)
+            continue
+        paths |= set(named(event))
+        if event["type"] == "run_created":
+            program = spec_of(store, event)
+            paths |= {f"images/{sha}" for query in program.by_hash.values() for sha in query.images}
+    return paths
+
+
+def store_now(store: Store) -> float:
+    """Seconds since the epoch by the store's own clock: of an object written now."""
+    path = f"probe/{secrets.token_hex(8)}"
+    store.replace(path, b"what time is it?")
+    entry = store.stat(path)
+    store.delete(path)
+    if entry is None:
+        raise BadData(f"{store.url}: what was just written is not there")
+    return entry.modified_unix_s
+
+
+def garbage(
+    entries: Iterable[Entry], keep: Named, *, now_unix_s: float, min_age_s: float
+) -> Iterator[Entry]:
+    """What may go, manifests first: what a crash in between leaves is no tree."""
+    old = [
+        entry
+        for entry in entries
+        if entry.path.startswith(KINDS)
+        and entry.path not in keep
+        and now_unix_s - entry.modified_unix_s >= min_age_s
+    ]
+    yield from sorted(old, key=lambda one: (not one.path.endswith(".manifest.json"), one.path))

@@ -1,0 +1,276 @@
+"""A process reward model under audit: its completions, labels and verdict, derived again.
+
+What always holds: everything is derived from rows in the store by the very functions that the
+driver uses (`pipeline.prm.annotation`), and compared with what the ledger tells; nothing is
+changed. Where something that the derivation reads is damaged (the audit names it) or was lost
+since, nothing can be told about what was made of it, and nothing is said.
+
+Axes: S steps of a response.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from pipeline.errors import CorruptObject, StoreMissing
+from pipeline.phases.prm import TRAINED
+from pipeline.phases.steps import Annotate, JudgePrm, Step
+from pipeline.prm.annotation import (
+    CARD,
+    VALUES,
+    bar_of,
+    gate_card,
+    judged,
+    judged_places,
+    labels_key,
+    labels_told,
+    of_others,
+    responses_to_label,
+    round_of,
+    valued_rows,
+)
+from pipeline.prm.completions import CompletionSpec, cut_places, reached
+from pipeline.prm.gate import shortfalls
+from pipeline.prm.labels import Decode, Labelled, Picked, Prefix, Reached, next_prefixes
+from pipeline.records import Grade, Rollout, Score, StepValues
+from pipeline.refs import PolicyRef
+from pipeline.run.spec import RunSpec
+from pipeline.run.state import State
+from pipeline.stages.grade import with_grades
+from pipeline.stages.score import Scoring
+from pipeline.storage.artifacts import get_verified
+from pipeline.storage.models import policy_at
+from pipeline.storage.parquet import from_parquet
+from pipeline.storage.store import Store
+from pipeline.storage.trees import read_manifest
+
+Decoder = Callable[[PolicyRef], Decode]
+"""Gives what turns a policy's tokens into text. Raises CorruptObject or
+StoreMissing: it cannot be read."""
+
+Found = tuple[str, str]
+"""A path and what is wrong with it."""
+
+
+@dataclass
+class _Annotation:
+    """How far the derivation has come: rounds of completions, and what those that are over gave."""
+
+    responses: list[Labelled]
+    counts: Picked
+    rounds: list[tuple[CompletionSpec, ...]] = field(default_factory=list)
+    found: dict[Prefix, Reached] = field(default_factory=dict)
+
+
+class PrmAudit:
+    """Follows the building of one run's PRM beside its ledger."""
+
+    def __init__(self, store: Store, program: RunSpec, decoder: Decoder | None) -> None:
+        self._store = store
+        self._program = program
+        self._decoder = decoder
+        self._decode: Decode | None = None
+        self._annotation: _Annotation | None = None
+        self.lost = False
+        """Something that the derivation reads is gone: nothing more can be told."""
+
+    def forget(self) -> None:
+        """Derive everything anew: something that it was derived from is made again."""
+        self._annotation, self.lost = None, False
+
+    def decode(self, state: State) -> Decode | None:
+        """From sampled tokens to text; None when the policy that says how is damaged.
+
+        Raises:
+            RuntimeError: this audit was given no decoder.
+        """
+        if self._decode is None:
+            if self._decoder is None:
+                raise RuntimeError("an audit of a process reward model needs a decoder")
+            try:
+                self._decode = self._decoder(state.policies["warmup"])
+            except (CorruptObject, StoreMissing):
+                return None
+        return self._decode
+
+    def _rows(self, path: str, kind: type[Any]) -> list[Any]:
+        return from_parquet(get_verified(self._store, path, quarantine=False), kind)
+
+    # --- completions ----------------------------------------------------------------------------
+
+    def round(self, state: State, step: Annotate, number: int) -> tuple[CompletionSpec, ...]:
+        """The shards of one round of completions; none, too, where it cannot be told (`lost`)."""
+        if self.lost:
+            return ()
+        try:
+            annotation = self._begun(state, step)
+            while len(annotation.rounds) <= number:
+                if not self._next_round(annotation, state, step):
+                    return ()
+        except (CorruptObject, StoreMissing):
+            self.lost = True
+            return ()
+        return annotation.rounds[number]
+
+    def _begun(self, state: State, step: Annotate) -> _Annotation:
+        decode = self.decode(state)
+        if decode is None:
+            raise CorruptObject("the policy that says what tokens mean is damaged")
+        if self._annotation is None:
+            rows, outcomes, shards = [], [], []
+            for _, shard in sorted(state.shards[step.rollouts].items()):
+                grades = self._rows(_told(shard.grades), Grade)
+                graded = with_grades(self._rows(shard.rollout, Rollout), grades)
+                rows += graded[0]
+                outcomes += [grade.outcome for grade in graded[1]]
+                shards += [shard.rollout] * len(graded[0])
+            chosen = responses_to_label(self._program, rows, outcomes, shards, decode)
+            self._annotation = _Annotation(*chosen)
+        return self._annotation
+
+    def _next_round(self, annotation: _Annotation, state: State, step: Annotate) -> bool:
+        """Take in what the last round gave and derive the next; False when there is none.
+
+        Raises:
+            KeyError, ValueError: the last round is not over.
+        """
+        for spec in annotation.rounds[-1] if annotation.rounds else ():
+            shard = state.shards[spec.purpose][spec.index]
+            cut = cut_places(get_verified(self._store, shard.rollout, quarantine=False))
+            grades = self._rows(_told(shard.grades), Grade)
+            annotation.found |= reached(spec, grades, cut)
+        early_stop = self._program.config.prm.early_stop
+        wanted = next_prefixes(annotation.responses, annotation.found, early_stop=early_stop)
+        if wanted:
+            number = len(annotation.rounds)
+            annotation.rounds.append(round_of(self._program, step.policy, number, wanted))
+        return bool(wanted)
+
+    # --- labels ---------------------------------------------------------------------------------
+
+    def labels(self, state: State, step: Step | None, event: Mapping[str, Any]) -> Iterator[Found]:
+        """What is wrong with the step values that an event names, given their completions."""
+        path = event["path"]
+        if not isinstance(step, Annotate):
+            yield path, "nothing asked for these labels"
+            return
+        if self.lost:
+            return
+        try:
+            annotation = self._begun(state, step)
+            while self._next_round(annotation, state, step):
+                pass
+            got: list[StepValues] = self._rows(path, StepValues)
+        except (CorruptObject, StoreMissing):
+            self.lost = True
+            return
+        program = self._program
+        want = valued_rows(program, annotation.responses, annotation.found)
+        if path.split("/")[2] != labels_key(want):
+            yield path, "its key is not that of the values which its completions give"
+        told = labels_told(program, path, want, annotation.counts, annotation.responses)
+        if any(event[name] != told[name] for name in told):
+            yield path, "its event counts other responses or another cost"
+        if len(got) != len(want):
+            yield path, f"it holds {len(got)} responses, and {len(want)} were labelled"
+        for one, other in zip(got, want, strict=False):
+            if one != other:
+                yield path, _difference(one, other)
+
+    # --- the verdict ----------------------------------------------------------------------------
+
+    def scoring(self, state: State) -> Scoring | None:
+        """What is scored for the gate; None where there are no labels, or none that can be read."""
+        if state.labels is None:
+            return None
+        try:
+            labels: list[StepValues] = self._rows(state.labels["path"], StepValues)
+        except (CorruptObject, StoreMissing):
+            return None
+        prm = state.policies[TRAINED]
+        return Scoring(prm, judged_places(labels), self._program.config.prm.aggregate)
+
+    def verdict(self, state: State, step: Step | None, event: Mapping[str, Any]) -> Iterator[Found]:
+        """What is wrong with a judgement, given labels, scores and the model that was trained."""
+        path, card = event["path"], event["card"]
+        if not isinstance(step, JudgePrm):
+            yield path, "nothing asked for a judgement of it"
+            return
+        assert state.labels is not None
+        reasons = shortfalls(card, bar_of(self._program))
+        used = not reasons or self._program.config.prm.use_anyway
+        if (event["reasons"], event["used"]) != (reasons, used):
+            yield path, "whether it is used does not follow from its card"
+        if event["version"] != policy_at(path).version:
+            yield path, f"its event calls it {event['version']}"
+        try:
+            if self._weights(path) != self._weights(step.prm.path):
+                yield path, f"it is not the model that was trained, {step.prm.path}, with a card"
+            told = json.loads(self._store.get(f"{path}/{CARD}"))
+            labels = self._rows(state.labels["path"], StepValues)
+            shards = state.shards[step.rollouts.purpose]
+            scores: list[Score] = []
+            for _, shard in sorted(shards.items()):
+                scores += self._rows(_told(shard.scores), Score)
+        except (CorruptObject, StoreMissing):
+            return
+        if not _same(told["gate"], card) or told["labels"]["path"] != state.labels["path"]:
+            yield path, f"{CARD} in it tells of another judgement"
+        if of_others(labels, shards.values()):
+            yield path, "its labels are of other responses than were scored"
+        found = list(judged(self._program.by_hash, labels, scores))
+        if not _same(gate_card(found, shards.values()), card):
+            yield path, "its card is not what its labels and their scores give"
+
+    def _weights(self, path: str) -> dict[str, str]:
+        files = read_manifest(self._store, path).files
+        return {file.path: file.sha256 for file in files if file.path != CARD}
+
+
+def is_round(purpose: str) -> bool:
+    """Whether a purpose is one round of completions."""
+    return purpose.startswith(f"{VALUES}/") and purpose.rpartition("/")[2].isdigit()
+
+
+def _difference(got: StepValues, want: StepValues) -> str:
+    name = f"sample {want.sample_index} of {want.query_id}"
+    if (got.query, got.sample_index) != (want.query, want.sample_index):
+        return f"it holds sample {got.sample_index} of {got.query_id} in the place of {name}"
+    if (got.token_ids, got.rollout_shard) != (want.token_ids, want.rollout_shard):
+        return f"{name} is not what was sampled"
+    if got.step_ends != want.step_ends:
+        return f"the steps of {name} end elsewhere"
+    pairs = zip(got.values, got.completions, want.values, want.completions, strict=True)
+    for step, (value, n, value_wanted, n_wanted) in enumerate(pairs):
+        if (value, n) != (value_wanted, n_wanted):
+            return (
+                f"step {step} of {name} has the value {value:.4g} of {n} completions; "
+                f"they give {value_wanted:.4g} of {n_wanted}"
+            )
+    return f"{name} has another prompt, grade or side of the split"
+
+
+def _told(path: str | None) -> str:
+    """The object that an event should have named.
+
+    Raises:
+        ValueError: none did.
+    """
+    if path is None:
+        raise ValueError("no event tells of the grades or scores of a shard that it builds on")
+    return path
+
+
+def _same(a: Any, b: Any) -> bool:
+    """Equal JSON, numbers but for their last digits: another machine may round otherwise."""
+    if isinstance(a, Mapping) and isinstance(b, Mapping):
+        return a.keys() == b.keys() and all(_same(a[key], b[key]) for key in a)
+    if isinstance(a, list) and isinstance(b, list):
+        return len(a) == len(b) and all(map(_same, a, b))
+    if isinstance(a, float) and isinstance(b, float | int):
+        return math.isclose(a, b, rel_tol=1e-9, abs_tol=1e-12)
+    return bool(a == b)

@@ -1,0 +1,384 @@
+"""An audit: every hash and every link of a run, checked without changing anything.
+
+What is checked, each by reading the bytes again:
+
+* the ledger: every entry's checksum, the chain, no gap, and that it reaches as far as its snapshots
+  and its driver's lease say; every snapshot: its checksum, and that it is what replaying gives;
+* every object that an event names and that no later event gave up: its hash, record and version;
+  every file of every policy and of every checkpoint that was not retired; every image;
+* the plan: each shard and each job has the key that the program (`pipeline.run.queries`) derives
+  for it at that point of the run, so nothing else was sampled or trained on;
+* each shard: whole groups, seeds, sampling parameters and policy of every rollout, a grade for
+  each; every selected row is a rollout of this shard, token for token, that was graded correct, and
+  the selection is what the run's rule keeps of these grades and scores;
+* a process reward model: completions continue the very prefixes that the plan derives from audited
+  responses, each label is the share that its completions give, the verdict follows from labels and
+  scores, and every score is of the run's PRM, of a response that was to be scored.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass, field, replace
+from functools import partial
+from typing import Any
+
+from pipeline.audit.prm import Decoder, PrmAudit, is_round
+from pipeline.audit.shard import RECORDS_OF, Judge, ShardFiles, check_shard
+from pipeline.errors import BadConfig, CorruptObject, RunStopped, StoreError, StoreMissing
+from pipeline.generation.shards import ShardSpec
+from pipeline.phases.order import next_step
+from pipeline.phases.prm import JUDGE
+from pipeline.phases.steps import Annotate, SampleShards, Step, Train
+from pipeline.run.lease import last_tenure
+from pipeline.run.ledger import GENESIS, Ledger, LedgerEntry, unseal
+from pipeline.run.queries import spec_of
+from pipeline.run.references import GAVE_UP, given_up, named, shard_stage
+from pipeline.run.spec import RunSpec
+from pipeline.run.state import State, closing
+from pipeline.selection.rules import Rule
+from pipeline.stages.score import Scoring
+from pipeline.storage.artifacts import get_verified
+from pipeline.storage.parquet import read_table
+from pipeline.storage.store import Store
+from pipeline.storage.trees import check_tree
+
+PARALLEL = 8
+
+
+@dataclass(frozen=True)
+class Problem:
+    """One thing that is not as it should be; `path` names the object."""
+
+    path: str
+    what: str
+
+    def __str__(self) -> str:
+        return f"{self.path}: {self.what}"
+
+
+@dataclass
+class Report:
+    """What an audit found. objects: how many were read and hashed, trees counted as one."""
+
+    run: str
+    entries: int = 0
+    events: int = 0
+    objects: int = 0
+    finished: bool = False
+    problems: list[Problem] = field(default_factory=list)
+
+    @property
+    def clean(self) -> bool:
+        """Nothing is wrong."""
+        return not self.problems
+
+
+def audit(store: Store, run: str, decoder: Decoder | None = None) -> Report:
+    """Check a run. decoder: what turns a policy's tokens into text; a run with a process reward
+    model cannot be checked without.
+
+    Raises:
+        BadConfig: the store holds no run of this name.
+        StoreError: the store itself cannot be read.
+    """
+    return _Audit(store, run, decoder).report
+
+
+class _Audit:
+    def __init__(self, store: Store, run: str, decoder: Decoder | None) -> None:
+        self.store = store
+        self.decoder = decoder
+        self.ledger = Ledger(store, run)
+        self.report = Report(run)
+        self.state = State()
+        self.program: RunSpec | None = None
+        self.prm: PrmAudit | None = None
+        self.specs: dict[tuple[str, int], ShardSpec] = {}
+        # what is to be selected and scored, by purpose and stage
+        self.choices: dict[tuple[str, str], tuple[Rule | None, Scoring | None]] = {}
+        # what must be there, and the entry that names it
+        self.needed: dict[str, int] = {}
+        self.of_rounds: set[str] = set()
+        self.shards: dict[tuple[str, int], ShardFiles] = {}
+        self.whole = True
+        snapshots = self.ledger.snapshot_numbers()  # before the entries: a driver may be writing
+        self._read(snapshots)
+        self._objects()
+        self.report.finished = self.state.finished is not None
+
+    def _bad(self, path: str, what: str) -> None:
+        problem = Problem(path, what)
+        if problem not in self.report.problems:
+            self.report.problems.append(problem)
+
+    # --- the ledger -----------------------------------------------------------------------------
+
+    def _read(self, snapshots: list[int]) -> None:
+        for entry in self._entries(snapshots):
+            self.report.entries += 1
+            for event in entry.events:
+                self.report.events += 1
+                self._event(entry.n, event)
+            if entry.n in snapshots:
+                self._snapshot(entry)
+
+    def _entries(self, snapshots: list[int]) -> Iterator[LedgerEntry]:
+        """Every entry that can be read; the others are named, and end the replay."""
+        numbers = self.ledger.numbers()
+        if not numbers and not snapshots:
+            raise BadConfig(f"{self.store.url} holds no run {self.report.run!r}")
+        tenure = last_tenure(self.store, self.report.run)
+        written = tenure[0].position if tenure is not None else -1
+        previous: str | None = GENESIS
+        for n in range(max([-1, written, *numbers, *snapshots]) + 1):
+            try:
+                data = self.store.get(self.ledger.path(n))
+                entry = self.ledger.checked(n, data, previous)
+            except StoreMissing:
+                self._broken(n, "this ledger entry is missing")
+            except CorruptObject as error:
+                self._broken(n, str(error))
+            else:
+                previous = entry.sha256
+                yield entry
+                continue
+            previous = None
+
+    def _broken(self, n: int, what: str) -> None:
+        self._bad(self.ledger.path(n), what)
+        self.whole = False
+
+    def _snapshot(self, entry: LedgerEntry) -> None:
+        path = self.ledger.snapshot_path(entry.n)
+        try:
+            content = unseal(self.store.get(path), f"snapshot {path}")
+        except (CorruptObject, StoreMissing) as error:
+            self._bad(path, str(error))
+            return
+        self.report.objects += 1
+        if (content["n"], content["head"], content["run"]) != (
+            entry.n,
+            entry.sha256,
+            self.report.run,
+        ):
+            self._bad(path, "it is not of this ledger")
+        elif self.whole and State.from_dict(content["state"]) != self.state:
+            self._bad(path, "it is not the state that replaying the ledger gives")
+
+    # --- events ---------------------------------------------------------------------------------
+
+    def _event(self, n: int, event: Mapping[str, Any]) -> None:
+        kind = event["type"]
+        if kind in GAVE_UP:
+            for path in given_up(event):
+                self.needed.pop(path, None)
+            self._forget(event)
+        else:
+            self.needed.update(dict.fromkeys(named(event), n))
+            if is_round(event.get("purpose", "")):
+                self.of_rounds.update(named(event))
+        if self.whole:
+            try:
+                self._follow(n, event)
+                self.state.apply(event)
+            except (CorruptObject, StoreMissing, RunStopped, ValueError, KeyError) as error:
+                self._broken(n, f"its {kind} event does not follow from those before it: {error}")
+
+    def _forget(self, event: Mapping[str, Any]) -> None:
+        """A lost object takes what was made from it along."""
+        if event["type"] == "labels_lost" or _of_prm(event.get("purpose", "")):
+            self._forget_prm()
+        if event["type"] == "labels_lost":
+            self._forget_rounds()
+        if event["type"] == "evaluation_lost":
+            self._forget_purpose(event["purpose"])
+        if event["type"] != "object_lost":
+            return
+        place = (event["purpose"], event["index"])
+        files = self.shards.pop(place, None)
+        if files is None:
+            return
+        kept: list[str] = []
+        if files.accepted["rollout"] != event["path"]:
+            scores = files.scored is not None and files.scored["scores"] == event["path"]
+            left = replace(files, scored=None) if scores else ShardFiles(files.spec, files.accepted)
+            self.shards[place], kept = left, left.paths
+        for path in set(files.paths) - set(kept):
+            self.needed.pop(path, None)
+
+    def _forget_purpose(self, purpose: str) -> None:
+        """Its shards are sampled or adopted anew, perhaps other objects."""
+        for place in [place for place in self.shards if place[0] == purpose]:
+            for path in self.shards.pop(place).paths:
+                self.needed.pop(path, None)
+
+    def _forget_rounds(self) -> None:
+        """Completions are sampled or adopted anew; where they were lost, no event says so."""
+        self.shards = {place: one for place, one in self.shards.items() if not is_round(place[0])}
+        for path in self.of_rounds:
+            self.needed.pop(path, None)
+        self.of_rounds.clear()
+
+    def _forget_prm(self) -> None:
+        """What was derived of the PRM is derived anew, of what is made again."""
+        if self.prm is not None:
+            self.prm.forget()
+        self.specs = {place: spec for place, spec in self.specs.items() if not is_round(place[0])}
+        self.choices = {place: one for place, one in self.choices.items() if not _of_prm(place[0])}
+
+    def _follow(self, n: int, event: Mapping[str, Any]) -> None:
+        """The event is what the program asks for at this point."""
+        match event["type"]:
+            case "run_created":
+                self.program = spec_of(self.store, event)
+                self.prm = PrmAudit(self.store, self.program, self.decoder)
+                self._images(self.program)
+            case "shard_accepted":
+                self._accepted(n, event)
+            case "shard_graded":
+                rule, scoring = self._choice(event)
+                self._add(event, graded=event, scored=None, rule=rule, scoring=scoring)
+            case "shard_scored":
+                rule, scoring = self._choice(event)
+                self._add(event, scored=event, rule=rule, scoring=scoring)
+            case "sampling_closed":
+                self._closed(n, event)
+            case "checkpoint_saved" | "job_done":
+                step = self._step()
+                if not isinstance(step, Train) or step.job.key != event["key"]:
+                    self._bad(
+                        self.ledger.path(n),
+                        f"job {event['job']} did not train what the plan asks for",
+                    )
+            case "labels_made" | "prm_judged" if self.prm is not None:
+                made = event["type"] == "labels_made"
+                check = self.prm.labels if made else self.prm.verdict
+                for path, what in check(self.state, self._step(), event):
+                    self._bad(path, what)
+
+    def _accepted(self, n: int, event: Mapping[str, Any]) -> None:
+        spec = self._spec(event)
+        if spec is not None and spec.key == event["key"]:
+            self.shards[event["purpose"], event["index"]] = ShardFiles(spec, event)
+        elif not (self.prm is not None and self.prm.lost and is_round(event["purpose"])):
+            self._bad(self.ledger.path(n), f"accepts {event['rollout']}, which no plan asks for")
+
+    def _add(self, about: Mapping[str, Any], **events: Any) -> None:
+        place = (about["purpose"], about["index"])
+        if place in self.shards:
+            self.shards[place] = replace(self.shards[place], **events)
+
+    def _step(self) -> Step | None:
+        if self.program is None:
+            raise CorruptObject("the run has no beginning")
+        return next_step(self.state, self.program)
+
+    def _closed(self, n: int, event: Mapping[str, Any]) -> None:
+        """Nothing that the plan asks for was left out, and the sums are those of its shards."""
+        purpose, path = event["purpose"], self.ledger.path(n)
+        if not any(name == purpose for name, _ in self.specs):
+            self._plan(purpose)
+        planned = {index for name, index in self.specs if name == purpose}
+        shards = self.state.shards.get(purpose, {})
+        told = {key: event[key] for key in ("type", "purpose", "coverage", "rows", "tokens")}
+        if told != closing(purpose, shards):
+            self._bad(path, f"closes {purpose} with other sums than those of its shards")
+        if not planned and self.prm is not None and self.prm.lost and is_round(purpose):
+            return
+        scored = self._choice(event)[1] is not None
+        done = {i for i, one in shards.items() if one.done and (one.scores or not scored)}
+        if done != planned:
+            left = ", ".join(map(str, sorted(planned - done))) or "none"
+            self._bad(path, f"closes {purpose}, and of its shards these are not done: {left}")
+
+    def _plan(self, purpose: str) -> None:
+        """Fix a purpose's plan, where the program asks for it at this point."""
+        step, specs = self._step(), tuple[ShardSpec, ...]()
+        if isinstance(step, SampleShards):
+            specs = step.specs
+        elif isinstance(step, Annotate) and is_round(purpose) and self.prm is not None:
+            specs = self.prm.round(self.state, step, int(purpose.rpartition("/")[2]))
+        self.specs |= {(spec.purpose, spec.index): spec for spec in specs}
+
+    def _spec(self, event: Mapping[str, Any]) -> ShardSpec | None:
+        """The shard that the plan has there. A purpose's plan is fixed when it is first used."""
+        place = (event["purpose"], event["index"])
+        if place not in self.specs:
+            self._plan(place[0])
+        return self.specs.get(place)
+
+    def _choice(self, event: Mapping[str, Any]) -> tuple[Rule | None, Scoring | None]:
+        """What is to be selected of a purpose's shards, and scored for it or for the gate."""
+        place = (event["purpose"], event["stage"])
+        if place not in self.choices:
+            step = self._step()
+            if place[1] == JUDGE and self.prm is not None:  # also of shards that are made again
+                self.choices[place] = None, self.prm.scoring(self.state)
+            elif isinstance(step, SampleShards):
+                self.choices[place] = step.rule, step.scoring
+        return self.choices.get(place, (None, None))
+
+    # --- objects --------------------------------------------------------------------------------
+
+    def _images(self, program: RunSpec) -> None:
+        shas = {sha for part in program.splits.values() for query in part for sha in query.images}
+        self._each(sorted(shas), self._image)
+
+    def _image(self, sha: str) -> list[Problem]:
+        path = f"images/{sha}"
+        try:
+            get_verified(self.store, path, quarantine=False)
+        except (StoreMissing, CorruptObject) as error:
+            return [Problem(path, str(error))]
+        return []
+
+    def _objects(self) -> None:
+        """Everything that is needed, shards with their links, each object read once."""
+        in_shards = {path for files in self.shards.values() for path in files.paths}
+        if self.program is not None:
+            self._each(list(self.shards.values()), partial(self._shard, self._judge(self.program)))
+        rest = [path for path in self.needed if path not in in_shards]
+        self._each(rest, self._object)
+        self.report.objects += len(in_shards & self.needed.keys()) - len(self.shards)
+
+    def _each(self, items: list[Any], check: Any) -> None:
+        with ThreadPoolExecutor(PARALLEL) as pool:
+            for problems in pool.map(check, items):
+                self.report.objects += 1
+                for problem in problems:
+                    self._bad(problem.path, problem.what)
+
+    def _judge(self, program: RunSpec) -> Judge:
+        """Text is needed of completions and of scored responses only."""
+        texts = any(is_round(place[0]) or one.scored for place, one in self.shards.items())
+        decode = self.prm.decode(self.state) if texts and self.prm is not None else None
+        return Judge(self.store, program, decode)
+
+    def _shard(self, judge: Judge, files: ShardFiles) -> list[Problem]:
+        """A shard that was lost and not made again is not needed."""
+        if not self.needed.keys() & set(files.paths):
+            return []
+        return [Problem(*one) for one in check_shard(judge, files)]
+
+    def _object(self, path: str) -> list[Problem]:
+        if not shard_stage(path):
+            return [Problem(path, line) for line in check_tree(self.store, path)]
+        try:
+            data = get_verified(self.store, path, quarantine=False)
+            record = RECORDS_OF.get(str(shard_stage(path)))
+            if record is not None:
+                read_table(data, record)
+        except StoreError as error:
+            return [Problem(path, str(error))]
+        return []
+
+
+def _of_prm(purpose: str) -> bool:
+    return purpose.startswith("prm/")
+
+
+def to_dict(report: Report) -> dict[str, Any]:
+    """Plain JSON form."""
+    return asdict(report) | {"clean": report.clean}

@@ -1,0 +1,318 @@
+"""One shard under audit: what was sampled, graded, scored and selected belong together.
+
+Rows are compared one by one, and keys, choices and counts are derived again from what is stored.
+
+Axes: S steps of a response.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from pipeline.errors import StoreError
+from pipeline.generation.adoption import group_problem
+from pipeline.generation.shards import SamplePart, ShardSpec
+from pipeline.prm.labels import Decode
+from pipeline.records import Asked, Grade, Rollout, Score, Selected, StepValues
+from pipeline.responses import MOST_STEPS, merged, step_ends
+from pipeline.run.spec import RunSpec
+from pipeline.selection.coverage import coverage
+from pipeline.selection.rewards import reward_p
+from pipeline.selection.rules import Rule, select
+from pipeline.stages.grade import grade_key, with_grades
+from pipeline.stages.score import (
+    ScoreTask,
+    Scoring,
+    kept_by_score,
+    rows_to_score,
+    score_key,
+    scored_how,
+    scores_problem,
+    with_scores,
+)
+from pipeline.stages.select import outcomes_of, select_key
+from pipeline.storage.artifacts import get_verified
+from pipeline.storage.parquet import Record, from_parquet
+from pipeline.storage.store import Store
+
+RECORDS_OF: Mapping[str, type[Record]] = {
+    "queries": Asked,
+    "rollout": Rollout,
+    "grade": Grade,
+    "labels": StepValues,
+    "score": Score,
+    "select": Selected,
+}
+
+Found = tuple[str, str]
+"""A path and what is wrong with it."""
+
+
+@dataclass(frozen=True)
+class ShardFiles:
+    """A shard's plan and the events about it.
+
+    rule: what was to be selected by, by grades or (with scores) by scores; None: nothing is.
+    scoring: what was to be scored; None with `scored`: it cannot be told any more.
+    """
+
+    spec: ShardSpec
+    accepted: Mapping[str, Any]
+    graded: Mapping[str, Any] | None = None
+    scored: Mapping[str, Any] | None = None
+    rule: Rule | None = None
+    scoring: Scoring | None = None
+
+    @property
+    def selected(self) -> str | None:
+        """What is trained on; where there are scores, it was selected by them."""
+        return (self.scored or self.graded or {}).get("selected")
+
+    @property
+    def paths(self) -> list[str]:
+        """Its objects: rollout, then grades, scores and selection where there are any."""
+        grades, scores = (self.graded or {}).get("grades"), (self.scored or {}).get("scores")
+        found = [self.accepted["rollout"], grades, scores, self.selected]
+        return [path for path in found if path]
+
+
+@dataclass(frozen=True)
+class Judge:
+    """What a run's shards are held against. decode: sampled tokens to text, where it is needed and
+    can be had."""
+
+    store: Store
+    program: RunSpec
+    decode: Decode | None = None
+
+
+def check_shard(judge: Judge, files: ShardFiles) -> list[Found]:
+    """What is wrong with a shard; nothing, usually."""
+    found: list[Found] = []
+
+    def rows(path: str, kind: type[Any]) -> list[Any] | None:
+        try:
+            return from_parquet(get_verified(judge.store, path, quarantine=False), kind)
+        except StoreError as error:
+            found.append((path, str(error)))
+            return None
+
+    rollouts = rows(files.accepted["rollout"], Rollout)
+    grades = None if files.graded is None else rows(files.graded["grades"], Grade)
+    scores = None if files.scored is None else rows(files.scored["scores"], Score)
+    selected = rows(files.selected, Selected) if files.selected else None
+    if rollouts is None:
+        return found
+    found += _rollouts(judge, files, rollouts)
+    if grades is None:
+        return found
+    found += _grades(judge, files, rollouts, grades)
+    graded = _Graded.of(files, rollouts, grades)
+    if scores is not None:
+        found += _scores(judge, files, graded, scores)
+    if files.scored is None or scores is not None:
+        wrong = list(_selected(files, graded, selected or ()))
+        found += wrong or _chosen(judge, files, graded, scores, selected)
+    return found
+
+
+@dataclass(frozen=True)
+class _Graded:
+    """The rows of a shard that have grades, by place; rows, grades and outcomes are parallel."""
+
+    rows: list[Rollout]
+    grades: list[Grade]
+    outcomes: list[str]
+
+    @classmethod
+    def of(cls, files: ShardFiles, rollouts: Sequence[Rollout], grades: Sequence[Grade]) -> _Graded:
+        rows, mine = with_grades(rollouts, grades)
+        return cls(rows, mine, outcomes_of(files.spec.prompt, rows, mine))
+
+
+def _bad_of(event: Mapping[str, Any]) -> set[str]:
+    return {item["query"] for item in event.get("bad", ())}
+
+
+# --- sampled and graded ----------------------------------------------------------------------
+
+
+def _rollouts(judge: Judge, files: ShardFiles, rows: Sequence[Rollout]) -> Iterator[Found]:
+    spec, event, path = files.spec, files.accepted, files.accepted["rollout"]
+    if path.split("/")[2] != spec.key:
+        yield path, f"it does not lie under its shard's key {spec.key}"
+    asked = [query for query in spec.queries_Q if query not in _bad_of(event)]
+    problem = group_problem(rows, asked, {query: spec.samples_of(query) for query in asked})
+    if problem is not None:
+        yield path, problem
+        return
+    if len(rows) != event["rows"] or sum(len(row.token_ids) for row in rows) != event["tokens"]:
+        yield path, "its event counts other rows or tokens"
+    parts = {query: spec.parts(query) for query in asked}
+    for row in rows:
+        wrong = _sampled_otherwise(judge, spec, parts[row.query], row)
+        if wrong:
+            yield path, f"sample {row.sample_index} of {row.query_id} {wrong}"
+            return
+
+
+def _sampled_otherwise(
+    judge: Judge, spec: ShardSpec, parts: Sequence[SamplePart], row: Rollout
+) -> str:
+    part = parts[row.sample_index // len(parts[0].seeds)]
+    seed = part.seeds[row.sample_index - part.first_index]
+    asked = (spec.policy, spec.sampling.temperature, spec.sampling.top_p, seed)
+    if (row.policy, row.temperature, row.top_p, row.seed) != asked:
+        return "has another seed, policy or temperature than the plan gives it"
+    decode = judge.decode if part.prefix else None
+    if decode is not None and row.text != decode((*part.prefix, *row.token_ids)):
+        return "does not continue the prefix that the plan gives it"
+    return ""
+
+
+def _grades(
+    judge: Judge, files: ShardFiles, rollouts: Sequence[Rollout], grades: Sequence[Grade]
+) -> Iterator[Found]:
+    assert files.graded is not None
+    path, program, bad = files.graded["grades"], judge.program, _bad_of(files.accepted)
+    asked = [program.by_hash[one] for one in files.spec.queries_Q if one not in bad]
+    if path.split("/")[2] != grade_key(files.accepted["rollout"], asked, program.grader):
+        yield path, "another grader made it, or against other answers"
+    left_out = _bad_of(files.graded)
+    want = [(row.query, row.sample_index) for row in rollouts if row.query not in left_out]
+    if [(row.query, row.sample_index) for row in grades] != want:
+        yield path, "its rows are not those of its rollouts"
+
+
+# --- scored ----------------------------------------------------------------------------------
+
+
+def _scores(
+    judge: Judge, files: ShardFiles, graded: _Graded, scores: Sequence[Score]
+) -> Iterator[Found]:
+    assert files.scored is not None
+    path, scoring = files.scored["scores"], files.scoring
+    origin = {(row.query, row.sample_index): row for row in graded.rows}
+    for score in scores:
+        row = origin.get((score.query, score.sample_index))
+        if row is None:
+            place = f"sample {score.sample_index} of {score.query}"
+            yield path, f"it scores {place}, which is not of this shard"
+        elif scoring is not None and (wrong := _scored_otherwise(judge, scoring, row, score)):
+            yield path, f"sample {row.sample_index} of {row.query_id}: {wrong}"
+    if scoring is None:
+        return
+    task = _score_task(judge, files, scoring)
+    asked = [
+        (row.query, row.sample_index) for row in rows_to_score(graded.rows, graded.grades, task)
+    ]
+    program = judge.program
+    key = score_key(task, asked, program.engine, scored_how(program.config))
+    if path.split("/")[2] != key:
+        yield path, f"another process reward model than {scoring.prm.version} made it, or of others"
+    problem = scores_problem(asked, scores, files.scored["excluded"])
+    if problem is not None:
+        yield path, problem
+
+
+def _score_task(judge: Judge, files: ShardFiles, scoring: Scoring) -> ScoreTask:
+    assert files.graded is not None
+    spec, by_hash, bad = files.spec, judge.program.by_hash, _bad_of(files.accepted)
+    return ScoreTask(
+        key=spec.key,
+        rollout=files.accepted["rollout"],
+        grades=files.graded["grades"],
+        queries_Q=tuple(by_hash[item] for item in spec.queries_Q if item not in bad),
+        prompt=spec.prompt,
+        scoring=scoring,
+        rule=files.rule,
+        seed=judge.program.config.run.seed,
+    )
+
+
+def _scored_otherwise(judge: Judge, scoring: Scoring, row: Rollout, score: Score) -> str:
+    try:
+        reward = reward_p(score.step_scores, scoring.aggregate)
+    except ValueError as error:
+        return str(error)
+    if not math.isclose(reward, score.reward_p, rel_tol=1e-12):
+        return f"its R_p is {score.reward_p:.6g}, and its step scores give {reward:.6g}"
+    if judge.decode is None:
+        return ""
+    ends = tuple(merged(step_ends(row.token_ids, judge.decode), MOST_STEPS))
+    return "" if score.step_ends == ends else "its scores do not stand at the ends of its steps"
+
+
+# --- selected --------------------------------------------------------------------------------
+
+
+def _selected(files: ShardFiles, graded: _Graded, selected: Sequence[Selected]) -> Iterator[Found]:
+    """Rows that were never sampled, or not right."""
+    path, rollout = str(files.selected), files.accepted["rollout"]
+    origin = {
+        (row.query, row.sample_index): (row, grade.outcome)
+        for row, grade in zip(graded.rows, graded.grades, strict=True)
+    }
+    places = [(row.query, row.sample_index) for row in selected]
+    if len(places) != len(set(places)):
+        yield path, "it holds a sample twice"
+    for row in selected:
+        name = f"sample {row.sample_index} of {row.query_id}"
+        source, outcome = origin.get((row.query, row.sample_index), (None, ""))
+        if source is None or row.rollout_shard != rollout:
+            yield path, f"{name} is not of this shard"
+        elif (row.token_ids, row.logprobs) != (source.token_ids, source.logprobs):
+            yield path, f"{name} is not what was sampled"
+        elif outcome != "correct":
+            yield path, f"{name} was graded {outcome!r}"
+
+
+def _unselected(files: ShardFiles) -> Iterator[Found]:
+    """A shard of which nothing was selected although the run's rule asks for it."""
+    assert files.graded is not None
+    waits = files.scoring is not None and files.scored is None
+    if files.selected is None and files.rule is not None and not waits:
+        what = f"nothing of it was selected, which {files.rule.name} is for"
+        yield files.graded["grades"], what
+
+
+def _chosen(
+    judge: Judge,
+    files: ShardFiles,
+    graded: _Graded,
+    scores: Sequence[Score] | None,
+    selected: Sequence[Selected] | None,
+) -> Iterator[Found]:
+    """What the run's rule does not choose of these grades and scores."""
+    assert files.graded is not None
+    if selected is None or files.selected is None:
+        yield from _unselected(files)
+        return
+    path, rule, seed = files.selected, files.rule, judge.program.config.run.seed
+    if rule is None:
+        yield path, "nothing asked for a selection"
+        return
+    read, reward_of = files.graded["grades"], None
+    if scores is None or files.scored is None:
+        kept = select(graded.rows, graded.outcomes, None, rule, seed=seed)
+    else:
+        read = f"{read}+{files.scored['scores']}"
+        reward_of = {(one.query, one.sample_index): one.reward_p for one in scores}
+        scored = with_scores(graded.rows, graded.outcomes, reward_of)
+        kept = kept_by_score(scored, reward_of, rule, seed)
+    for row in selected:
+        right = 1.0 if reward_of is None else reward_of.get((row.query, row.sample_index))
+        if row.reward != right:
+            yield path, f"sample {row.sample_index} of {row.query_id} was selected by another score"
+    places = [(row.query, row.sample_index) for row in kept]
+    if [(row.query, row.sample_index) for row in selected] != places:
+        yield path, f"it does not hold what {rule.name} keeps of its shard"
+    key = select_key(files.accepted["rollout"], read, rule.identity, seed, files.spec.prompt)
+    if path.split("/")[2] != key:
+        yield path, "other grades or scores, or another rule, chose it"
+    event = files.scored or files.graded
+    if event["coverage"] != coverage(graded.rows, graded.outcomes, kept).to_dict():
+        yield path, "its event counts another coverage"

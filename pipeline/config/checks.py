@@ -1,0 +1,142 @@
+"""Combinations of settings that cannot work, alone, on this machine, or with this data."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+
+from pipeline.config.schema import SCORED, Config
+from pipeline.errors import BadConfig
+from pipeline.prompts import check_template
+
+
+def check(config: Config) -> None:
+    """Refuses combinations that cannot work, whatever the machine and the data."""
+    check_template(config.warmup.template)
+    problems = [*_sampling_problems(config), *_learning_problems(config), *_data_problems(config)]
+    if problems:
+        raise BadConfig("\n".join(problems))
+
+
+def _sampling_problems(config: Config) -> Iterator[str]:
+    generate, select, warmup = config.generate, config.select, config.warmup
+    if select.reward == "binary" and select.rule in SCORED:
+        yield f"select.rule = {select.rule} ranks by a process reward: set select.reward=prm"
+    if select.reward == "prm" and config.prm.path is None and config.prm.kind == "tag":
+        yield "prm.kind = tag is for a PRM from elsewhere: give its folder (prm.path)"
+    if select.reward == "prm" and config.prm.path is not None and config.prm.surprise:
+        yield (
+            "prm.surprise says how a PRM is built, and prm.path takes one that is there, whose own "
+            "config says it: set prm.surprise=false, or leave prm.path out"
+        )
+    if select.rule in ("top_k", "random_k") and select.k > generate.samples:
+        yield (
+            f"select.k = {select.k} keeps more responses than generate.samples = "
+            f"{generate.samples} gives"
+        )
+    if warmup.keep is not None and warmup.keep > warmup.samples:
+        yield f"warmup.keep = {warmup.keep} is more than warmup.samples = {warmup.samples}"
+    if generate.max_new_tokens >= generate.max_model_len:
+        yield (
+            f"generate.max_new_tokens = {generate.max_new_tokens} leaves no room for a prompt in "
+            f"generate.max_model_len = {generate.max_model_len}"
+        )
+    if generate.lookahead < generate.engines:
+        yield (
+            f"generate.lookahead = {generate.lookahead} keeps some of generate.engines = "
+            f"{generate.engines} without work"
+        )
+
+
+def _learning_problems(config: Config) -> Iterator[str]:
+    learn = config.learn
+    if config.warmup.checkpoint is not None and config.evolve.control:
+        yield (
+            "evolve.control trains on the chains of this run's own warm-up, which "
+            "warmup.checkpoint skips: set evolve.control=false"
+        )
+    if learn.schedule != "constant" and learn.schedule_steps is None:
+        yield f"learn.schedule = {learn.schedule} needs learn.schedule_steps"
+    if learn.schedule_steps is not None and learn.schedule_rise > learn.schedule_steps:
+        yield "learn.schedule_rise is more than learn.schedule_steps"
+    if learn.ranks > learn.batch_size:
+        yield f"learn.ranks = {learn.ranks} is more than learn.batch_size = {learn.batch_size}"
+    if learn.window < learn.batch_size:
+        yield f"learn.window = {learn.window} is less than learn.batch_size = {learn.batch_size}"
+
+
+def _data_problems(config: Config) -> Iterator[str]:
+    data = config.data
+    splits = (data.train, data.validation, *data.test)
+    twice = sorted({name for name in splits if splits.count(name) > 1})
+    if twice:
+        yield (
+            f"data.train, data.validation and data.test are disjoint: {', '.join(twice)} is "
+            "named twice"
+        )
+
+
+def check_machine(config: Config, cpus: float, gpus: float) -> None:
+    """Refuses what the machine (or the cluster, all its nodes together) can never place.
+
+    Roles take turns at CPUs, so each alone must fit; GPUs are held by all of them at once, since
+    engines, scorers and ranks stay alive. Ranks are also refused when they outnumber the CPUs,
+    whatever share of one each asks for: they wait for each other.
+    """
+    cluster, problems = config.cluster, []
+    ranks, engines = config.learn.ranks, config.generate.engines
+    if ranks > cpus:
+        problems.append(f"learn.ranks = {ranks}, but there are {cpus:g} CPUs")
+    per_engine = cluster.gpus_per_engine * config.generate.tensor_parallel_size
+    scorers = config.prm.scorers if config.select.reward == "prm" else 0
+    engine_cpus = cluster.cpus_per_engine
+    asked = [
+        ("learn.ranks x cluster.cpus_per_rank", ranks * cluster.cpus_per_rank, cpus, "CPUs"),
+        ("generate.engines x cluster.cpus_per_engine", engines * engine_cpus, cpus, "CPUs"),
+        ("prm.scorers x cluster.cpus_per_engine", scorers * engine_cpus, cpus, "CPUs"),
+        (
+            f"generate.engines ({engines}) and prm.scorers ({scorers}) x GPUs of an engine, and "
+            f"learn.ranks ({ranks}) x cluster.gpus_per_rank",
+            (engines + scorers) * per_engine + ranks * cluster.gpus_per_rank,
+            gpus,
+            "GPUs",
+        ),
+    ]
+    problems += [
+        f"{keys} = {need:g}, but there are {there:g} {unit}"
+        for keys, need, there, unit in asked
+        if need > there
+    ]
+    if problems:
+        raise BadConfig("\n".join(problems))
+
+
+def check_data(config: Config, sizes: Mapping[str, int]) -> None:
+    """Refuses what the data cannot give; `sizes` is the number of queries of each split."""
+    data, problems = config.data, []
+    for key, name in [
+        ("data.train", data.train),
+        ("data.validation", data.validation),
+        *(("data.test", name) for name in data.test),
+    ]:
+        if not sizes.get(name):
+            there = ", ".join(f"{split} ({count})" for split, count in sorted(sizes.items()))
+            problems.append(f"{key} = {name}: the data has no such split; it has {there or 'none'}")
+    limits = [
+        ("data.train_queries", data.train_queries, data.train),
+        ("data.validation_queries", data.validation_queries, data.validation),
+        *(("data.test_queries", data.test_queries, name) for name in data.test),
+    ]
+    for key, limit, name in limits:
+        if limit is not None and sizes.get(name) and limit > sizes[name]:
+            problems.append(f"{key} = {limit}, but split {name} has {sizes[name]} queries")
+    pool = min(sizes.get(data.train, 0), data.train_queries or 2**62)
+    drawn = [("warmup.queries", config.warmup.queries)]
+    if config.select.reward == "prm" and config.prm.path is None:
+        drawn.append(("prm.queries", config.prm.queries))
+    problems += [
+        f"{key} = {count}, but the pool has {pool} queries"
+        for key, count in drawn
+        if pool and count is not None and count > pool
+    ]
+    if problems:
+        raise BadConfig("\n".join(problems))

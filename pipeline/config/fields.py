@@ -1,0 +1,39 @@
+"""The settings one by one: their paths, values and metadata."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any, get_args
+
+from pydantic import BaseModel
+from pydantic.fields import FieldInfo
+
+from pipeline.config.schema import Config
+
+
+def to_dict(config: Config) -> dict[str, Any]:
+    """Plain JSON form, every field spelled out."""
+    return config.model_dump(mode="json")
+
+
+def fields() -> Iterator[tuple[str, FieldInfo]]:
+    """Every leaf of the configuration: dotted key and field."""
+    for name, info in Config.model_fields.items():
+        section = next(
+            kind
+            for kind in (info.annotation, *get_args(info.annotation))
+            if isinstance(kind, type) and issubclass(kind, BaseModel)
+        )
+        for leaf, leaf_info in section.model_fields.items():
+            yield f"{name}.{leaf}", leaf_info
+
+
+def extra_of(info: FieldInfo) -> dict[str, Any]:
+    extra = info.json_schema_extra
+    return extra if isinstance(extra, dict) else {}
+
+
+def leaf_of(plain: Mapping[str, Any], key: str) -> Any:
+    section, _, leaf = key.partition(".")
+    inside = plain[section]
+    return None if inside is None else inside[leaf]

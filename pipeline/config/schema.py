@@ -1,0 +1,376 @@
+"""The configuration of a run, field by field: this file is the manual.
+
+Every field says its unit and its range. Unknown keys are refused. A field's *resume kind* says what
+happens when a run is started again with another value of it:
+
+* meaning (default): the run would be another run, so it is refused;
+* noted: allowed and said aloud (other paths to the same content; numerics that are no longer bit
+  for bit the same);
+* free: allowed silently, because nothing that is made depends on it.
+
+`pipeline.config.load` loads, checks, hashes and compares; nothing here looks at the machine or the
+data.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from pipeline.prompts import WARMUP_TEMPLATE
+
+VISION = ("*vision*", "*visual*", "*vpm*", "*resampler*")
+"""The vision tower, as it is called in SmolVLM, Idefics, InternVL, LLaVA, Phi and Gemma (vision),
+Qwen-VL and GLM-V (visual), MiniCPM-V (vpm and its resampler)."""
+
+RuleName = Literal["all_correct", "random_k", "threshold", "top_k"]
+
+SCORED: tuple[RuleName, ...] = ("threshold", "top_k")
+
+FREE: dict[str, Any] = {"resume": "free"}
+
+SAME_CONTENT: dict[str, Any] = {
+    "resume": "noted",
+    "note": "what lies there must have equal content",
+}
+
+NUMERICS: dict[str, Any] = {"resume": "noted", "note": "the result is no longer bit-identical"}
+
+Precision = Literal["float32", "bfloat16", "float16"]
+
+Share = Annotated[float, Field(gt=0.0, le=1.0)]
+
+
+class Section(BaseModel):
+    """One section: no unknown keys, immutable, field docstrings become descriptions."""
+
+    model_config = ConfigDict(
+        extra="forbid", frozen=True, use_attribute_docstrings=True, allow_inf_nan=False
+    )
+
+
+class Run(Section):
+    """Which run this is."""
+
+    name: str = Field(
+        default="run", pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$", json_schema_extra=FREE
+    )
+    """Name of the run: its ledger is runs/<name>/ in the store, its outputs are <out>/<name>/."""
+    seed: int = Field(default=0, ge=0, lt=2**31)
+    """Redoes everything that is drawn: warm-up samples, slices, sampling, order of training."""
+    out: str = Field(default="out", json_schema_extra=FREE)
+    """Folder for what people read (summary.json, TensorBoard) and for the default store."""
+    deterministic: bool = Field(default=False, json_schema_extra=NUMERICS)
+    """One shard at a time per engine, fixed order, fixed threads: a run that was killed ends with
+    the same bits as one that was not. Slower."""
+    console: Literal["auto", "rich", "plain"] = Field(default="auto", json_schema_extra=FREE)
+    """Progress bars, or plain lines; auto: bars on a terminal only."""
+
+
+class Data(Section):
+    """Which questions."""
+
+    path: str = Field(default="digits", json_schema_extra=SAME_CONTENT)
+    """`digits` (built in), a JSONL or parquet file, or a folder of <split>.jsonl|parquet."""
+    train: str = "train"
+    """Split of the pool that warm-up and evolution draw from."""
+    validation: str = "validation"
+    """Split that chooses policies; disjoint from train and test by image."""
+    test: tuple[str, ...] = ("test",)
+    """Splits measured at base, warm-up, control and final only; never consulted."""
+    train_queries: int | None = Field(default=None, ge=1)
+    """Queries of the pool used, the same ones for every seed; null: all."""
+    validation_queries: int | None = Field(default=None, ge=1)
+    """Queries of the validation split used; null: all."""
+    test_queries: int | None = Field(default=None, ge=1)
+    """Queries of each test split used; null: all."""
+    max_image_pixels: int = Field(default=20_000_000, ge=1)
+    """Pixels above which an image is refused as bad data."""
+
+
+class Policy(Section):
+    """Which model."""
+
+    path: str = Field(default="assets/digits-base", json_schema_extra=SAME_CONTENT)
+    """Local folder of the base policy, as `from_pretrained` takes it: safetensors, config,
+    tokenizer, processor, chat template."""
+
+
+class Warmup(Section):
+    """The first policy that reasons: trained on the base's own gold-conditioned chains."""
+
+    checkpoint: str | None = Field(default=None, json_schema_extra=SAME_CONTENT)
+    """Model folder of a ready warm-up; set: sampling and training of the warm-up are skipped."""
+    queries: int | None = Field(default=None, ge=1)
+    """Labelled queries that chains are sampled for; null: the whole pool."""
+    samples: int = Field(default=1, ge=1, le=1024)
+    """Chains sampled for each of them."""
+    temperature: float = Field(default=1.0, ge=0.0, le=5.0)
+    """Sampling temperature of the chains."""
+    template: str = WARMUP_TEMPLATE
+    """What a chain is asked with; holds {question} and {gold}. It is stripped before training."""
+    keep: int | None = Field(default=None, ge=1)
+    """Right chains kept of a query at most, drawn at random; null: all."""
+    learning_rate: float = Field(default=1e-6, gt=0.0, lt=1.0)
+    """Peak learning rate of the warm-up's own optimizer (the evolution starts a new one)."""
+    schedule: Literal["constant", "linear", "cosine"] = "constant"
+    """Shape of the learning rate; linear and cosine fall to 0 over `epochs`."""
+    epochs: int = Field(default=1, ge=1, le=1000)
+    """Epochs at most."""
+    epochs_per_evaluation: int = Field(default=1, ge=1)
+    """Epochs between two greedy evaluations on the validation split."""
+    flat_evaluations: int = Field(default=2, ge=1)
+    """Stop once this many evaluations in a row have not raised validation greedy."""
+    flat_gain: float = Field(default=0.01, ge=0.0, lt=1.0)
+    """Rise of validation greedy, as a share of queries, that counts as one."""
+
+
+class Prm(Section):
+    """The process reward model that re-ranks correct responses; see select.reward and docs/prm.md.
+
+    Without `path` it is built after the warm-up, from the warm-up policy: rollouts, Monte-Carlo
+    values of their steps, training, and a gate on questions that were set aside by image.
+    """
+
+    path: str | None = Field(default=None, json_schema_extra=SAME_CONTENT)
+    """Model folder of a ready PRM with the policy's tokenizer and processor; null: build one."""
+    kind: Literal["head", "tag"] = "head"
+    """Of `path`. head: a `score.weight` of shape (1, hidden); tag: a model that answers `good` or
+    `bad` at a step tag."""
+    tag: str = " \u043a\u0438"
+    """Text of the step tag, for kind tag."""
+    good: str = "+"
+    """Answer at the tag of a right step; one token."""
+    bad: str = "-"
+    """Answer at the tag of a wrong step; one token."""
+    aggregate: Literal["min", "mean", "product", "last"] = "min"
+    """R_p: how the step scores (probabilities) become the reward of a response."""
+    scoring: Literal["needed", "all"] = "needed"
+    """needed: distinct right responses of a training shard; all: every distinct response, and the
+    validation samples too (for Reward-Pass@2 after each iteration)."""
+    engine: Literal["vllm", "transformers"] = "vllm"
+    """What computes the scores; transformers is for models that vLLM does not serve: nothing is
+    reused there."""
+    scorers: int = Field(default=1, ge=1, json_schema_extra=FREE)
+    """Scoring engines alive; each asks for what a generation engine does."""
+    use_anyway: bool = False
+    """Use a PRM that the gate does not pass."""
+    least_auc_step: float = Field(default=0.6, ge=0.0, le=1.0)
+    """Gate: AUC between right and wrong steps on held-out labels below which it is not used; its
+    interval must lie above chance (0.5) besides."""
+    least_auc_within: float = Field(default=0.55, ge=0.0, le=1.0)
+    """Gate: AUC between right and wrong processes within a question; counts from 20 questions."""
+    queries: int | None = Field(default=None, ge=2)
+    """Labelled queries that the warm-up policy is sampled on for labels; null: the whole pool."""
+    samples: int = Field(default=8, ge=2, le=1024)
+    """Responses sampled to each of them."""
+    temperature: float = Field(default=1.0, gt=0.0, le=5.0)
+    """T of these responses and of the completions."""
+    pairs: int = Field(default=1, ge=1)
+    """Right responses, and as many wrong ones, labelled of a query at most."""
+    held_out: float = Field(default=0.1, gt=0.0, lt=1.0)
+    """Share of the queries that the gate measures on, set aside by image."""
+    held_out_responses: int = Field(default=4, ge=2)
+    """Right responses labelled of a held-out query at most, besides one wrong one."""
+    completions: int = Field(default=16, ge=1, le=1024)
+    """Completions sampled from the end of each step."""
+    early_stop: bool = True
+    """Complete nothing after a step from which no completion reached the gold answer."""
+    labels: Literal["soft", "hard"] = "soft"
+    """soft: the share of completions that reached it; hard: 1 where any did."""
+    loss: Literal["bce", "mse"] = "bce"
+    """Binary cross-entropy or squared error against the label."""
+    learning_rate: float = Field(default=2e-6, gt=0.0, lt=1.0)
+    """Peak learning rate of its own optimizer; linear to 0 over its steps."""
+    epochs: int = Field(default=1, ge=1, le=100)
+    """Epochs over the labelled responses."""
+    frozen: tuple[str, ...] = VISION
+    """Shell patterns of parameter names that stay as they are, each of at least one; the default is
+    the vision tower under its name in any family, and one of the names must be there."""
+    surprise: bool = False
+    """Let the head see, besides the hidden state at a step's end, how likely the model itself finds
+    the response so far (one more weight). For a model too small for its last hidden state to show a
+    slip; costs the token logits of what is scored."""
+
+
+class Generate(Section):
+    """Sampling, and the engines that do it."""
+
+    samples: int = Field(default=16, ge=1, le=1024)
+    """K: samples of each query per iteration."""
+    temperature: float = Field(default=1.0, gt=0.0, le=5.0)
+    """T of training rollouts (static)."""
+    top_p: float = Field(default=1.0, gt=0.0, le=1.0)
+    """Nucleus share; 1.0 samples from the whole distribution."""
+    max_new_tokens: int = Field(default=1024, ge=1)
+    """Tokens of a response at most; a response cut here is never selected."""
+    max_model_len: int = Field(default=4096, ge=2)
+    """Tokens of prompt and response together at most, image tokens included."""
+    precision: Precision = "bfloat16"
+    """Weights and activations of the engine."""
+    tensor_parallel_size: int = Field(default=1, ge=1)
+    """GPUs that one engine spans."""
+    shard_queries: int = Field(default=16, ge=1)
+    """Queries in one shard; all K samples of a query are in the same shard."""
+    engines: int = Field(default=1, ge=1, json_schema_extra=FREE)
+    """Engines alive."""
+    lookahead: int = Field(default=4, ge=1, json_schema_extra=FREE)
+    """Shards dispatched beyond the first unfinished one of the plan at most."""
+    max_sequences: int = Field(default=256, ge=1, json_schema_extra=NUMERICS)
+    """Requests in flight in one engine at most."""
+    kv_cache_gib: float = Field(default=1.0, gt=0.0, json_schema_extra=FREE)
+    """GiB of key-value cache of a CPU engine."""
+    gpu_memory_utilization: float = Field(default=0.9, gt=0.0, le=1.0, json_schema_extra=FREE)
+    """Share of a GPU's memory that an engine on GPUs takes."""
+    hang_s: float = Field(default=600.0, gt=0.0, json_schema_extra=FREE)
+    """Seconds without progress after which an engine is replaced."""
+    attempts: int = Field(default=5, ge=1, json_schema_extra=FREE)
+    """Times a shard is tried on the fleet before the run stops."""
+    max_bad_queries: int = Field(default=0, ge=0, json_schema_extra=FREE)
+    """Queries that may fail for a reason of their own (an image that cannot be read, a prompt that
+    is too long, a gold answer that cannot be compared with); they are said and left out."""
+
+
+class Grade(Section):
+    """Comparing answers."""
+
+    processes: int = Field(default=2, ge=1, json_schema_extra=FREE)
+    """Grading processes."""
+    deadline_s: float = Field(default=5.0, gt=0.0)
+    """Seconds of processor time for one answer (a busy machine makes no difference), rounded up to
+    whole ones; after that its outcome is `timeout`."""
+
+
+class Select(Section):
+    """H: which correct responses are trained on."""
+
+    reward: Literal["binary", "prm"] = "binary"
+    """binary: right or not. prm: right times the process reward R_p of `prm`. A PRM that the gate
+    does not pass is replaced by lot: top_k becomes random_k, threshold all_correct."""
+    rule: Literal["all_correct", "random_k", "threshold", "top_k"] = "all_correct"
+    """all_correct: every distinct one; random_k: k of them; threshold: R_p above `threshold`;
+    top_k: the k with the highest R_p. The last two need select.reward=prm."""
+    k: int = Field(default=2, ge=1)
+    """Responses kept of a query at most, for random_k and top_k."""
+    threshold: float = Field(default=0.5, ge=0.0, le=1.0)
+    """alpha of `threshold`: a probability."""
+
+
+class Learn(Section):
+    """Training, and the ranks that do it.
+
+    The objective is the likelihood of the selected responses' tokens, without a KL term: there is
+    no reference model, and none is loaded.
+    """
+
+    learning_rate: float = Field(default=1e-6, gt=0.0, lt=1.0)
+    """Peak learning rate of the evolution."""
+    schedule: Literal["constant", "linear", "cosine"] = "constant"
+    """Shape after the rise; linear and cosine fall to 0 over `schedule_steps`."""
+    schedule_rise: int = Field(default=0, ge=0)
+    """Optimizer steps over which the learning rate rises from 0."""
+    schedule_steps: int | None = Field(default=None, ge=1)
+    """Optimizer steps of the whole schedule, all iterations together; needed unless constant."""
+    batch_size: int = Field(default=128, ge=1)
+    """Responses in one optimizer step, over all ranks. Gradient accumulation has no key of its own:
+    it is batch_size / (ranks x micro_batch) passes of each rank, rounded up."""
+    window: int = Field(default=4096, ge=1)
+    """Selected rows that are shuffled and length-balanced together."""
+    beta1: float = Field(default=0.9, ge=0.0, lt=1.0)
+    """Decay of Adam's first moment."""
+    beta2: float = Field(default=0.95, ge=0.0, lt=1.0)
+    """Decay of Adam's second moment."""
+    epsilon: float = Field(default=1e-8, gt=0.0)
+    """Adam's epsilon, added to the root of the second moment."""
+    weight_decay: float = Field(default=0.0, ge=0.0)
+    """Decoupled weight decay."""
+    max_grad_norm: float = Field(default=1.0, gt=0.0)
+    """Global gradient norm above which gradients are scaled down."""
+    precision: Literal["float32", "bfloat16"] = "bfloat16"
+    """Of forward and backward; master weights and moments are float32."""
+    logprob_tolerance: float = Field(default=0.05, gt=0.0)
+    """Nats: mean deviation between the learner's and the engine's log-probabilities on the first
+    batch of an iteration above which the run stops."""
+    checkpoint_steps: int | None = Field(default=None, ge=1, json_schema_extra=FREE)
+    """Optimizer steps between checkpoints inside an iteration; null: only at its end."""
+    ranks: int = Field(default=1, ge=1, json_schema_extra=NUMERICS)
+    """Learner processes."""
+    micro_batch: int = Field(default=8, ge=1, json_schema_extra=NUMERICS)
+    """Responses of one forward pass on one rank."""
+    zero_stage: Literal[1, 2, 3] = Field(default=1, json_schema_extra=NUMERICS)
+    """DeepSpeed ZeRO stage."""
+    gradient_checkpointing: bool = Field(default=False, json_schema_extra=NUMERICS)
+    """Recompute activations in the backward pass."""
+    attempts: int = Field(default=5, ge=1, json_schema_extra=FREE)
+    """Times in a row a learner group may die without a new checkpoint before the run stops."""
+
+
+class Evolve(Section):
+    """The iterations."""
+
+    iterations: int = Field(default=8, ge=0)
+    """How many; 0: warm-up only."""
+    interval: Share = 0.25
+    """Share of the labelled pool that one iteration draws."""
+    epochs: int = Field(default=1, ge=1, le=100)
+    """Epochs over an iteration's selected responses."""
+    control: bool = True
+    """Also train the warm-up policy for as many further steps on warm-up's own data."""
+
+
+class Evaluate(Section):
+    """Measuring on the validation and test splits."""
+
+    samples: int = Field(default=16, ge=0, le=1024)
+    """K of Pass@K on the validation split after each iteration; 0: greedy only."""
+    test_samples: int = Field(default=0, ge=0, le=1024)
+    """K of Pass@K on the test splits; 0: greedy only."""
+    temperature: float = Field(default=1.0, gt=0.0, le=5.0)
+    """T of the samples behind Pass@K."""
+    shard_queries: int = Field(default=64, ge=1)
+    """Queries in one shard of an evaluation."""
+
+
+class Store(Section):
+    """Where objects lie."""
+
+    url: str | None = Field(default=None, json_schema_extra=FREE)
+    """A folder or s3://bucket/prefix, which every node can reach; null: <out>/<name>/store."""
+
+
+class Cluster(Section):
+    """What roles ask of Ray. On a machine too small for all, they take turns."""
+
+    address: str | None = Field(default=None, json_schema_extra=FREE)
+    """Ray address to join; null: a private one on this machine."""
+    cpus_per_engine: float = Field(default=1.0, ge=0.0, json_schema_extra=FREE)
+    """Logical CPUs of one engine."""
+    gpus_per_engine: float = Field(default=0.0, ge=0.0, json_schema_extra=FREE)
+    """GPUs of one engine."""
+    cpus_per_rank: float = Field(default=1.0, ge=0.0, json_schema_extra=FREE)
+    """Logical CPUs of one learner rank."""
+    gpus_per_rank: float = Field(default=0.0, ge=0.0, json_schema_extra=FREE)
+    """GPUs of one learner rank."""
+    engine_threads: int = Field(default=2, ge=1, json_schema_extra=NUMERICS)
+    """Compute threads of a CPU engine."""
+    rank_threads: int = Field(default=2, ge=1, json_schema_extra=NUMERICS)
+    """Compute threads of one CPU rank."""
+
+
+class Config(Section):
+    """A whole run."""
+
+    run: Run = Run()
+    data: Data = Data()
+    policy: Policy = Policy()
+    warmup: Warmup = Warmup()
+    prm: Prm = Prm()
+    generate: Generate = Generate()
+    grade: Grade = Grade()
+    select: Select = Select()
+    learn: Learn = Learn()
+    evolve: Evolve = Evolve()
+    evaluate: Evaluate = Evaluate()
+    store: Store = Store()
+    cluster: Cluster = Cluster()

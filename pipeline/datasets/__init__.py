@@ -1,0 +1,1 @@
+"""Reading data sets: files, rows, images, splits."""

@@ -1,0 +1,152 @@
+"""Which split a query stands in, when images are shared between queries.
+
+What is trained on and what policies are chosen by share no image with each other or with any test
+set (paper section 7, trap 7: many questions are asked of one image). Carving is a pure function of
+the queries' contents and a seed: it does not depend on the order of the rows.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from pipeline.errors import BadData
+from pipeline.hashing import canonical_json, sha256_hex
+from pipeline.query import Query
+
+# What is trained on and what policies are chosen by, for the usual names of splits.
+APART = ("train", "validation")
+
+
+@dataclass(frozen=True)
+class Carve:
+    """How much to set aside from data that comes without splits, in queries.
+
+    None: the paper's size (validation 250, test 750) or 10 % of the labelled queries, whichever is
+    smaller. The carved splits hold at least as many, since a shared image keeps queries together.
+    """
+
+    validation: int | None = None
+    test: int | None = None
+    seed: int = 0
+
+
+def components(queries: Sequence[Query]) -> list[list[int]]:
+    """Groups of indices that share images, directly or through others; in order of first index."""
+    parent = list(range(len(queries)))
+
+    def root(index: int) -> int:
+        while parent[index] != index:
+            parent[index] = parent[parent[index]]
+            index = parent[index]
+        return index
+
+    first: dict[str, int] = {}
+    for index, query in enumerate(queries):
+        for image in query.images:
+            a, b = sorted((root(first.setdefault(image, index)), root(index)))
+            parent[b] = a
+    groups: dict[int, list[int]] = {}
+    for index in range(len(queries)):
+        groups.setdefault(root(index), []).append(index)
+    return list(groups.values())
+
+
+def carve(queries: Sequence[Query], sizes: Carve) -> list[Query]:
+    """The same queries, in the same order, in splits train, validation and test.
+
+    Groups of queries are taken in the order of a hash of their contents, for test first. A group
+    with an unlabelled query stays in train, and so does one larger than the split itself.
+
+    Raises:
+        BadData: when the data does not hold as many as were asked for.
+    """
+    groups = [g for g in components(queries) if not any(queries[i].unlabelled for i in g)]
+    labelled = sum(len(group) for group in groups)
+    wanted = {
+        "test": min(750, labelled // 10) if sizes.test is None else sizes.test,
+        "validation": min(250, labelled // 10) if sizes.validation is None else sizes.validation,
+    }
+
+    def order(group: list[int]) -> str:
+        # The smallest image names the group, whatever the order and number of its questions.
+        images = [image for index in group for image in queries[index].images]
+        anchor = min(images) if images else queries[group[0]].content_hash
+        return sha256_hex(canonical_json([sizes.seed, anchor]))
+
+    left = sorted(groups, key=order)
+    split_of: dict[int, str] = {}
+    for split, size in wanted.items():
+        taken: list[list[int]] = []
+        count = 0
+        for group in left:
+            if count < size and len(group) <= size:
+                taken.append(group)
+                count += len(group)
+        if count < size:
+            raise BadData(_too_few(split, size, count, labelled))
+        split_of |= {index: split for group in taken for index in group}
+        left = [group for group in left if group[0] not in split_of]
+    if queries and len(split_of) == len(queries):
+        raise BadData(f"nothing is left to train on after {wanted} of {len(queries)} queries")
+    return [
+        replace(query, split=split_of.get(index, "train")) for index, query in enumerate(queries)
+    ]
+
+
+def _too_few(split: str, size: int, count: int, labelled: int) -> str:
+    return (
+        f"{size} queries were asked for the {split} split and {count} can be set aside, of "
+        f"{labelled} labelled ones; queries that share an image stay together. Ask for fewer, or "
+        "give the splits yourself (a split column, or files named after splits)"
+    )
+
+
+def shared_images(
+    queries: Sequence[Query], apart: Sequence[str] = APART
+) -> list[tuple[str, Query, Query]]:
+    """Images of the splits `apart` that stand in another split too, with a query of each.
+
+    Two test sets may share images: neither is trained on or chosen by.
+    """
+    first: dict[str, dict[str, Query]] = {}
+    for query in queries:
+        for image in query.images:
+            first.setdefault(image, {}).setdefault(query.split, query)
+    leaks = []
+    for image, by_split in first.items():
+        for position, private in enumerate(apart):
+            others = by_split.keys() - set(apart[: position + 1])
+            if private in by_split:
+                leaks += [(image, by_split[private], by_split[other]) for other in sorted(others)]
+    return leaks
+
+
+def check_disjoint(
+    queries: Sequence[Query],
+    where: Mapping[str, str],
+    paths: Mapping[str, Path],
+    *,
+    apart: Sequence[str] = APART,
+    listed: int = 20,
+) -> None:
+    """Refuse queries of the splits `apart` that share an image with another split.
+
+    `where` gives the place of a query id, `paths` the file of an image hash.
+
+    Raises:
+        BadData: naming the image and a row of each split.
+    """
+    leaks = shared_images(queries, apart)
+    if not leaks:
+        return
+    lines = [
+        f"{paths.get(image, image)}: in {a.split} ({where.get(a.query_id, a.query_id)}) "
+        f"and in {b.split} ({where.get(b.query_id, b.query_id)})"
+        for image, a, b in leaks[:listed]
+    ]
+    if len(leaks) > listed:
+        lines.append(f"and {len(leaks) - listed} more")
+    head = f"{len(leaks)} images stand in two splits; give every image to one of them"
+    raise BadData("\n  ".join([head, *lines]))

@@ -1,0 +1,1 @@
+"""The driver: does what the phases ask for, and records it."""

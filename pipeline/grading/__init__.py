@@ -1,0 +1,1 @@
+"""Grading answers: extraction, choices, quantities, expressions, and the verdict."""

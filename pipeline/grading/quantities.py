@@ -1,0 +1,255 @@
+"""Numbers as people write them in an answer, read exactly: "1,234.50", "3/4", "12 %", "$5", "3 cm".
+
+What always holds: a text is read as one number or not at all. Two numbers, a sum, a range, a
+variable, a decimal comma are not read. Values are exact fractions; nothing is a float. The text
+comes from `answers.plain`, so LaTeX wrappers are gone. No text takes long: every pattern is linear
+and long numbers are refused.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, replace
+from fractions import Fraction
+from functools import lru_cache
+
+from pipeline.grading.units import CURRENCIES, Unit, read_unit
+
+MAX_DIGITS = 60
+
+# Case folding of ASCII only: in Unicode the Kelvin sign is a "k".
+_FOLD = re.IGNORECASE | re.ASCII
+
+
+@dataclass(frozen=True)
+class Quantity:
+    """One number.
+
+    value: in units of `unit`; of a percentage the number before the sign (50 for "50%").
+    step: the weight of the last decimal written (1/100 for "3.10"); None for integers, fractions
+        and numbers with an exponent, which are exact.
+    percent: whether a percent sign was written.
+    unit: None when none was written.
+    """
+
+    value: Fraction
+    step: Fraction | None = None
+    percent: bool = False
+    unit: Unit | None = None
+
+
+_HEDGE = re.compile(
+    r"(?:(?:approximately|approx\.?|about|around|roughly)\s+|\\approx|\\sim|≈|~)\s*", _FOLD
+)
+
+# "x =", "AB =", "\angle ABC =", "area ≈": a name, never a calculation.
+_NAME = re.compile(
+    r"(?:(?:\\angle\s*|∠\s*)?\\?[A-Za-z]{1,12}(?:_\{?\w{1,3}\}?)?\s*)?(?:=|≈|\\approx)\s*(?=[^=\s])"
+)
+
+_LATEX_FRACTION = re.compile(
+    r"\\frac\s*(?:\{\s*([-+]?\d{1,60})\s*\}|(\d))\s*(?:\{\s*(\d{1,60})\s*\}|(\d))"
+)
+
+_VULGAR = {
+    "½": "1/2", "⅓": "1/3", "⅔": "2/3", "¼": "1/4", "¾": "3/4", "⅕": "1/5", "⅖": "2/5",
+    "⅗": "3/5", "⅘": "4/5", "⅙": "1/6", "⅚": "5/6", "⅛": "1/8", "⅜": "3/8", "⅝": "5/8",
+    "⅞": "7/8",
+}  # fmt: skip
+
+_VULGAR_SIGN = re.compile("[" + "".join(_VULGAR) + "]")
+
+_SUPERSCRIPTS = str.maketrans("⁰¹²³⁴⁵⁶⁷⁸⁹⁻⁺", "0123456789-+")
+
+_SIGN = r"(?:[-+]|minus(?=\s)|negative(?=\s))"
+
+_SIGNED = re.compile(
+    rf"(?P<sign>{_SIGN})?\s*(?P<currency>[{CURRENCIES}])?\s*(?P<late>[-+])?\s*", _FOLD
+)
+
+_NUMERAL = re.compile(
+    r"(?:(?P<whole>\d{1,60})\s+)?(?P<over>\d{1,60})\s*/\s*(?P<under>\d{1,60})(?![\d.])"
+    r"|(?P<integer>\d{1,3}(?:,\d{3})+|\d{1,3}(?: \d{3})+|\d+)?(?P<decimal>\.\d*)?(?![\d,.])"
+)
+
+_POWER_OF_TEN = re.compile(
+    r"[eE](?P<e>[-+]?\d{1,3})(?!\d)"
+    r"|\s*(?:×|x|\*|·|\\times|\\cdot)\s*10\s*"
+    r"(?:\^\s*\{\s*(?P<braced>[-+]?\d{1,3})\s*\}|\^\s*(?P<bare>[-+]?\d{1,3})(?!\d)"
+    r"|(?P<raised>[⁻⁺]?[⁰¹²³⁴⁵⁶⁷⁸⁹]{1,3}))"
+)
+
+_SMALL = (
+    "zero|one|two|three|four|five|six|seven|eight|nine|ten|eleven|twelve|thirteen|fourteen|fifteen|"
+    "sixteen|seventeen|eighteen|nineteen"
+)
+
+_ONES = "one|two|three|four|five|six|seven|eight|nine"
+
+_TENS = "twenty|thirty|forty|fifty|sixty|seventy|eighty|ninety"
+
+_SCALES = {
+    "hundred": 10**2,
+    "thousand": 10**3,
+    "million": 10**6,
+    "billion": 10**9,
+    "trillion": 10**12,
+}
+
+_WORDS = {word: value for value, word in enumerate(_SMALL.split("|"))} | {
+    word: 10 * tens for tens, word in enumerate(_TENS.split("|"), start=2)
+}
+
+_WORDED = re.compile(rf"(?:({_TENS})(?:[- ]({_ONES}))?|({_SMALL}))(?![\w-])", _FOLD)
+
+_SCALE = re.compile(rf"\s*(?<![A-Za-z])({'|'.join(_SCALES)})\b", _FOLD)
+
+_PERCENT = re.compile(r"\s*(?:%|percent(?:age)?(?: points?)?|per cent|pct)\.?", _FOLD)
+
+
+@lru_cache(maxsize=8192)
+def read_quantity(text: str) -> Quantity | None:
+    """The one number that `text` states, or None."""
+    text = _without(_HEDGE, _without(_NAME, text.strip()))
+    if text.startswith("(") and text.endswith(")") and text.count("(") == 1:
+        text = text[1:-1].strip()
+    text = _LATEX_FRACTION.sub(_slashed, text)
+    text = _VULGAR_SIGN.sub(lambda match: f" {_VULGAR[match[0]]}", text).strip()
+    head = _SIGNED.match(text)
+    assert head is not None  # every part of it is optional
+    if head["sign"] and head["late"]:
+        return None
+    number = _number(text, head.end())
+    if number is None:
+        return None
+    quantity, end = number
+    if (head["sign"] or head["late"] or "+") != "+":
+        quantity = replace(quantity, value=-quantity.value)
+    return _with_suffix(quantity, text[end:], head["currency"])
+
+
+def _without(prefix: re.Pattern[str], text: str) -> str:
+    match = prefix.match(text)
+    return text if match is None else text[match.end() :]
+
+
+def _slashed(match: re.Match[str]) -> str:
+    return f" {match[1] or match[2]}/{match[3] or match[4]} "
+
+
+def _number(text: str, start: int) -> tuple[Quantity, int] | None:
+    """The unsigned number at `start`, and where it ends."""
+    worded = _WORDED.match(text, start)
+    if worded is not None:
+        words = [word.lower() for word in worded.groups() if word]
+        return _scaled(Quantity(Fraction(sum(_WORDS[word] for word in words))), text, worded.end())
+    match = _NUMERAL.match(text, start)
+    if match is None or not any(char.isdigit() for char in match[0]):
+        return None
+    if sum(char.isdigit() for char in match[0]) > MAX_DIGITS:
+        return None
+    if match["under"]:
+        value = _fraction(match)
+        return None if value is None else (Quantity(value), match.end())
+    digits = (match["integer"] or "0").replace(",", "").replace(" ", "")
+    decimals = (match["decimal"] or ".")[1:]
+    value = Fraction(int(digits + decimals), 10 ** len(decimals))
+    step = Fraction(1, 10 ** len(decimals)) if decimals else None
+    power = _POWER_OF_TEN.match(text, match.end())
+    if power is not None:
+        exponent = power["e"] or power["braced"] or power["bare"] or power["raised"]
+        value *= Fraction(10) ** int(exponent.translate(_SUPERSCRIPTS))
+        return Quantity(value), power.end()
+    return _scaled(Quantity(value, step), text, match.end())
+
+
+def _fraction(match: re.Match[str]) -> Fraction | None:
+    over, under = int(match["over"]), int(match["under"])
+    if under == 0:
+        return None
+    if match["whole"] is None:
+        return Fraction(over, under)
+    # "2 1/2" is a mixed number; "2 3/2" is not one.
+    return int(match["whole"]) + Fraction(over, under) if over < under else None
+
+
+def _scaled(quantity: Quantity, text: str, end: int) -> tuple[Quantity, int]:
+    """The number times the scale words after it: "two hundred thousand"."""
+    while (scale := _SCALE.match(text, end)) is not None:
+        quantity = Quantity(quantity.value * _SCALES[scale[1].lower()])
+        end = scale.end()
+    return quantity, end
+
+
+def _with_suffix(quantity: Quantity, rest: str, currency: str | None) -> Quantity | None:
+    """The number with the percent sign or the unit after it; None when something else follows."""
+    if not rest.strip():
+        return quantity if currency is None else replace(quantity, unit=read_unit(currency))
+    if currency is not None:
+        return None
+    if _PERCENT.fullmatch(rest.rstrip()):
+        return replace(quantity, percent=True)
+    unit = read_unit(rest.strip(), spaced=rest[0].isspace())
+    if unit is None:
+        return None
+    return replace(quantity, unit=unit if unit.dimension else None)
+
+
+def same_quantity(answer: Quantity, gold: Quantity, *, rounding: bool = True) -> bool:
+    """Whether an answer states the gold number.
+
+    Exact, with two allowances when `rounding`: a gold answer with decimals is met by what rounds to
+    it ("3.14" by "3.1416", as MathVista does), and a gold fraction without a finite decimal form by
+    its rounding to three decimals or more ("1/3" by "0.333"). A unit counts when both name one;
+    lengths, weights and the like are converted. A percent sign may be left out or added ("50" for
+    "50%"), and a percentage may be written as a share ("0.5").
+    """
+    if answer.percent or gold.percent:
+        if answer.unit is not None or gold.unit is not None:
+            return False
+        return _same_percentage(answer, gold, rounding)
+    if answer.unit is None or gold.unit is None:
+        return _close(answer, gold, rounding)
+    if answer.unit.dimension != gold.unit.dimension:
+        return False
+    return _close(_times(answer, answer.unit.factor), _times(gold, gold.unit.factor), rounding)
+
+
+def _same_percentage(answer: Quantity, gold: Quantity, rounding: bool) -> bool:
+    hundred = Fraction(100)
+    if answer.percent and gold.percent:
+        return _close(answer, gold, rounding)
+    if gold.percent:
+        return _close(answer, gold, rounding) or _close(_times(answer, hundred), gold, rounding)
+    # A gold answer up to 1 without a sign is read as a share, or "0.5%" would pass for "0.5".
+    share = abs(gold.value) <= 1
+    return _close(_times(answer, 1 / hundred) if share else answer, gold, rounding)
+
+
+def _times(quantity: Quantity, factor: Fraction) -> Quantity:
+    step = None if quantity.step is None else quantity.step * factor
+    return Quantity(quantity.value * factor, step)
+
+
+def _close(answer: Quantity, gold: Quantity, rounding: bool) -> bool:
+    distance = abs(answer.value - gold.value)
+    if distance == 0 or not rounding:
+        return distance == 0
+    if gold.step is not None:
+        return distance <= gold.step / 2
+    return _endless(gold.value) and is_rounding(answer, gold.value)
+
+
+def is_rounding(written: Quantity, exact: Fraction) -> bool:
+    """Whether `written` is `exact` rounded to three decimals or more."""
+    step = written.step
+    return step is not None and step <= Fraction(1, 1000) and abs(written.value - exact) <= step / 2
+
+
+def _endless(value: Fraction) -> bool:
+    """Whether `value` has no finite decimal form."""
+    rest = value.denominator
+    for prime in (2, 5):
+        while rest % prime == 0:
+            rest //= prime
+    return rest != 1

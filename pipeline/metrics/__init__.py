@@ -1,0 +1,1 @@
+"""Estimators: accuracy, Pass@K, votes, AUC, and their intervals."""

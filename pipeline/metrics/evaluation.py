@@ -1,0 +1,90 @@
+"""From graded shards to the numbers of an evaluation, as they stand in the ledger.
+
+A query that could not be sampled (a bad one) has no rows and is left out of the count: `n` says how
+many were measured. Shares are between 0 and 1.
+
+Axes: Q queries, K samples of a query.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Protocol
+
+from pipeline.metrics.accuracy import Summary, image_groups, summarise
+from pipeline.metrics.intervals import Estimate
+from pipeline.metrics.pass_at_k import pass_at_k_mean, pass_at_k_Q
+from pipeline.query import Query
+
+
+class GradeRow(Protocol):
+    """What measuring reads of a grade."""
+
+    @property
+    def query(self) -> str: ...
+    @property
+    def sample_index(self) -> int: ...
+    @property
+    def outcome(self) -> str: ...
+
+
+def outcomes_by_query(rows: Sequence[GradeRow]) -> dict[str, list[str]]:
+    """Outcomes of each query in the order of its sample indices."""
+    ordered = sorted(rows, key=lambda row: row.sample_index)
+    found: dict[str, list[str]] = {}
+    for row in ordered:
+        found.setdefault(row.query, []).append(row.outcome)
+    return found
+
+
+def measure_greedy(
+    queries_Q: Sequence[Query], rows: Sequence[GradeRow], coverage: Mapping[str, int]
+) -> dict[str, Any]:
+    """Greedy accuracy over all queries and by family, with what it must be read against."""
+    found = outcomes_by_query(rows)
+    there_Q = [query for query in queries_Q if query.content_hash in found]
+    summaries = summarise(there_Q, [found[q.content_hash][0] for q in there_Q], seed=0)
+    families = {name: _greedy(one) for name, one in summaries.items() if name != "all"}
+    cut = coverage["cut"] / max(1, coverage["samples"])
+    return _greedy(summaries["all"]) | {"cut": cut, "families": families}
+
+
+def _greedy(summary: Summary) -> dict[str, Any]:
+    return {
+        "greedy": summary.greedy.value,
+        "n": summary.greedy.n,
+        "ci95": list(summary.greedy.ci95),
+        "unparsed": summary.unparsed.value,
+        "timeouts": summary.timeouts,
+        "chance": summary.chance,
+        "majority": summary.majority,
+    }
+
+
+def measure_sampled(
+    queries_Q: Sequence[Query], rows: Sequence[GradeRow], coverage: Mapping[str, int], samples: int
+) -> dict[str, Any]:
+    """Pass@k for k = 1, 2, 4, ... and K (unbiased, bootstrapped by image), and K's by family."""
+    found = outcomes_by_query(rows)
+    there_Q = [query for query in queries_Q if query.content_hash in found]
+    correct_Q_K = [[out == "correct" for out in found[q.content_hash]] for q in there_Q]
+    groups_Q = image_groups(there_Q)
+    ks = [k for k in (1 << bit for bit in range(11)) if k < samples] + [samples]
+    passes = {str(k): pass_at_k_mean(correct_Q_K, groups_Q, k, seed=0) for k in ks}
+    whole_Q = pass_at_k_Q(correct_Q_K, samples)
+    families: dict[str, list[float]] = {}
+    for query, value in zip(there_Q, whole_Q, strict=True):
+        families.setdefault(query.source, []).append(float(value))
+    return {
+        "n": len(there_Q),
+        "samples": samples,
+        "pass_at": {k: _plain(estimate) for k, estimate in passes.items()},
+        "families": {name: sum(part) / len(part) for name, part in sorted(families.items())},
+        "cut": coverage["cut"] / max(1, coverage["samples"]),
+        "unparsed": coverage["unparsed"] / max(1, coverage["samples"]),
+        "timeouts": coverage["timeout"],
+    }
+
+
+def _plain(estimate: Estimate) -> dict[str, Any]:
+    return {"value": estimate.value, "n": estimate.n, "ci95": list(estimate.ci95)}

@@ -1,0 +1,61 @@
+"""What a job continues from: policies, checkpoints and selections of earlier jobs."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pipeline.config.schema import Config
+from pipeline.errors import RunStopped
+from pipeline.refs import CheckpointRef, PolicyRef
+from pipeline.run.state import State
+
+
+def best_of(greedy: list[float]) -> int:
+    """Index of the highest value, ties to the later one."""
+    return max(range(len(greedy)), key=lambda i: (greedy[i], i))
+
+
+def selections(state: State, purpose: str) -> tuple[str, ...]:
+    """The selections of a purpose in plan order."""
+    shards = state.shards.get(purpose, {})
+    return tuple(
+        shard.selected
+        for _, shard in sorted(shards.items())
+        if shard.selected is not None and shard.coverage["kept"] > 0
+    )
+
+
+def policy_before(state: State, iteration: int) -> PolicyRef:
+    """The policy that an iteration samples from."""
+    return state.policies[f"evolve/{iteration - 1}" if iteration else "warmup"]
+
+
+def checkpoint_before(state: State, chain: str, iteration: int) -> CheckpointRef | None:
+    """The checkpoint that a job of a chain continues: of the last job that trained.
+
+    None only when no job of the chain has trained; a missing one must never reset the optimizer.
+    """
+    for earlier in range(iteration - 1, -1, -1):
+        job = state.jobs[f"{chain}/{earlier}"]
+        if job.steps:
+            if job.checkpoint is None:
+                raise RunStopped(f"the checkpoint of {chain}/{earlier} is no longer in the store")
+            return job.checkpoint
+    return None
+
+
+def schedule_of(config: Config) -> dict[str, Any]:
+    learn = config.learn
+    return {
+        "learning_rate": learn.learning_rate,
+        "schedule": learn.schedule,
+        "schedule_rise": learn.schedule_rise,
+        "schedule_steps": learn.schedule_steps,
+    }
+
+
+def retirable(state: State, keep: tuple[CheckpointRef | None, ...]) -> list[str]:
+    """Checkpoints that no future job of this run continues from."""
+    kept = {checkpoint.path for checkpoint in keep if checkpoint is not None}
+    held = {job.checkpoint.path for job in state.jobs.values() if job.checkpoint is not None}
+    return sorted(held - kept)

@@ -1,0 +1,116 @@
+"""What a run does next about its process reward model: pure functions of state and program.
+
+    warm-up policy ──► sample questions ──► annotate: values of steps ──► train ──► judge ──► used?
+    or, with prm.path: a ready one ───────────────────────────────────────────────────────► used
+
+It is built once, before the first iteration, and frozen afterwards (paper section 1). A PRM that
+the gate does not pass is not used, unless `prm.use_anyway` says so: what would have been chosen by
+its scores is then drawn by lot, which is the same amount of data.
+"""
+
+from __future__ import annotations
+
+from pipeline.config.schema import SCORED
+from pipeline.generation.shards import shard_specs
+from pipeline.generation.slices import shuffled
+from pipeline.phases.steps import Annotate, JudgePrm, PublishFolder, SampleShards, Step, Train
+from pipeline.run.spec import RunSpec
+from pipeline.run.state import State
+from pipeline.selection.rules import Rule
+from pipeline.stages.score import Scoring
+from pipeline.training.job import LearnJob, PrmLearning
+
+ROLLOUTS, TRAINED, NAME = "prm/rollouts", "prm/0", "prm"
+
+JUDGE = "prm/judge"
+"""The stage of the gate."""
+
+
+def next_prm(state: State, program: RunSpec) -> Step | None:
+    """The next step towards a judged PRM; None when there is nothing to do (any more)."""
+    prm = program.config.prm
+    if program.config.select.reward != "prm" or NAME in state.policies:
+        return None
+    if prm.path is not None:
+        return PublishFolder("prm/prepare", NAME, prm.path)
+    sampling = _rollouts(state, program)
+    if ROLLOUTS not in state.closed:
+        return sampling
+    if state.labels is None:
+        return Annotate("prm/annotate", ROLLOUTS, state.policies["warmup"])
+    job = _job(state, program)
+    if not state.job_done(TRAINED) or state.jobs[TRAINED].key not in ("", job.key):
+        return Train("prm/learn", job)  # also again, where labels were lost and came out otherwise
+    return JudgePrm(JUDGE, sampling, state.policies[TRAINED])
+
+
+def _rollouts(state: State, program: RunSpec) -> SampleShards:
+    """What steps are labelled of: responses of the warm-up policy to the question alone."""
+    config, policy = program.config, state.policies["warmup"]
+    drawn = shuffled(program.pool, config.run.seed, "prm")[: config.prm.queries]
+    specs = shard_specs(
+        ROLLOUTS,
+        [program.by_hash[item] for item in drawn],
+        policy=policy.version,
+        sampling=program.sampling(config.prm.samples, config.prm.temperature),
+        engine=program.engine,
+        run_seed=config.run.seed,
+        shard_queries=config.generate.shard_queries,
+    )
+    return SampleShards("prm/generate", ROLLOUTS, tuple(specs), policy, None)
+
+
+def _job(state: State, program: RunSpec) -> LearnJob:
+    prm, labels = program.config.prm, state.labels
+    assert labels is not None
+    batches = -(-labels["trained"] // program.config.learn.batch_size)
+    return LearnJob(
+        name=TRAINED,
+        start=None,
+        policy=state.policies["warmup"],
+        data=(labels["path"],),
+        seed=program.config.run.seed,
+        epochs=prm.epochs,
+        max_steps=None,
+        learning_rate=prm.learning_rate,
+        schedule="linear",
+        schedule_steps=max(1, batches * prm.epochs),
+        prm=PrmLearning(prm.labels, prm.loss, prm.frozen, prm.surprise),
+    )
+
+
+# --- its use -------------------------------------------------------------------------------------
+
+
+def prm_in_use(state: State) -> bool:
+    """Whether a PRM was published and (if it was judged) may be used."""
+    return NAME in state.policies and (state.prm is None or bool(state.prm["used"]))
+
+
+def evolve_rule(state: State, program: RunSpec) -> Rule:
+    """What evolution keeps; by lot where the PRM that it would be chosen by is not used."""
+    rule = program.rule
+    if rule.name not in SCORED or prm_in_use(state):
+        return rule
+    return Rule("random_k", rule.k) if rule.name == "top_k" else Rule("all_correct")
+
+
+def evolve_scoring(state: State, program: RunSpec) -> Scoring | None:
+    """What is scored of a training shard: nothing where nothing is chosen by it."""
+    prm = program.config.prm
+    if not prm_in_use(state):
+        return None
+    if prm.scoring == "all":
+        return Scoring(state.policies[NAME], "all", prm.aggregate)
+    if program.rule.name not in SCORED:
+        return None
+    return Scoring(state.policies[NAME], "right", prm.aggregate)
+
+
+def measure_scoring(state: State, program: RunSpec, split: str) -> Scoring | None:
+    """What is scored of an evaluation's samples: with `prm.scoring = all`, validation's."""
+    prm = program.config.prm
+    wanted = prm.scoring == "all" and split == program.config.data.validation
+    if not wanted or not prm_in_use(state):
+        return None
+    return Scoring(state.policies[NAME], "all", prm.aggregate)

@@ -1,0 +1,1 @@
+"""The process reward model's pure decisions: labels, completions, step scores, gate."""

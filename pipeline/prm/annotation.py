@@ -1,0 +1,193 @@
+"""Annotation and judgement of a PRM as pure functions of stored rows.
+
+What the driver does (`pipeline.driver.annotate`) and what an audit derives again, from the same
+rows, so
+that the two can be compared: the responses that are labelled, the rounds of completions, the step
+values, and what the gate judges. Nothing here reads a store.
+
+Axes: S steps of a response.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict
+from typing import Any
+
+from pipeline.hashing import key_of
+from pipeline.metrics.accuracy import image_groups
+from pipeline.prm.completions import CompletionSpec, completion_specs
+from pipeline.prm.gate import Bar, Scored, card_of, right_by_labels
+from pipeline.prm.labels import (
+    Decode,
+    Labelled,
+    Picked,
+    Prefix,
+    Reached,
+    Take,
+    cost,
+    held_out_queries,
+    pick,
+    step_values,
+)
+from pipeline.query import Query
+from pipeline.records import Rollout, Score, StepValues
+from pipeline.refs import PolicyRef
+from pipeline.run.spec import RunSpec
+from pipeline.run.state import ShardState
+
+LABELS, CARD = "labels", "prm_card.json"
+
+VALUES = "prm/values"
+
+
+def responses_to_label(
+    program: RunSpec,
+    rows: Sequence[Rollout],
+    outcomes: Sequence[str],
+    shards: Sequence[str],
+    decode: Decode,
+) -> tuple[list[Labelled], Picked]:
+    """What is labelled of graded rollouts.
+
+    rows, outcomes, shards: parallel, in plan order; shards: the path each row was read from.
+    """
+    prm, seed = program.config.prm, program.config.run.seed
+    queries = [program.by_hash[name] for name in dict.fromkeys(row.query for row in rows)]
+    return pick(
+        rows,
+        outcomes,
+        shards,
+        decode=decode,
+        take=Take(prm.pairs, prm.held_out_responses),
+        held_out=held_out_queries(queries, prm.held_out, seed),
+        seed=seed,
+    )
+
+
+def round_of(
+    program: RunSpec, policy: PolicyRef, number: int, wanted: Sequence[Prefix]
+) -> tuple[CompletionSpec, ...]:
+    """The shards of one round of completions; its purpose is `VALUES` and the round's number."""
+    config = program.config
+    return completion_specs(
+        f"{VALUES}/{number}",
+        wanted,
+        program.by_hash,
+        policy=policy.version,
+        sampling=program.sampling(config.prm.completions, config.prm.temperature),
+        engine=program.engine,
+        run_seed=config.run.seed,
+        shard_queries=config.generate.shard_queries,
+    )
+
+
+def valued_rows(
+    program: RunSpec, responses: Iterable[Labelled], found: Mapping[Prefix, Reached]
+) -> list[StepValues]:
+    """The responses with the values of their steps; those with an unknown step are left out."""
+    rows = (_valued(program, one, found) for one in responses)
+    return [row for row in rows if row is not None]
+
+
+def _valued(program: RunSpec, one: Labelled, found: Mapping[Prefix, Reached]) -> StepValues | None:
+    valued = step_values(one, found, early_stop=program.config.prm.early_stop)
+    if valued is None:
+        return None
+    return StepValues(
+        query=one.query,
+        query_id=one.query_id,
+        sample_index=one.sample_index,
+        rollout_shard=one.rollout_shard,
+        prompt_sha256=one.prompt_sha256,
+        prompt_tokens=one.prompt_tokens,
+        correct=one.correct,
+        held_out=one.held_out,
+        token_ids=one.token_ids_T,
+        step_ends=one.step_ends_S,
+        values=valued[0],
+        completions=valued[1],
+    )
+
+
+def labels_key(rows: Sequence[StepValues]) -> str:
+    """Identity of a table of step values."""
+    sources = [[row.rollout_shard, row.query, row.sample_index] for row in rows]
+    return key_of(LABELS, {"rows": sources, "values": [row.values for row in rows]})
+
+
+def labels_told(
+    program: RunSpec,
+    path: str,
+    rows: Sequence[StepValues],
+    counts: Picked,
+    responses: Sequence[Labelled],
+) -> dict[str, Any]:
+    """The event that says that the step values lie at `path`."""
+    held_out = sum(row.held_out for row in rows)
+    return {
+        "type": "labels_made",
+        "path": path,
+        "trained": len(rows) - held_out,
+        "held_out": held_out,
+        "counts": (counts + Picked(unknown=len(responses) - len(rows))).to_dict(),
+        "cost": asdict(cost(responses, program.config.prm.completions)),
+    }
+
+
+# --- what the gate judges --------------------------------------------------------------------
+
+
+def judged_places(labels: Iterable[StepValues]) -> tuple[tuple[str, int], ...]:
+    """The responses that are scored for the gate, by query and sample index."""
+    return tuple((row.query, row.sample_index) for row in labels if row.held_out)
+
+
+def of_others(labels: Iterable[StepValues], shards: Iterable[ShardState]) -> bool:
+    """Whether labels are of other responses than the shards hold now."""
+    there = {shard.rollout for shard in shards}
+    return any(row.rollout_shard not in there for row in labels)
+
+
+def judged(
+    queries: Mapping[str, Query], labels: Sequence[StepValues], scores: Iterable[Score]
+) -> Iterator[Scored]:
+    """Held-out responses with both their values and their scores; those that could not be scored
+    are counted by `gate_card`."""
+    score_of = {(score.query, score.sample_index): score for score in scores}
+    apart = [row for row in labels if row.held_out]
+    groups = image_groups([queries[row.query] for row in apart])
+    for row, group in zip(apart, groups, strict=True):
+        score = score_of.get((row.query, row.sample_index))
+        if score is None:
+            continue
+        values_S = tuple(
+            value if graded else None
+            for value, graded in zip(row.values, row.completions, strict=True)
+        )
+        yield Scored(
+            query=row.query,
+            group=group,
+            sample_index=row.sample_index,
+            correct=row.correct,
+            scores_S=score.step_scores,
+            reward=score.reward_p,
+            values_S=values_S,
+            process_right=right_by_labels(row.values),
+        )
+
+
+def gate_card(scored: Sequence[Scored], shards: Iterable[ShardState]) -> dict[str, Any]:
+    """The PRM's card: `prm_gate.card_of`, and of how many held-out responses it says nothing, by
+    the reason why they have no score."""
+    unscored: Counter[str] = Counter()
+    for shard in shards:
+        unscored.update(shard.choice.get("excluded", {}))
+    return card_of(scored, seed=0) | {"unscored": dict(sorted(unscored.items()))}
+
+
+def bar_of(program: RunSpec) -> Bar:
+    """What the run's PRM must reach to be used."""
+    prm = program.config.prm
+    return Bar(prm.least_auc_step, prm.least_auc_within)

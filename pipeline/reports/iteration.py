@@ -1,0 +1,53 @@
+"""One iteration's row: its figures from the state."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pipeline.generation.slices import slice_of
+from pipeline.phases.lineage import policy_before
+from pipeline.run.spec import RunSpec
+from pipeline.run.state import GREEDY, SAMPLED, State
+from pipeline.selection.coverage import choice_totals
+
+
+def iteration_row(state: State, program: RunSpec, iteration: int) -> dict[str, Any]:
+    """One iteration in figures: what was sampled, kept and learned, and how good it made the
+    policy on the validation split."""
+    purpose, validation = f"evolve/{iteration}", program.config.data.validation
+    policy, job, closed = state.policies[purpose], state.jobs[purpose], state.closed[purpose]
+    counts = closed["coverage"]
+    samples = max(1, counts["samples"])
+    generate_s, learn_s = (state.stage_s.get(f"{purpose}/{s}", 0.0) for s in ("generate", "learn"))
+    config = program.config
+    drawn = slice_of(program.pool, iteration, config.evolve.interval, config.run.seed)
+    greedy = state.evaluation(policy, validation, GREEDY) or {}
+    sampled = state.evaluation(policy, validation, SAMPLED)
+    return {
+        "iteration": iteration,
+        "sampled_from": policy_before(state, iteration).version,
+        "policy": policy.version,
+        "temperature": config.generate.temperature,
+        "queries": len(drawn),
+        "samples": counts["samples"],
+        "coverage": counts["queries_kept"] / max(1, len(drawn)),
+        "correct": counts["correct"] / samples,
+        "unparsed": counts["unparsed"] / samples,
+        "timeout": counts["timeout"] / samples,
+        "cut": counts["cut"] / samples,
+        "kept": counts["kept"],
+        "steps": job.steps,
+        "loss": job.report.get("loss"),
+        "logprob_deviation": job.report.get("logprob_deviation"),
+        "greedy": greedy.get("greedy"),
+        "n": greedy.get("n"),
+        "ci95": greedy.get("ci95"),
+        "pass_at": sampled["pass_at"] if sampled is not None else {},
+        "reward_pass_2": (sampled or {}).get("reward_pass_2"),
+        "choice": choice_totals(shard.choice for shard in state.shards.get(purpose, {}).values()),
+        "generate_s": generate_s,
+        "learn_s": learn_s,
+        "evaluate_s": state.stage_s.get(f"{purpose}/evaluate", 0.0),
+        "generate_tokens_per_s": closed["tokens"] / generate_s if generate_s else None,
+        "learn_tokens_per_s": job.report["tokens"] / learn_s if learn_s and job.report else None,
+    }

@@ -1,0 +1,1 @@
+"""What a run is (its spec) and what it has done (its ledger, events and state)."""

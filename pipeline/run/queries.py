@@ -1,0 +1,88 @@
+"""The queries of a run, kept in the store beside what was made from them.
+
+A run's ledger, its objects and this table are all that an audit needs: hashes in other records get
+their meaning back, and the program (which shards, which jobs) can be derived again, offline.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, cast, get_args
+
+from pipeline.config.load import config_from_dict
+from pipeline.errors import CorruptObject
+from pipeline.generation.shards import EngineIdentity
+from pipeline.hashing import key_of
+from pipeline.query import AnswerType, Query
+from pipeline.records import Asked
+from pipeline.run.spec import RunSpec
+from pipeline.storage.artifacts import get_verified, put_content
+from pipeline.storage.parquet import from_parquet, to_parquet
+from pipeline.storage.store import Store
+
+STAGE = "queries"
+
+
+def store_queries(store: Store, program: RunSpec) -> str:
+    """Put the program's queries into the store; where they lie."""
+    rows = [_row(split, query) for split, part in program.splits.items() for query in part]
+    key = key_of(STAGE, program.fingerprint["splits"])
+    return put_content(store, STAGE, key, to_parquet(rows, Asked), "parquet")
+
+
+def _row(split: str, query: Query) -> Asked:
+    return Asked(
+        query=query.content_hash,
+        query_id=query.query_id,
+        split=split,
+        question=query.question,
+        choices=query.choices or (),
+        images=query.images,
+        answer=query.answer,
+        answer_type=query.answer_type,
+        unlabelled=query.unlabelled,
+        source=query.source,
+    )
+
+
+def _query(row: Asked) -> Query:
+    if row.answer_type not in get_args(AnswerType):
+        raise CorruptObject(f"query {row.query_id} has answer type {row.answer_type!r}")
+    query = Query(
+        query_id=row.query_id,
+        images=row.images,
+        question=row.question,
+        choices=row.choices or None,
+        answer=row.answer,
+        answer_type=cast(AnswerType, row.answer_type),
+        unlabelled=row.unlabelled,
+        source=row.source,
+        split=row.split,
+    )
+    if query.content_hash != row.query:
+        raise CorruptObject(f"query {row.query_id} does not hash to its name {row.query}")
+    return query
+
+
+def spec_of(store: Store, created: Mapping[str, Any]) -> RunSpec:
+    """The program of a run, from its `run_created` event and the queries that it names.
+
+    Raises:
+        StoreMissing, CorruptObject: the queries are gone, or not those that the event is about.
+    """
+    path = created["queries"]
+    splits: dict[str, list[Query]] = {}
+    for row in from_parquet(get_verified(store, path, quarantine=False), Asked):
+        splits.setdefault(row.split, []).append(_query(row))
+    data = created["data"]
+    program = RunSpec(
+        config=config_from_dict(created["config"], where="the run's ledger"),
+        splits={name: tuple(part) for name, part in splits.items()},
+        engine=EngineIdentity(**data["engine"]),
+        grader=data["grader"],
+    )
+    if program.fingerprint["splits"] != data["splits"]:
+        raise CorruptObject(
+            f"{store.url}: {path} does not hold the queries that the run began with"
+        )
+    return program

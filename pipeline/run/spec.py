@@ -1,0 +1,145 @@
+"""What a run is: its configuration, the queries it uses, and what samples and grades them.
+
+A program is made once, from the configuration and the data, and holds nothing that changes while
+the run goes on. The shards of every stage are functions of it and of the policy that samples them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from functools import cached_property
+from typing import Any
+
+from pipeline.config.schema import Config
+from pipeline.datasets.dataset import Dataset
+from pipeline.generation.shards import EngineIdentity, SamplingParams, ShardSpec, shard_specs
+from pipeline.generation.slices import labelled, shuffled, slice_of, subset
+from pipeline.hashing import canonical_json, sha256_hex
+from pipeline.query import Query
+from pipeline.refs import PolicyRef
+from pipeline.run.state import GREEDY
+from pipeline.selection.rules import Rule
+
+
+@dataclass(frozen=True)
+class RunSpec:
+    """What a run is: its configuration, the queries it uses, and what samples and grades them."""
+
+    config: Config
+    splits: Mapping[str, tuple[Query, ...]]
+    engine: EngineIdentity
+    grader: str
+
+    @classmethod
+    def of(cls, config: Config, dataset: Dataset, engine: EngineIdentity, grader: str) -> RunSpec:
+        """The queries that the configuration names, out of a data set."""
+        data = config.data
+        train = subset(labelled(dataset.split(data.train)), data.train_queries)
+        splits = {data.train: tuple(train)}
+        splits[data.validation] = tuple(
+            subset(labelled(dataset.split(data.validation)), data.validation_queries)
+        )
+        for name in data.test:
+            splits[name] = tuple(subset(labelled(dataset.split(name)), data.test_queries))
+        return cls(config, splits, engine, grader)
+
+    @cached_property
+    def by_hash(self) -> dict[str, Query]:
+        """Every query used, by its content hash."""
+        return {query.content_hash: query for part in self.splits.values() for query in part}
+
+    @property
+    def pool(self) -> list[str]:
+        """Content hashes of the labelled queries that are trained on."""
+        return [query.content_hash for query in self.splits[self.config.data.train]]
+
+    @cached_property
+    def fingerprint(self) -> dict[str, Any]:
+        """What must be the same when the run is started again: contents and answers, and what
+        samples and grades."""
+        sums = {
+            name: sha256_hex(
+                canonical_json(
+                    sorted((q.content_hash, q.answer or "", q.answer_type) for q in part)
+                )
+            )[:16]
+            for name, part in self.splits.items()
+        }
+        return {"splits": sums, "engine": asdict(self.engine), "grader": self.grader}
+
+    def sampling(self, samples: int, temperature: float) -> SamplingParams:
+        """K samples at a temperature, the rest as configured."""
+        generate = self.config.generate
+        return SamplingParams(samples, temperature, generate.top_p, generate.max_new_tokens)
+
+    def warmup_specs(self, policy: PolicyRef) -> tuple[ShardSpec, ...]:
+        """Gold-conditioned chains of the base."""
+        warmup, seed = self.config.warmup, self.config.run.seed
+        drawn = shuffled(self.pool, seed, "warmup")[: warmup.queries]
+        specs = shard_specs(
+            "warmup",
+            [self.by_hash[item] for item in drawn],
+            policy=policy.version,
+            sampling=self.sampling(warmup.samples, warmup.temperature),
+            engine=self.engine,
+            run_seed=seed,
+            shard_queries=self.config.generate.shard_queries,
+            prompt="warmup",
+            template=warmup.template,
+        )
+        return tuple(specs)
+
+    def evolve_specs(self, iteration: int, policy: PolicyRef) -> tuple[ShardSpec, ...]:
+        """The slice of an iteration."""
+        config = self.config
+        drawn = slice_of(self.pool, iteration, config.evolve.interval, config.run.seed)
+        specs = shard_specs(
+            f"evolve/{iteration}",
+            [self.by_hash[item] for item in drawn],
+            policy=policy.version,
+            sampling=self.sampling(config.generate.samples, config.generate.temperature),
+            engine=self.engine,
+            run_seed=config.run.seed,
+            shard_queries=config.generate.shard_queries,
+        )
+        return tuple(specs)
+
+    def evaluation_specs(self, policy: PolicyRef, split: str, mode: str) -> tuple[ShardSpec, ...]:
+        """A split, greedily or sampled."""
+        evaluate = self.config.evaluate
+        samples, temperature = (
+            (1, 0.0) if mode == GREEDY else (self.samples(split), evaluate.temperature)
+        )
+        specs = shard_specs(
+            evaluation_purpose(policy, split, mode),
+            self.splits[split],
+            policy=policy.version,
+            sampling=self.sampling(samples, temperature),
+            engine=self.engine,
+            run_seed=self.config.run.seed,
+            shard_queries=evaluate.shard_queries,
+        )
+        return tuple(specs)
+
+    def samples(self, split: str) -> int:
+        """K of Pass@K on a split; 0: not measured."""
+        evaluate, data = self.config.evaluate, self.config.data
+        return evaluate.samples if split == data.validation else evaluate.test_samples
+
+    @property
+    def rule(self) -> Rule:
+        """What evolution keeps."""
+        select = self.config.select
+        return Rule(select.rule, select.k, select.threshold)
+
+    @property
+    def warmup_rule(self) -> Rule:
+        """What the warm-up keeps of the right chains."""
+        keep = self.config.warmup.keep
+        return Rule("all_correct") if keep is None else Rule("random_k", keep)
+
+
+def evaluation_purpose(policy: PolicyRef, split: str, mode: str) -> str:
+    """Where the shards of an evaluation are kept in the state."""
+    return f"evaluate/{policy.version}/{split}/{mode}"

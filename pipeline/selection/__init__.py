@@ -1,0 +1,1 @@
+"""Which responses are trained on, and the rewards that rank them."""

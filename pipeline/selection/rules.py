@@ -1,0 +1,142 @@
+"""H: which samples of a query are trained on.
+
+Only a sample whose answer is right and that ended by itself is ever kept; one that was cut by the
+length limit never is. Equal texts are one response: the one with the lowest sample index stands
+for all. What is kept is a function of the rows alone: shuffling them changes nothing.
+
+Ties in the score go to the lower sample index. A query with fewer than k candidates gives what it
+has; one with none drops out and shows in the coverage.
+
+Axes: K samples of a query.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol, TypeVar
+
+from pipeline.config.schema import SCORED, RuleName
+from pipeline.hashing import canonical_json, sha256_hex
+
+
+class SampleRow(Protocol):
+    """What selection reads of a rollout."""
+
+    @property
+    def query(self) -> str: ...
+    @property
+    def sample_index(self) -> int: ...
+    @property
+    def seed(self) -> int: ...
+    @property
+    def text(self) -> str: ...
+    @property
+    def finish(self) -> str: ...
+    @property
+    def token_ids(self) -> Sequence[int]: ...
+
+
+Row = TypeVar("Row", bound=SampleRow)
+
+
+@dataclass(frozen=True)
+class Rule:
+    """One H and its parameters; `k` counts responses of a query, `threshold` is a probability."""
+
+    name: RuleName = "all_correct"
+    k: int = 2
+    threshold: float = 0.5
+
+    @property
+    def identity(self) -> dict[str, object]:
+        """What of the rule decides its result: parameters it does not read are left out."""
+        used: dict[str, object] = {"name": self.name}
+        if self.name in ("random_k", "top_k"):
+            used["k"] = self.k
+        if self.name == "threshold":
+            used["threshold"] = self.threshold
+        return used
+
+
+def dedup(rows: Sequence[Row]) -> list[Row]:
+    """One row for each (query, text), the one with the lowest sample index, in order of rows."""
+    best: dict[tuple[str, str], Row] = {}
+    for row in rows:
+        key = (row.query, row.text)
+        if key not in best or row.sample_index < best[key].sample_index:
+            best[key] = row
+    return [row for row in rows if best[(row.query, row.text)] is row]
+
+
+def candidates(rows: Sequence[Row], outcomes: Sequence[str]) -> list[Row]:
+    """Distinct right responses that ended by themselves.
+
+    Cut responses go before equal texts are merged, or a cut one could stand for a whole one.
+    """
+    return dedup(
+        [
+            row
+            for row, outcome in zip(rows, outcomes, strict=True)
+            if outcome == "correct" and row.finish == "stop"
+        ]
+    )
+
+
+def select(
+    rows: Sequence[Row],
+    outcomes: Sequence[str],
+    scores: Sequence[float | None] | None,
+    rule: Rule,
+    *,
+    seed: int = 0,
+) -> list[Row]:
+    """The rows to train on: queries in order of first appearance, samples by index.
+
+    `outcomes` and `scores` are parallel to `rows`; a row that is no candidate needs no score.
+    `seed` is the run's, for `random_k`.
+
+    Raises:
+        ValueError: a candidate without a finite score where the rule ranks by score.
+    """
+    score_of: dict[tuple[str, int], float | None] = {}
+    if rule.name in SCORED:
+        given = scores if scores is not None else [None] * len(rows)
+        for row, score in zip(rows, given, strict=True):
+            score_of[(row.query, row.sample_index)] = score
+    groups: dict[str, list[Row]] = {row.query: [] for row in rows}
+    for row in candidates(rows, outcomes):
+        groups[row.query].append(row)
+    kept: list[Row] = []
+    for group in groups.values():
+        group.sort(key=lambda row: row.sample_index)
+        kept += _of_one_query(group, score_of, rule, seed)
+    return kept
+
+
+def _of_one_query(
+    group_K: list[Row], score_of: dict[tuple[str, int], float | None], rule: Rule, seed: int
+) -> list[Row]:
+    if rule.name == "all_correct":
+        return group_K
+    if rule.name == "random_k":
+        drawn = sorted(group_K, key=lambda row: _ticket(seed, row))[: rule.k]
+        return sorted(drawn, key=lambda row: row.sample_index)
+    scores_K = [_score(score_of, row) for row in group_K]
+    if rule.name == "threshold":
+        return [row for row, score in zip(group_K, scores_K, strict=True) if score > rule.threshold]
+    order = sorted(range(len(group_K)), key=lambda i: (-scores_K[i], group_K[i].sample_index))
+    return [group_K[i] for i in sorted(order[: rule.k])]
+
+
+def _ticket(seed: int, row: SampleRow) -> str:
+    """A lottery ticket: the sample's own seed is unique to policy, query and sample."""
+    return sha256_hex(canonical_json(["random_k", seed, row.query, row.sample_index, row.seed]))
+
+
+def _score(score_of: dict[tuple[str, int], float | None], row: SampleRow) -> float:
+    score = score_of[(row.query, row.sample_index)]
+    if score is None or not math.isfinite(score):
+        raise ValueError(f"query {row.query} sample {row.sample_index} has no score: {score}")
+    return score

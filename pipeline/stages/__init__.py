@@ -1,0 +1,1 @@
+"""What is done with one shard: grading, scoring, selection, evaluation."""

@@ -1,0 +1,180 @@
+"""What is done with one shard between generation and learning: verify, grade, select, measure.
+
+Everything here reads and writes immutable objects and is idempotent: doing it twice stores the same
+bytes under the same path. An object that is corrupt or gone is named (`Lost`), never worked around.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+from pipeline.generation.adoption import group_problem
+from pipeline.generation.fleet import BadQuery
+from pipeline.generation.shards import PromptKind
+from pipeline.hashing import key_of
+from pipeline.query import Query
+from pipeline.records import Grade, Rollout
+from pipeline.selection.coverage import Coverage, coverage
+from pipeline.selection.rules import Rule, candidates, select
+from pipeline.stages.select import choice_of, outcomes_of, select_key, store_selected
+from pipeline.storage.artifacts import GRADES, Lost, put_content, read_rows
+from pipeline.storage.parquet import to_parquet
+from pipeline.storage.store import Store
+
+
+class Graded(Protocol):
+    """What grading one item gives."""
+
+    @property
+    def outcome(self) -> str: ...
+    @property
+    def extracted(self) -> str | None: ...
+
+
+@dataclass(frozen=True)
+class Ungraded:
+    """An answer that no grader can grade, and why: a fault of its query's, never an outcome."""
+
+    reason: str
+
+
+GradeMany = Callable[[list[tuple[str, Query]]], Sequence[Graded | Ungraded]]
+
+
+def finish_shard(
+    store: Store,
+    task: GradeTask,
+    grade_many: GradeMany,
+    grader: str,
+    clock: Callable[[], float] = time.monotonic,
+) -> GradeDone | ObjectLost:
+    """Grade a rollout shard and, with a rule, select from it; both results are stored.
+
+    A query of which some answer cannot be graded is bad: its whole group is left out and named.
+    """
+    started = clock()
+    try:
+        rows: list[Rollout] = read_rows(store, task.rollout, Rollout)
+    except Lost as lost:
+        return ObjectLost(task.key, lost.path, lost.reason)
+    by_hash = {query.content_hash: query for query in task.queries_Q}
+    problem = group_problem(rows, list(by_hash), task.samples)
+    if problem is not None:
+        return ObjectLost(task.key, task.rollout, problem)
+    results = grade_many([(row.text, by_hash[row.query]) for row in rows])
+    bad = _ungraded(rows, results)
+    rows, graded = _graded(rows, results, bad)
+    key = grade_key(task.rollout, task.queries_Q, grader)
+    grades = put_content(store, GRADES, key, to_parquet(graded, Grade), "parquet")
+    outcomes = outcomes_of(task.prompt, rows, graded)
+    kept = [] if task.rule is None else select(rows, outcomes, None, task.rule, seed=task.seed)
+    selected, choice = None, {}
+    if task.rule is not None:
+        key = select_key(task.rollout, grades, task.rule.identity, task.seed, task.prompt)
+        selected = store_selected(store, key, kept, rollout=task.rollout, prompt=task.prompt)
+        choice = choice_of(candidates(rows, outcomes), kept)
+    counted, seconds = coverage(rows, outcomes, kept), clock() - started
+    return GradeDone(task.key, task.rollout, grades, selected, counted, seconds, bad, choice)
+
+
+def _ungraded(
+    rows: Sequence[Rollout], results: Sequence[Graded | Ungraded]
+) -> tuple[BadQuery, ...]:
+    """The queries with an answer that could not be graded, each with its first reason."""
+    reasons: dict[str, str] = {}
+    for row, result in zip(rows, results, strict=True):
+        if isinstance(result, Ungraded):
+            reasons.setdefault(row.query, result.reason)
+    return tuple(BadQuery(query, reason) for query, reason in reasons.items())
+
+
+def _graded(
+    rows: Sequence[Rollout], results: Sequence[Graded | Ungraded], bad: Sequence[BadQuery]
+) -> tuple[list[Rollout], list[Grade]]:
+    """The rows of the other queries, and their grades."""
+    left_out = {one.query for one in bad}
+    kept = [
+        (row, Grade(row.query, row.sample_index, result.outcome, result.extracted))
+        for row, result in zip(rows, results, strict=True)
+        if row.query not in left_out and not isinstance(result, Ungraded)
+    ]
+    return [row for row, _ in kept], [grade for _, grade in kept]
+
+
+def grade_key(rollout: str, queries_Q: Sequence[Query], grader: str) -> str:
+    """Identity of the grades of one rollout object: its path (which holds the hash of its bytes),
+    the gold answers and the grader's version."""
+    gold_Q = [[query.content_hash, query.answer, query.answer_type] for query in queries_Q]
+    return key_of("grade", {"rollout": rollout, "gold": gold_Q, "grader": grader})
+
+
+@dataclass(frozen=True)
+class GradeTask:
+    """Grade one rollout shard and, with a rule, select from it.
+
+    queries_Q: the shard's queries without its bad ones; samples: rows of each (of completions, by
+    query). seed: the run's.
+    """
+
+    key: str
+    rollout: str
+    queries_Q: tuple[Query, ...]
+    samples: int | Mapping[str, int]
+    prompt: PromptKind
+    rule: Rule | None
+    seed: int
+
+
+@dataclass(frozen=True)
+class GradeDone:
+    """Grades, and the selection where a rule was given, lie in the store. Rows of bad queries (of
+    which some answer could not be graded) are in neither. choice: as of a `ScoreDone`."""
+
+    key: str
+    rollout: str
+    grades: str
+    selected: str | None
+    coverage: Coverage
+    seconds: float
+    bad: tuple[BadQuery, ...] = ()
+    choice: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class ObjectLost:
+    """An object that a piece of work had to read is corrupt or gone."""
+
+    key: str
+    path: str
+    reason: str
+
+
+class Grader(Protocol):
+    """Grading processes."""
+
+    def submit(self, task: GradeTask) -> None:
+        """Grade this shard. Submitting a key that is under way does nothing."""
+
+    def poll(self) -> Sequence[GradeDone | ObjectLost]:
+        """What has ended since the last call."""
+
+
+def graded_rows(store: Store, rollout: str, grades: str) -> tuple[list[Rollout], list[Grade]]:
+    """The rows of a rollout shard that were graded, with their grades.
+
+    Raises:
+        Lost: one of the objects is corrupt or gone.
+    """
+    return with_grades(read_rows(store, rollout, Rollout), read_rows(store, grades, Grade))
+
+
+def with_grades(
+    rows: Sequence[Rollout], grades: Sequence[Grade]
+) -> tuple[list[Rollout], list[Grade]]:
+    """The rows that have a grade, and these grades, in the order of the rows."""
+    graded = {(grade.query, grade.sample_index): grade for grade in grades}
+    kept = [row for row in rows if (row.query, row.sample_index) in graded]
+    return kept, [graded[row.query, row.sample_index] for row in kept]

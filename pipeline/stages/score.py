@@ -1,0 +1,231 @@
+"""What is done with a graded shard and its scores: which rows are scored, and selection by them.
+
+Idempotent, as every stage: doing it twice stores the same bytes under the same path. A response
+that cannot be scored (it has no finished step, or is longer than the model's context) is named and
+counted; it is never selected by a score that it does not have.
+
+Axes: S steps of a response.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any, Literal, Protocol
+
+from pipeline.config.schema import Config
+from pipeline.generation.shards import EngineIdentity, PromptKind
+from pipeline.hashing import key_of
+from pipeline.query import Query
+from pipeline.records import Grade, Rollout, Score
+from pipeline.refs import PolicyRef
+from pipeline.responses import MOST_STEPS
+from pipeline.selection.coverage import Coverage, choice_report, coverage
+from pipeline.selection.rewards import Aggregate
+from pipeline.selection.rules import Rule, candidates, dedup, select
+from pipeline.stages.grade import graded_rows
+from pipeline.stages.select import outcomes_of, select_key, store_selected
+from pipeline.storage.artifacts import Lost, read_rows
+from pipeline.storage.store import Store
+
+Place = tuple[str, int]
+"""Query and sample index."""
+
+
+def rows_to_score(
+    rows: Sequence[Rollout], grades: Sequence[Grade], task: ScoreTask
+) -> list[Rollout]:
+    """The rows of a shard that need a score, equal texts once.
+
+    Where some rows of one text may be selected and others may not (cut, or never graded in time),
+    the text is scored by the row that selection would take.
+    """
+    which = task.scoring.which
+    if not isinstance(which, str):
+        wanted = set(which)
+    else:
+        chosen = candidates(rows, outcomes_of(task.prompt, rows, grades))
+        if which == "all":
+            texts = {(row.query, row.text) for row in chosen}
+            chosen += [row for row in dedup(rows) if (row.query, row.text) not in texts]
+        wanted = {(row.query, row.sample_index) for row in chosen}
+    return [row for row in rows if (row.query, row.sample_index) in wanted]
+
+
+def scores_problem(
+    asked: Sequence[Place], found: Sequence[Score], excluded: Mapping[str, int]
+) -> str | None:
+    """Why these are not the scores that were asked for; None when they are.
+
+    They are when each row that was asked for has one score or is excluded for a reason, and no
+    other row has any: then what lacks a score is, place by place, what was excluded.
+    """
+    have = [(score.query, score.sample_index) for score in found]
+    told = sum(excluded.values())
+    strange = set(have) - set(asked) or len(have) != len(set(have))
+    if strange or len(asked) - len(have) != told:
+        return f"it holds {len(have)} scores of {len(asked)} responses, and {told} are excluded"
+    return None
+
+
+def scored_how(config: Config) -> str:
+    """How a PRM is read, and by which engine, as part of the identity of its scores (`kind` of
+    `score_key`)."""
+    prm = config.prm
+    how = "head" if prm.kind == "head" else f"tag {prm.tag!r} {prm.good!r} {prm.bad!r}"
+    return how if prm.engine == "vllm" else f"{how} by {prm.engine}"
+
+
+def score_key(task: ScoreTask, places: Sequence[Place], engine: EngineIdentity, kind: str) -> str:
+    """Identity of the scores of some rows of a rollout object. engine: the run's; kind:
+    `scored_how`."""
+    return key_of(
+        "score",
+        {
+            "rollout": task.rollout,
+            "rows": sorted(places),
+            "prm": task.scoring.prm.version,
+            "kind": kind,
+            "aggregate": task.scoring.aggregate,
+            "most_steps": MOST_STEPS,
+            "engine": asdict(engine),
+        },
+    )
+
+
+def finish_scored(
+    store: Store, task: ScoreTask, scores: str, excluded: Mapping[str, int], seconds: float
+) -> ScoreDone:
+    """Select from a shard by its scores, where the task has a rule.
+
+    Raises:
+        Lost: an object is corrupt or gone, or the scores are not those that were asked for.
+    """
+    rows, grades = graded_rows(store, task.rollout, task.grades)
+    found: list[Score] = read_rows(store, scores, Score)
+    asked = [(row.query, row.sample_index) for row in rows_to_score(rows, grades, task)]
+    problem = scores_problem(asked, found, excluded)
+    if problem is not None:
+        raise Lost(scores, problem)
+    if task.rule is None:
+        return ScoreDone(task.key, task.rollout, scores, None, None, dict(excluded), {}, seconds)
+    reward_of = {(s.query, s.sample_index): s.reward_p for s in found}
+    outcomes = outcomes_of(task.prompt, rows, grades)
+    scored = with_scores(rows, outcomes, reward_of)
+    kept = kept_by_score(scored, reward_of, task.rule, task.seed)
+    key = select_key(
+        task.rollout, f"{task.grades}+{scores}", task.rule.identity, task.seed, task.prompt
+    )
+    selected = store_selected(
+        store, key, kept, rollout=task.rollout, prompt=task.prompt, rewards=reward_of
+    )
+    counted: Coverage = coverage(rows, outcomes, kept)
+    ends = {(s.query, s.sample_index): len(s.step_ends) for s in found}
+    choice = choice_report(scored, kept, ends)
+    return ScoreDone(
+        task.key, task.rollout, scores, selected, counted, dict(excluded), choice, seconds
+    )
+
+
+def with_scores(
+    rows: Sequence[Rollout], outcomes: Sequence[str], reward_of: Mapping[Place, float]
+) -> list[Rollout]:
+    """The candidates for selection that have a score; of scores without a `scores_problem` the
+    others are responses that a reason excludes."""
+    chosen = candidates(rows, outcomes)
+    return [row for row in chosen if (row.query, row.sample_index) in reward_of]
+
+
+def kept_by_score(
+    scored: Sequence[Rollout], reward_of: Mapping[Place, float], rule: Rule, seed: int
+) -> list[Rollout]:
+    """What a rule keeps of candidates that all have a score."""
+    rewards = [reward_of[row.query, row.sample_index] for row in scored]
+    return select(scored, ["correct"] * len(scored), rewards, rule, seed=seed)
+
+
+def rewards_by_sample(
+    rows: Sequence[Rollout], scores: Sequence[Score]
+) -> dict[Place, float | None]:
+    """The reward of every sample: equal texts share the one of the row that was scored.
+
+    None: the response could not be scored.
+    """
+    by_text: dict[tuple[str, str], float] = {}
+    reward_of = {(s.query, s.sample_index): s.reward_p for s in scores}
+    for row in rows:
+        reward = reward_of.get((row.query, row.sample_index))
+        if reward is not None:
+            by_text[row.query, row.text] = reward
+    return {(row.query, row.sample_index): by_text.get((row.query, row.text)) for row in rows}
+
+
+def excluded_counts(reasons: Sequence[str]) -> dict[str, int]:
+    """How many responses have no score, by reason."""
+    return dict(sorted(Counter(reasons).items()))
+
+
+@dataclass(frozen=True)
+class Scoring:
+    """What a process reward model scores of a graded shard.
+
+    which: "right", the distinct right responses that ended by themselves; "all", every distinct
+    response; or the samples themselves, as (query, sample index).
+    """
+
+    prm: PolicyRef
+    which: Literal["right", "all"] | tuple[tuple[str, int], ...]
+    aggregate: Aggregate
+
+
+@dataclass(frozen=True)
+class ScoreTask:
+    """Score a graded rollout shard and, with a rule, select from it."""
+
+    key: str
+    rollout: str
+    grades: str
+    queries_Q: tuple[Query, ...]
+    prompt: PromptKind
+    scoring: Scoring
+    rule: Rule | None
+    seed: int
+
+
+@dataclass(frozen=True)
+class ScoreDone:
+    """Scores, and the selection where a rule was given, lie in the store.
+
+    excluded: responses without a score by reason. choice: what of those that could be kept was
+    (`pipeline.selection.coverage.choice_report`).
+    """
+
+    key: str
+    rollout: str
+    scores: str
+    selected: str | None
+    coverage: Coverage | None
+    excluded: dict[str, int]
+    choice: dict[str, Any]
+    seconds: float
+
+
+@dataclass(frozen=True)
+class ScoreFailed:
+    """The scorers gave a shard up; kinds and path as of a `ShardFailed`."""
+
+    key: str
+    reason: str
+    kind: Literal["infrastructure", "lost", "refused", "user"] = "infrastructure"
+    path: str = ""
+
+
+class Scorer(Protocol):
+    """Process reward models, however many and wherever."""
+
+    def submit(self, task: ScoreTask) -> None:
+        """Score this shard. Submitting a key that is under way does nothing."""
+
+    def poll(self) -> Sequence[ScoreDone | ScoreFailed]:
+        """What has ended since the last call."""

@@ -1,0 +1,1 @@
+"""Bytes that last: stores, content-addressed objects, folders in the store, parquet."""

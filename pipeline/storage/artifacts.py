@@ -1,0 +1,82 @@
+"""Content-addressed objects of a stage: their paths, written once, read verified."""
+
+from __future__ import annotations
+
+import re
+from contextlib import suppress
+from typing import Any
+
+from pipeline.errors import CorruptObject, StoreError, StoreMissing, StoreRefused
+from pipeline.hashing import sha256_hex
+from pipeline.storage.backend import check_path
+from pipeline.storage.parquet import from_parquet
+from pipeline.storage.store import Store
+
+SCORES = "score"
+
+ROLLOUTS, GRADES, SELECTED = "rollout", "grade", "select"
+
+_CONTENT_PATH = re.compile(r"(?:.*/)?([0-9a-f]{64})(?:\.[A-Za-z0-9.]+)?")
+
+
+class Lost(StoreError):
+    """An object that had to be read is corrupt or gone."""
+
+    def __init__(self, path: str, reason: str) -> None:
+        super().__init__(f"{path}: {reason}")
+        self.path = path
+        self.reason = reason
+
+
+def read_rows(store: Store, path: str, kind: type[Any]) -> list[Any]:
+    """The rows of a content-addressed object, its hash and schema checked.
+
+    Raises:
+        Lost: it is corrupt (and now quarantined) or gone.
+    """
+    try:
+        return from_parquet(get_verified(store, path), kind)
+    except (CorruptObject, StoreMissing) as error:
+        raise Lost(path, str(error)) from error
+
+
+def content_path(stage: str, key: str, data: bytes, suffix: str) -> str:
+    """Where `put_content` stores `data`."""
+    return check_path(f"shards/{stage}/{key}/{sha256_hex(data)}.{suffix.lstrip('.')}")
+
+
+def put_content(store: Store, stage: str, key: str, data: bytes, suffix: str) -> str:
+    """Store `data` under its own hash and return the path `shards/stage/key/<sha256>.suffix`."""
+    path = content_path(stage, key, data, suffix)
+    store.put(path, data)
+    return path
+
+
+def hash_in(path: str) -> str:
+    """The sha256 that a content-addressed path ends in."""
+    found = _CONTENT_PATH.fullmatch(path)
+    if found is None:
+        raise StoreRefused(f"{path!r} does not end in the sha256 of its content")
+    return found.group(1)
+
+
+def get_verified(store: Store, path: str, *, quarantine: bool = True) -> bytes:
+    """The bytes of a content-addressed object, which hash to what its path says.
+
+    Raises:
+        StoreMissing: when there is no object.
+        CorruptObject: when its bytes are others; they are moved to `quarantine/` first, unless
+            `quarantine` is False (a reader that must not change the store).
+    """
+    wanted = hash_in(path)
+    data = store.get(path)
+    found = sha256_hex(data)
+    if found == wanted:
+        return data
+    if quarantine:
+        with suppress(StoreMissing):  # another reader was faster
+            if store.quarantine(path, unless=wanted) is None:
+                return get_verified(store, path, quarantine=False)
+    raise CorruptObject(
+        f"{store.url}: {path} holds {len(data)} bytes with sha256 {found[:16]}…, not its own"
+    )

@@ -1,0 +1,278 @@
+"""Objects as files of a folder on this machine, or on a file system it mounts.
+
+What always holds: an object's bytes are on disk before its name is, and its name is on disk before
+the call returns (temporary file, fsync, link or rename, fsync of every folder whose entries
+changed), so a power cut leaves an object whole or absent. A create-only write is a hard link, which
+the kernel refuses when the name is taken. What a killed process leaves is one file under `.tmp/`,
+locked while its writer lives; the next process that writes here removes those nobody holds.
+"""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import os
+import secrets
+import shutil
+import stat
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from pipeline.errors import StoreError, StoreMissing, StoreRefused, StoreUnavailable
+from pipeline.storage.backend import TEMPORARY, Attempt, Entry, StoreFull
+
+_YOUNG_S = 60.0
+"""A temporary file younger than this may be between its creation and its lock."""
+
+_FULL = {errno.ENOSPC, errno.EDQUOT}
+
+_ABSENT = {errno.ENOENT, errno.ENOTDIR, errno.EISDIR}
+
+_ASK_AGAIN = {
+    errno.ESTALE,
+    errno.ETIMEDOUT,
+    errno.EHOSTDOWN,
+    errno.EHOSTUNREACH,
+    errno.ENETDOWN,
+    errno.ENETUNREACH,
+    errno.EREMOTEIO,
+    errno.EAGAIN,
+    errno.EBUSY,
+    errno.EINTR,
+}
+"""What a network file system says while its server is away."""
+
+_NO_LINKS = {errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK, errno.EXDEV}
+
+_NO_LOCKS = {errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS}
+
+
+def store_error(error: OSError, what: str) -> StoreError:
+    """The store error that an `OSError` stands for; `what` names the store and the object."""
+    why = f"{what}: {error.strerror or error}"
+    if error.errno in _FULL:
+        return StoreFull(f"{why}. Free some space there, then start the same command again.")
+    if error.errno in _ASK_AGAIN:
+        return StoreUnavailable(why)
+    return StoreRefused(f"{why}. Check that the folder exists and that this user may write to it.")
+
+
+def _lock(handle: int) -> bool:
+    """Take the file's lock without waiting; False when it is held or there are no locks here."""
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    except OSError as error:
+        if error.errno in _NO_LOCKS:
+            return False
+        raise
+    return True
+
+
+class LocalBackend:
+    """A folder. The first write makes it, so reading a place that is not there leaves no trace."""
+
+    latency_bound = False
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder.absolute()
+        self.url = str(self.folder)
+        self._opening = threading.Lock()
+        self._opened = False
+        self._durable_folders: set[Path] = set()
+
+    @contextmanager
+    def _errors(self, path: str = "", reading: bool = False) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            if reading and error.errno in _ABSENT:
+                raise StoreMissing(f"{self.url}: no object {path}") from error
+            what = f"{self.url}: {path}" if path else self.url
+            raise store_error(error, what) from error
+
+    def _open(self) -> None:
+        """Before the first write: make the folder, drop the temporary files of dead writers."""
+        with self._opening:
+            if not self._opened:
+                (self.folder / TEMPORARY).mkdir(parents=True, exist_ok=True)
+                self._sweep()
+                self._opened = True
+
+    def _sweep(self) -> None:
+        for entry in os.scandir(self.folder / TEMPORARY):
+            with suppress(FileNotFoundError):  # another process sweeps too
+                if time.time() - entry.stat().st_mtime < _YOUNG_S:
+                    continue
+                handle = os.open(entry.path, os.O_RDWR)
+                try:
+                    if _lock(handle):  # else its writer is alive
+                        os.unlink(entry.path)
+                finally:
+                    os.close(handle)
+
+    @contextmanager
+    def _temporary(self) -> Iterator[tuple[int, Path]]:
+        """A locked, empty file on the store's file system, gone at the end whatever happens."""
+        self._open()
+        path = self.folder / TEMPORARY / secrets.token_hex(12)
+        # 0o666 and the umask, unlike tempfile's 0o600: stores are shared between users
+        handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o666)
+        try:
+            _lock(handle)
+            yield handle, path
+        finally:
+            os.close(handle)
+            path.unlink(missing_ok=True)
+
+    def _fsync_folder(self, folder: Path) -> None:
+        handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)
+
+    def _make_folder(self, folder: Path) -> None:
+        """Make `folder` and its parents up to the store's, each one's entry durable.
+
+        A folder that is there may have been made by a process that died before its fsync, so the
+        first use by this process syncs it too.
+        """
+        if folder in self._durable_folders:
+            return
+        folder.mkdir(parents=True, exist_ok=True)
+        missing = [folder, *folder.parents]
+        for below in missing[: missing.index(self.folder)]:
+            if below in self._durable_folders:
+                break
+            self._fsync_folder(below.parent)
+        if len(self._durable_folders) > 4096:
+            self._durable_folders.clear()
+        self._durable_folders.add(folder)
+
+    def _fill(self, handle: int, data: bytes) -> None:
+        view = memoryview(data)
+        while view:
+            view = view[os.write(handle, view) :]
+        os.fsync(handle)
+
+    def _publish(self, temporary: Path, path: str) -> None:
+        target = self.folder / path
+        self._make_folder(target.parent)
+        os.replace(temporary, target)
+        self._fsync_folder(target.parent)
+
+    def read(self, path: str, start: int = 0, end: int | None = None) -> bytes:
+        with self._errors(path, reading=True), open(self.folder / path, "rb") as file:
+            file.seek(start)
+            return file.read() if end is None else file.read(max(0, end - start))
+
+    def write(self, path: str, data: bytes) -> None:
+        with self._errors(path), self._temporary() as (handle, temporary):
+            self._fill(handle, data)
+            self._publish(temporary, path)
+
+    def create(self, path: str, data: bytes) -> bool:
+        target = self.folder / path
+        with self._errors(path), self._temporary() as (handle, temporary):
+            self._fill(handle, data)
+            self._make_folder(target.parent)
+            try:
+                os.link(temporary, target)
+            except FileExistsError:
+                return False
+            except OSError as error:
+                if error.errno in _NO_LINKS:
+                    raise StoreRefused(
+                        f"{self.url}: this file system has no hard links, which the ledger needs "
+                        "so that two drivers cannot write one entry. Use another folder or s3://."
+                    ) from error
+                raise
+            self._fsync_folder(target.parent)
+            return True
+
+    def upload(self, path: str, source: Path, attempt: Attempt) -> None:
+        attempt(self._copy_in, path, source)
+
+    def _copy_in(self, path: str, source: Path) -> None:
+        with self._errors(path), self._temporary() as (handle, temporary):
+            with open(source, "rb") as file, open(handle, "wb", closefd=False) as target:
+                shutil.copyfileobj(file, target, 4 << 20)
+            os.fsync(handle)
+            self._publish(temporary, path)
+
+    def stat(self, path: str) -> Entry | None:
+        with self._errors(path):
+            try:
+                found = os.stat(self.folder / path)
+            except OSError as error:
+                if error.errno in _ABSENT:
+                    return None
+                raise
+        if not stat.S_ISREG(found.st_mode):
+            return None
+        return Entry(path, found.st_size, found.st_mtime)
+
+    def list(self, folder: str) -> list[Entry]:
+        with self._errors(folder):
+            found = list(self._walk(folder))
+        return sorted(found, key=lambda entry: entry.path)
+
+    def _walk(self, folder: str) -> Iterator[Entry]:
+        try:
+            inside = list(os.scandir(self.folder / folder))
+        except OSError as error:
+            if error.errno in _ABSENT:
+                return
+            raise
+        for item in inside:
+            path = f"{folder}/{item.name}" if folder else item.name
+            if path == TEMPORARY:
+                continue
+            if item.is_dir():
+                yield from self._walk(path)
+                continue
+            with suppress(FileNotFoundError):  # deleted while we looked
+                found = item.stat()
+                yield Entry(path, found.st_size, found.st_mtime)
+
+    def delete(self, path: str) -> None:
+        target = self.folder / path
+        with self._errors(path):
+            try:
+                target.unlink()
+            except OSError as error:
+                if error.errno in _ABSENT:
+                    return
+                raise
+            self._fsync_folder(target.parent)
+
+    def move(self, source: str, target: str) -> None:
+        with self._errors(source, reading=True):
+            os.stat(self.folder / source)
+        with self._errors(target):
+            self._publish(self.folder / source, target)
+            self._fsync_folder((self.folder / source).parent)
+
+    def sync(self, path: str) -> None:
+        target = self.folder / path
+        with self._errors(path):
+            self._make_folder(target.parent)
+            self._fsync_folder(target.parent)
+
+    def create_is_exclusive(self) -> bool:
+        """A hard link is; a file system without them refuses here, before anything is lost."""
+        with self._errors(), self._temporary() as (_, temporary):
+            link = temporary.with_suffix(".link")
+            try:
+                os.link(temporary, link)
+            except OSError as error:
+                if error.errno in _NO_LINKS:
+                    return False
+                raise
+            link.unlink()
+            return True

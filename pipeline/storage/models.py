@@ -1,0 +1,33 @@
+"""Policies in the store: immutable, complete model folders, named by what they hold.
+
+A folder is read and hashed as a whole (weights, config, processor, tokenizer, chat template), so
+two names of one version are one policy, and a policy's version also says how prompts become tokens.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from pipeline.errors import BadData, BadModel
+from pipeline.refs import PolicyRef
+from pipeline.storage.store import Store
+from pipeline.storage.trees import put_content_tree
+
+STAGE, KEY = "policies", "model"
+
+
+def publish_folder(store: Store, folder: Path) -> PolicyRef:
+    """Put a model folder into the store; equal folders give equal references.
+
+    Raises:
+        BadModel: there is no such folder, or it is empty.
+    """
+    try:
+        return policy_at(put_content_tree(store, STAGE, KEY, folder))
+    except BadData as error:
+        raise BadModel(f"{folder} cannot be used as a model: {error}") from error
+
+
+def policy_at(path: str) -> PolicyRef:
+    """The policy stored under a content-addressed prefix."""
+    return PolicyRef(version=f"policy-{path.rsplit('/', 1)[-1][:16]}", path=path)

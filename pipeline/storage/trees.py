@@ -1,0 +1,287 @@
+"""Folders in the store: a policy, a checkpoint, anything that is used as a directory.
+
+What always holds:
+
+* a tree is complete or not there: its manifest (every file's sha256 and size) is written last, to
+  `<prefix>.manifest.json`, and read first;
+* under a prefix that ends in the manifest's own sha256 (`put_content_tree`) nothing but that tree
+  is ever accepted; under another prefix a second, different tree is refused;
+* `get_tree` leaves the folder exactly as the manifest says, every byte hashed, or absent. Processes
+  of one machine that want the same folder wait for one of them to fetch it; one that was killed
+  half way is continued from the files that were whole.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import json
+import os
+import re
+import secrets
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from pipeline.errors import BadData, CorruptObject, StoreMissing, StoreRefused
+from pipeline.hashing import canonical_json, sha256_hex
+from pipeline.storage.backend import check_path
+
+if TYPE_CHECKING:
+    from pipeline.storage.store import Store
+
+FORMAT = 1
+
+PARALLEL_FILES = 4
+
+_SHA256 = re.compile(r"[0-9a-f]{64}")
+
+
+@dataclass(frozen=True)
+class TreeFile:
+    """One file of a tree: its path below the folder, the sha256 of its bytes, its size."""
+
+    path: str
+    sha256: str
+    size_bytes: int
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """What a tree holds, ordered by path. Equal folders give equal manifests on every machine."""
+
+    files: tuple[TreeFile, ...]
+
+    def to_json(self) -> bytes:
+        files = {
+            file.path: {"sha256": file.sha256, "size_bytes": file.size_bytes} for file in self.files
+        }
+        return canonical_json({"files": files, "format": FORMAT})
+
+    @property
+    def sha256(self) -> str:
+        """The identity of the tree: the hash of its manifest."""
+        return sha256_hex(self.to_json())
+
+    @property
+    def size_bytes(self) -> int:
+        return sum(file.size_bytes for file in self.files)
+
+
+def parse_manifest(data: bytes, what: str) -> Manifest:
+    """The manifest in `data`; CorruptObject naming `what` when that is not exactly one."""
+    try:
+        raw = json.loads(data)
+        files = tuple(
+            TreeFile(path, item["sha256"], item["size_bytes"])
+            for path, item in sorted(raw["files"].items())
+        )
+        manifest = Manifest(files)
+        whole = manifest.to_json() == data
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise CorruptObject(f"{what} is not a manifest: {error}") from error
+    if not whole:
+        raise CorruptObject(f"{what} is not a manifest of format {FORMAT}")
+    return manifest
+
+
+def manifest_path(prefix: str) -> str:
+    return check_path(f"{prefix}.manifest.json")
+
+
+def file_sha256(path: Path) -> str:
+    """The sha256 of a file, in constant memory."""
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _files_below(folder: Path) -> list[str]:
+    """Relative POSIX paths of every file, sorted. Links to files count as files."""
+    found = []
+    for parent, folders, names in os.walk(folder):
+        for name in folders:
+            if (Path(parent) / name).is_symlink():
+                raise BadData(
+                    f"{Path(parent) / name} is a link to a folder, which a tree cannot hold; "
+                    "replace it by what it points to"
+                )
+        found += [(Path(parent) / name).relative_to(folder).as_posix() for name in names]
+    return sorted(found)
+
+
+def scan_tree(folder: Path) -> Manifest:
+    """The manifest of a folder on disk.
+
+    Raises:
+        BadData: when there is no such folder, it holds no file, or a link to a folder.
+    """
+    if not folder.is_dir():
+        raise BadData(f"{folder} is not a folder")
+    paths = _files_below(folder)
+    if not paths:
+        raise BadData(f"{folder} holds no file")
+
+    def one(path: str) -> TreeFile:
+        file = folder / path
+        return TreeFile(path, file_sha256(file), file.stat().st_size)
+
+    with ThreadPoolExecutor(PARALLEL_FILES) as pool:
+        return Manifest(tuple(pool.map(one, paths)))
+
+
+def put_tree(store: Store, prefix: str, folder: Path) -> Manifest:
+    """Store every file below `folder` under `prefix/`, then the manifest. Idempotent.
+
+    Raises:
+        StoreRefused: when another tree is stored under this prefix.
+    """
+    manifest = scan_tree(folder)
+    _store_tree(store, prefix, folder, manifest)
+    return manifest
+
+
+def put_content_tree(store: Store, stage: str, key: str, folder: Path) -> str:
+    """Store a folder under its own hash and return its prefix, `stage/key/<manifest sha256>`."""
+    manifest = scan_tree(folder)
+    prefix = f"{stage}/{key}/{manifest.sha256}"
+    _store_tree(store, prefix, folder, manifest)
+    return prefix
+
+
+def _store_tree(store: Store, prefix: str, folder: Path, manifest: Manifest) -> None:
+    where = manifest_path(prefix)
+    data = manifest.to_json()
+    own_hash = prefix.rsplit("/", 1)[-1] == manifest.sha256
+    if not own_hash and store.exists(where) and store.get(where) != data:
+        raise _other_tree(store, prefix)
+
+    def one(file: TreeFile) -> None:
+        store.put_file(f"{prefix}/{file.path}", folder / file.path, file.sha256)
+
+    with ThreadPoolExecutor(PARALLEL_FILES) as pool:
+        list(pool.map(one, manifest.files))
+    if own_hash:
+        store.put(where, data)
+    elif not store.create(where, data):
+        raise _other_tree(store, prefix)
+
+
+def _other_tree(store: Store, prefix: str) -> StoreRefused:
+    return StoreRefused(
+        f"{store.url}: another tree is stored under {prefix}; a stored tree never changes, "
+        "so choose another prefix"
+    )
+
+
+def read_manifest(store: Store, prefix: str) -> Manifest:
+    """The manifest of a stored tree, checked against its own hash where the prefix ends in it.
+
+    Raises:
+        StoreMissing: when no complete tree is stored there.
+        CorruptObject: when the manifest is damaged, or names a file outside the tree.
+    """
+    where = manifest_path(prefix)
+    data = store.get(where)
+    wanted = prefix.rsplit("/", 1)[-1]
+    if _SHA256.fullmatch(wanted) and sha256_hex(data) != wanted:
+        raise CorruptObject(f"{store.url}: {where} does not hash to what its path says")
+    manifest = parse_manifest(data, f"{store.url}: {where}")
+    for file in manifest.files:
+        try:
+            check_path(f"{prefix}/{file.path}")
+        except StoreRefused as error:
+            raise CorruptObject(f"{store.url}: {where} names a file outside: {error}") from error
+    return manifest
+
+
+def get_tree(store: Store, prefix: str, folder: Path) -> Manifest:
+    """Make `folder` hold exactly the tree stored under `prefix`, every byte verified.
+
+    A folder that is there and differs is kept beside it under another name.
+
+    Raises:
+        CorruptObject: naming the file whose bytes are not what the manifest says; it is moved to
+            `quarantine/`.
+    """
+    manifest = read_manifest(store, prefix)
+    folder = folder.absolute()
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with _one_process(folder.with_name(f".{folder.name}.lock")):
+        if folder.exists():
+            if _holds(folder, manifest):
+                return manifest
+            folder.rename(folder.with_name(f".{folder.name}.damaged-{secrets.token_hex(4)}"))
+        part = folder.with_name(f".{folder.name}.part")
+        _fetch(store, prefix, manifest, part)
+        part.rename(folder)
+    return manifest
+
+
+@contextmanager
+def _one_process(lock: Path) -> Iterator[None]:
+    """Hold a lock that the system frees when its holder dies."""
+    with open(lock, "w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
+def _holds(folder: Path, manifest: Manifest) -> bool:
+    return folder.is_dir() and bool(_files_below(folder)) and scan_tree(folder) == manifest
+
+
+def _fetch(store: Store, prefix: str, manifest: Manifest, part: Path) -> None:
+    if part.exists():
+        wanted = {file.path for file in manifest.files}
+        for path in set(_files_below(part)) - wanted:
+            (part / path).unlink()
+
+    def one(file: TreeFile) -> None:
+        target = part / file.path
+        if target.is_file() and file_sha256(target) == file.sha256:
+            return
+        target.parent.mkdir(parents=True, exist_ok=True)
+        _fetch_file(store, f"{prefix}/{file.path}", target, file.sha256)
+
+    part.mkdir(exist_ok=True)
+    with ThreadPoolExecutor(PARALLEL_FILES) as pool:
+        list(pool.map(one, manifest.files))
+
+
+def _fetch_file(store: Store, path: str, target: Path, sha256: str) -> None:
+    if store.get_file(path, target) == sha256:
+        return
+    target.unlink()
+    if store.quarantine(path, unless=sha256) is None and store.get_file(path, target) == sha256:
+        return
+    target.unlink(missing_ok=True)
+    raise CorruptObject(f"{store.url}: {path} does not hash to what its manifest says")
+
+
+def check_tree(store: Store, prefix: str) -> list[str]:
+    """What is wrong with a stored tree, one line for each missing or damaged object, [] if nothing.
+
+    Changes nothing: for audits.
+    """
+    try:
+        manifest = read_manifest(store, prefix)
+    except (StoreMissing, CorruptObject) as error:
+        return [str(error)]
+
+    def one(file: TreeFile) -> str | None:
+        path = f"{prefix}/{file.path}"
+        if not store.exists(path):
+            return f"{path} is missing"
+        return None if store.hash_of(path) == file.sha256 else f"{path} is corrupt"
+
+    with ThreadPoolExecutor(PARALLEL_FILES) as pool:
+        return [line for line in pool.map(one, manifest.files) if line is not None]
+
+
+def delete_tree(store: Store, prefix: str) -> None:
+    """Remove a stored tree, its manifest first: what a crash leaves is no tree, only objects."""
+    store.delete(manifest_path(prefix))
+    for path in store.list(check_path(prefix)):
+        store.delete(path)

@@ -1,0 +1,1 @@
+"""The embedded task `digits`: composed questions about handwritten digits."""

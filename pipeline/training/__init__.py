@@ -1,0 +1,1 @@
+"""What is trained: jobs, settings, rows, batches, segments, and metrics."""

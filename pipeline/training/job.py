@@ -1,0 +1,131 @@
+"""A learning job, what is heard of it, and the learner's protocol."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Any, Literal, Protocol
+
+from pipeline.hashing import canonical_json, key_of, sha256_hex
+from pipeline.refs import CheckpointRef, PolicyRef
+
+
+@dataclass(frozen=True)
+class LearnDone:
+    """The job's checkpoint and policy are complete in the store.
+
+    loss: mean over response tokens of the whole job, nats. logprob_deviation: mean absolute
+    difference to the engine on the first batch, nats; None where it was not asked for.
+    """
+
+    job: str
+    checkpoint: CheckpointRef
+    policy: PolicyRef
+    steps: int
+    rows: int
+    tokens: int
+    loss: float
+    seconds: float
+    logprob_deviation: float | None = None
+
+
+@dataclass(frozen=True)
+class LearnFailed:
+    """A job ended without its policy.
+
+    infrastructure: a rank died or hung; the job is submitted again from its last checkpoint.
+    lost: an object (`path`) is corrupt or gone. guard: going on would train on something wrong.
+    """
+
+    job: str
+    kind: Literal["infrastructure", "lost", "guard"]
+    reason: str
+    path: str = ""
+
+
+@dataclass(frozen=True)
+class LearnProgress:
+    """For people: `steps_total` is 0 and `loss` None while unknown."""
+
+    job: str
+    steps: int
+    steps_total: int
+    loss: float | None
+    tokens: int
+
+
+@dataclass(frozen=True)
+class LearnSaved:
+    """A checkpoint inside a job is complete in the store; the job goes on."""
+
+    job: str
+    checkpoint: CheckpointRef
+
+
+LearnEvent = LearnProgress | LearnSaved | LearnDone | LearnFailed
+
+
+@dataclass(frozen=True)
+class PrmLearning:
+    """How a process reward model learns; see `pipeline.config.schema.Prm`."""
+
+    labels: Literal["soft", "hard"]
+    loss: Literal["bce", "mse"]
+    frozen: tuple[str, ...]
+    surprise: bool = False
+
+
+@dataclass(frozen=True)
+class LearnJob:
+    """One stretch of training: a pure function from a start and rows to a checkpoint and a policy.
+
+    name: "evolve/3". start: the checkpoint that is continued, moments and schedule included; None:
+    the weights of `policy` with a new optimizer. policy: what the rows were sampled from, which is
+    also what the start's weights are when `check_logprobs` asks for the comparison of the first
+    batch with the engine's log-probabilities (drawn at `temperature` and `top_p`).
+    data: paths of selections, in plan order. epochs, max_steps: training stops at whichever comes
+    first; one may be None. seed: root of the shuffles. prm: None for a policy; for a process reward
+    model how it learns from step values, which `data` then are.
+    """
+
+    name: str
+    start: CheckpointRef | None
+    policy: PolicyRef
+    data: tuple[str, ...]
+    seed: int
+    epochs: int | None
+    max_steps: int | None
+    learning_rate: float
+    schedule: Literal["constant", "linear", "cosine"] = "constant"
+    schedule_rise: int = 0
+    schedule_steps: int | None = None
+    check_logprobs: bool = False
+    temperature: float = 1.0
+    top_p: float = 1.0
+    prm: PrmLearning | None = None
+
+    @property
+    def key(self) -> str:
+        """Identity of the job: equal keys train the same."""
+        plain = asdict(self)
+        if plain["start"] is not None:
+            del plain["start"]["logprob_deviation"]  # of an earlier job, and it changes nothing
+        return key_of("learn", plain)
+
+    def epoch_seed(self, epoch: int) -> int:
+        """Seed of one epoch's shuffle, 62 bits."""
+        return int(sha256_hex(canonical_json([self.seed, self.name, epoch]))[:16], 16) >> 2
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain form for the ledger."""
+        return asdict(self)
+
+
+class Learner(Protocol):
+    """The learner group. It stays alive between jobs and continues in place where it can."""
+
+    def submit(self, job: LearnJob, resume: CheckpointRef | None) -> None:
+        """Run this job, from `resume` (a checkpoint taken inside it) when there is one."""
+
+    def poll(self) -> Sequence[LearnEvent]:
+        """What has happened since the last call, in order."""

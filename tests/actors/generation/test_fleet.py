@@ -1,0 +1,191 @@
+"""A shard that kills engines: which of its queries does, and what becomes of the others."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from actors.generation.fleet import EngineFleet
+from actors.supervision.outcomes import Failure
+from actors.supervision.pool import Result
+from pipeline.errors import RunStopped
+from pipeline.generation.fleet import ShardDone, ShardFailed
+from pipeline.generation.shards import ShardSpec
+from pipeline.records import Rollout
+from pipeline.refs import PolicyRef
+from pipeline.run.spec import RunSpec
+from pipeline.storage.models import policy_at
+from pipeline.storage.parquet import from_parquet
+from pipeline.storage.store import open_store
+from tests.support.driving import Bench
+from tests.support.scripted import make_config, make_program
+from tests.support.scripted_world import Mail, ScriptedFleet, make_world, put_small_tree
+
+ATTEMPTS = 3
+
+Poisonous = Callable[[list[str]], bool]
+
+
+class DeadlyPool:
+    """Engines that die of the work that `poisonous` says so of, by its queries; the rest is done as
+    the scripted fleet does it. `outage`: the store does not answer, which is nobody's fault."""
+
+    def __init__(self, fleet: ScriptedFleet, policy: PolicyRef, poisonous: Poisonous) -> None:
+        self.fleet = fleet
+        self.policy = policy
+        self.poisonous = poisonous
+        self.outage = False
+        self.specs: dict[str, ShardSpec] = {}
+        self.queue: list[dict[str, Any]] = []
+        self.submitted: list[str] = []
+
+    def submit(self, spec: dict[str, Any]) -> None:
+        self.submitted.append(spec["id"])
+        self.queue.append(spec)
+
+    def poll(self, timeout_s: float = 0.0) -> list[Result]:
+        queue, self.queue = self.queue, []
+        return [self._result(spec) for spec in queue]
+
+    def _result(self, spec: dict[str, Any]) -> Result:
+        known = spec.get("known_bad", {})
+        asked = list(dict.fromkeys(group["query"] for group in spec["groups"]))
+        failure = Failure("infrastructure", "the engine is gone")
+        if self.outage:
+            return Result(spec["id"], None, failure, ATTEMPTS, 1.0, "engine-0", 1)
+        if self.poisonous([query for query in asked if query not in known]):
+            return Result(spec["id"], None, failure, ATTEMPTS, 1.0, "engine-0", ATTEMPTS)
+        bad = [{"query": query, "reason": reason} for query, reason in known.items()]
+        value = {"key": spec["key"], "rollout": "alone", "rows": 1, "tokens": 1, "seconds": 1.0}
+        if spec["id"] in self.specs:
+            self.fleet.bad = set(known)
+            made = self.fleet._generate(self.specs[spec["id"]], self.policy)
+            assert isinstance(made, ShardDone)
+            value |= {"rollout": made.rollout, "rows": made.rows, "tokens": made.tokens}
+        return Result(spec["id"], value | {"bad": bad}, None, 1, 1.0, "engine-0")
+
+
+class Setting:
+    """A fleet over a deadly pool, and a shard of three queries for it."""
+
+    def __init__(self, poisonous: Poisonous, queries: int = 3) -> None:
+        self.store = open_store("memory://")
+        self.program: RunSpec = make_program(make_config(generate={"shard_queries": queries}))
+        _, fleet, _ = make_world(self.store, self.program)
+        content = {"skill": 0.5, "trained": "nothing"}
+        self.policy = policy_at(put_small_tree(self.store, "policies", "model.json", content))
+        self.pool = DeadlyPool(fleet, self.policy, poisonous)
+        self.fleet = EngineFleet(self.pool, self.program.by_hash)
+        self.spec, self.other = self.program.evolve_specs(0, self.policy)[:2]
+        self.pool.specs = {one.key: one for one in (self.spec, self.other)}
+
+    def answers(self, *specs: ShardSpec) -> dict[str, ShardDone | ShardFailed]:
+        found: dict[str, ShardDone | ShardFailed] = {}
+        for spec in specs:
+            self.fleet.submit(spec, self.policy)
+            self.fleet.submit(spec, self.policy)  # under way: nothing happens
+        for _ in range(20):
+            found |= {answer.key: answer for answer in self.fleet.poll()}
+        assert not self.pool.queue
+        return found
+
+
+def of_shard(setting: Setting, place: int) -> str:
+    return setting.spec.queries_Q[place]
+
+
+def test_the_query_that_kills_engines_is_bad_and_the_rest_is_sampled() -> None:
+    setting = Setting(lambda asked: False)
+    poison = of_shard(setting, 1)
+    setting.pool.poisonous = lambda asked: poison in asked
+    answer = setting.answers(setting.spec)[setting.spec.key]
+    assert isinstance(answer, ShardDone)
+    assert [(one.query, one.reason) for one in answer.bad] == [(poison, "it killed 3 engines")]
+    rows = from_parquet(setting.store.get(answer.rollout), Rollout)
+    left = [query for query in setting.spec.queries_Q if query != poison]
+    assert list(dict.fromkeys(row.query for row in rows)) == left
+    assert answer.rollout.split("/")[2] == setting.spec.key
+    alone = [f"{setting.spec.key}/{query[:16]}" for query in setting.spec.queries_Q]
+    assert setting.pool.submitted == [setting.spec.key, *alone, setting.spec.key]
+    # and again, as after a driver's death: the same object
+    other = Setting(setting.pool.poisonous)
+    assert other.answers(other.spec)[other.spec.key] == answer
+
+
+def test_a_shard_of_one_query_is_looked_into_by_what_else_the_fleet_does() -> None:
+    setting = Setting(lambda asked: False, queries=1)
+    poison = of_shard(setting, 0)
+    setting.pool.poisonous = lambda asked: poison in asked
+    failed = setting.answers(setting.spec)[setting.spec.key]
+    assert isinstance(failed, ShardFailed)
+    assert "nothing else came to an end" in failed.reason
+    found = setting.answers(setting.other, setting.spec)
+    answer = found[setting.spec.key]
+    assert isinstance(answer, ShardDone)
+    assert ([one.query for one in answer.bad], answer.rows) == ([poison], 0)
+
+
+@pytest.mark.parametrize(
+    ("poisonous", "why"),
+    [
+        (bool, "nothing else came to an end"),
+        (lambda asked: len(asked) > 1, "none of its queries does so alone"),
+    ],
+)
+def test_what_is_no_querys_fault_fails_as_a_whole(poisonous: Poisonous, why: str) -> None:
+    setting = Setting(poisonous)
+    failed = setting.answers(setting.spec)[setting.spec.key]
+    assert isinstance(failed, ShardFailed)
+    assert (failed.kind, why in failed.reason) == ("infrastructure", True)
+    assert "the engine is gone" in failed.reason
+    assert setting.pool.submitted.count(setting.spec.key) == 1
+    # it can be handed out again
+    setting.pool.poisonous = lambda asked: False
+    assert isinstance(setting.answers(setting.spec)[setting.spec.key], ShardDone)
+
+
+def test_a_shard_that_kills_without_its_killers_too_fails() -> None:
+    setting = Setting(lambda asked: False)
+    poison = of_shard(setting, 0)
+    setting.pool.poisonous = lambda asked: poison in asked or len(asked) == 2
+    failed = setting.answers(setting.spec)[setting.spec.key]
+    assert isinstance(failed, ShardFailed)
+    assert "also without the queries" in failed.reason
+
+
+def test_an_outage_blames_nobody() -> None:
+    setting = Setting(lambda asked: False)
+    setting.pool.outage = True
+    failed = setting.answers(setting.spec)[setting.spec.key]
+    assert failed == ShardFailed(setting.spec.key, "the engine is gone")
+    assert setting.pool.submitted == [setting.spec.key]
+
+
+@pytest.mark.parametrize("allowed", [0, 1])
+def test_a_run_leaves_it_out_up_to_its_limit(tmp_path: Path, allowed: int) -> None:
+    config = make_config(
+        generate={"max_bad_queries": allowed}, evolve={"iterations": 1}, evaluate={"samples": 0}
+    )
+    bench = Bench(tmp_path, config)
+    asked_for = bench.program.splits["validation"][0]
+    poison, said = asked_for.content_hash, f"{asked_for.query_id}: it killed 3 engines"
+
+    class Deadly(EngineFleet):
+        def submit(self, spec: ShardSpec, policy: PolicyRef) -> None:
+            pool.specs[spec.key], pool.policy = spec, policy
+            super().submit(spec, policy)
+
+    driver = bench.driver()
+    inner = ScriptedFleet(driver.store, bench.program.by_hash, Mail(bench.fleet.mail.random))
+    pool = DeadlyPool(inner, PolicyRef("", ""), lambda asked: poison in asked)
+    object.__setattr__(driver.world, "fleet", Deadly(pool, bench.program.by_hash))
+    if not allowed:
+        with pytest.raises(RunStopped, match=said):
+            driver.run()
+        return
+    state = driver.run()
+    assert state.bad_queries == {poison: "it killed 3 engines"}
+    assert f"left out: {said}" in bench.watch.said

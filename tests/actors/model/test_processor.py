@@ -1,0 +1,205 @@
+"""Model folders that cannot be used are refused before any engine starts, with what to mend."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from actors.model.images import ImageCache
+from actors.model.processor import load_processor, processor_sha256, sampling_logprobs
+from pipeline.errors import BadData, BadModel, CorruptObject
+from tests.support.models import make_images, make_policy
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_policy(tmp_path_factory.mktemp("policy") / "whole", 0)
+
+
+@pytest.fixture
+def folder(whole: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(whole, tmp_path / "model"))
+
+
+def edit(file: Path, change: Callable[[Any], None]) -> None:
+    data = json.loads(file.read_text())
+    change(data)
+    file.write_text(json.dumps(data))
+
+
+def refused(folder: Path, *words: str) -> None:
+    with pytest.raises(BadModel) as error:
+        load_processor(folder)
+    assert str(folder) in str(error.value)
+    for word in words:
+        assert word in str(error.value)
+
+
+def test_a_whole_folder_is_accepted(folder: Path) -> None:
+    processor = load_processor(folder)
+    ids = processor.tokenizer.convert_tokens_to_ids
+    assert processor.end_ids == (ids("<end_of_utterance>"),)
+    assert set(processor.visual) == {
+        ids(token) for token in ("<image>", "<fake_token_around_image>", "<global-img>")
+    }
+    assert set(processor.forbidden) == {*processor.visual, ids("<pad>")}
+
+
+def test_embeddings_without_a_token_are_forbidden(folder: Path) -> None:
+    """Real models pad their vocabulary; an id that no token has cannot be decoded."""
+    plain = load_processor(folder)
+    assert not plain.forbidden_in(range(440, 448))
+    edit(folder / "config.json", lambda config: config["text_config"].update(vocab_size=512))
+    weights = load_file(folder / "model.safetensors")
+    for name, weight in weights.items():
+        if name.endswith(("embed_tokens.weight", "lm_head.weight")):
+            weights[name] = torch.nn.functional.pad(weight, (0, 0, 0, 64))
+    save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
+    padded = load_processor(folder)
+    assert padded.forbidden == (*plain.forbidden, *range(448, 512))
+    assert padded.forbidden_in([7, 448])
+
+
+def test_embeddings_that_do_not_fit_tokens_or_weights_are_refused(folder: Path) -> None:
+    edit(folder / "config.json", lambda config: config["text_config"].update(vocab_size=440))
+    refused(folder, "ids up to 447", "440")
+    edit(folder / "config.json", lambda config: config["text_config"].update(vocab_size=512))
+    refused(folder, "512 embeddings", "448")
+    (folder / "model.safetensors").unlink()
+    shutil.copy(folder / "config.json", folder / "other.safetensors")
+    refused(folder, "not a complete safetensors file")
+
+
+@pytest.mark.parametrize(
+    ("missing", "word"),
+    [
+        ("config.json", "config.json"),
+        ("tokenizer.json", "tokenizer"),
+        ("processor_config.json", "image processor"),
+        ("chat_template.jinja", "chat template"),
+        ("model.safetensors", "safetensors"),
+    ],
+)
+def test_a_folder_that_lacks_a_part_is_refused(folder: Path, missing: str, word: str) -> None:
+    (folder / missing).unlink()
+    refused(folder, word)
+
+
+def test_no_folder_is_refused(tmp_path: Path) -> None:
+    refused(tmp_path / "nowhere", "policy.path")
+
+
+def test_weights_that_are_cut_short_are_refused(folder: Path) -> None:
+    data = (folder / "model.safetensors").read_bytes()
+    (folder / "model.safetensors").write_bytes(data[:100])
+    refused(folder, "safetensors")
+
+
+def test_another_image_token_is_refused(folder: Path) -> None:
+    edit(folder / "config.json", lambda config: config.update(image_token_id=6))
+    refused(folder, "image token is 6", "4")
+
+
+def test_another_number_of_image_tokens_is_refused(folder: Path) -> None:
+    edit(folder / "processor_config.json", lambda config: config.update(image_seq_len=9))
+    refused(folder, "9 image tokens", "4 features")
+
+
+@pytest.mark.parametrize(
+    ("template", "word"),
+    [
+        ("{{ messages[0]['content'][-1]['text'] }}", "0, 0 and 0 image tokens"),
+        ("<image>{{ messages[0]['content'][-1]['text'] }}", "1, 1 and 1 image tokens"),
+        ("{% for part in messages[0]['content'] %}<image>{% endfor %}", "drops the question"),
+        ("{% for %}", "template"),
+    ],
+)
+def test_a_template_that_loses_something_is_refused(folder: Path, template: str, word: str) -> None:
+    (folder / "chat_template.jinja").write_text(template)
+    refused(folder, word)
+
+
+def test_code_of_the_model_is_never_run(folder: Path) -> None:
+    (folder / "evil.py").write_text("raise SystemExit('code of the model was run')")
+    edit(
+        folder / "config.json",
+        lambda config: config.update(model_type="evil", auto_map={"AutoConfig": "evil.Evil"}),
+    )
+    refused(folder, "trust_remote_code")
+
+
+def test_the_hash_of_a_processor_says_whether_tokens_could_differ(folder: Path) -> None:
+    before = processor_sha256(folder)
+    edit(folder / "generation_config.json", lambda config: config.update(top_k=3))
+    assert processor_sha256(folder) == before
+    template = folder / "chat_template.jinja"
+    template.write_text(template.read_text() + " ")
+    assert processor_sha256(folder) != before
+
+
+def test_prompt_ids_hold_one_run_of_image_tokens_for_each_image(folder: Path) -> None:
+    processor = load_processor(folder)
+    files = make_images(2)
+    cache = ImageCache(files.__getitem__)
+    image = processor.tokenizer.convert_tokens_to_ids("<image>")
+    for n in range(3):
+        prompt = processor.prompt("What is it?", n)
+        ids = processor.input_ids(prompt, tuple(files)[:n], cache.get)
+        assert ids.count(image) == 4 * n
+    assert cache.fetched == 2
+
+
+def test_text_with_a_special_token_is_bad_data(folder: Path) -> None:
+    with pytest.raises(BadData, match="<image>"):
+        load_processor(folder).prompt("What is an <image>?", 1)
+
+
+def test_the_start_token_is_not_written_twice(folder: Path) -> None:
+    edit(
+        folder / "tokenizer_config.json",
+        lambda config: config.update(bos_token="<|user|>", add_bos_token=True),
+    )
+    processor = load_processor(folder)
+    prompt = processor.prompt("Hi", 0)
+    start = processor.tokenizer.convert_tokens_to_ids("<|user|>")
+    no_images = ImageCache(make_images(0).__getitem__).get
+    assert processor.input_ids(prompt, (), no_images).count(start) == 1
+
+
+def test_an_image_that_is_not_one_or_another_is_told_apart() -> None:
+    (sha, data), (other, _) = make_images(2).items()
+    with pytest.raises(CorruptObject, match=other):
+        ImageCache({other: data}.__getitem__).get(other)
+    from pipeline.hashing import sha256_hex
+
+    half = data[: len(data) // 2]
+    with pytest.raises(BadData, match=sha256_hex(half)):
+        ImageCache({sha256_hex(half): half}.__getitem__).get(sha256_hex(half))
+    assert ImageCache({sha: data}.__getitem__).get(sha).mode == "RGB"
+
+
+def test_images_beyond_the_budget_are_let_go_and_fetched_again() -> None:
+    files = make_images(3)
+    cache = ImageCache(files.__getitem__, budget=2 * 32 * 32 * 3)
+    first, second, third = files
+    for sha in (first, second, first, third, first, second):
+        cache.get(sha)
+    assert cache.fetched == 4
+
+
+def test_sampling_logprobs_are_those_of_the_masked_and_cut_distribution() -> None:
+    logits = torch.tensor([[2.0, 1.0, 0.0, 5.0]])
+    token = torch.tensor([0])
+    plain = sampling_logprobs(logits, token, forbidden=[3], temperature=1.0)
+    assert plain.item() == pytest.approx(torch.tensor([2.0, 1.0, 0.0]).log_softmax(0)[0].item())
+    warm = sampling_logprobs(logits, token, forbidden=[3], temperature=2.0)
+    assert warm.item() == pytest.approx(torch.tensor([1.0, 0.5, 0.0]).log_softmax(0)[0].item())
+    cut = sampling_logprobs(logits, token, forbidden=[3], temperature=1.0, top_p=0.9)
+    assert cut.item() == pytest.approx(torch.tensor([2.0, 1.0]).log_softmax(0)[0].item())

@@ -1,0 +1,202 @@
+"""The learner under Ray Train: bits, errors and processes of a real worker group."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import signal
+import time
+from collections.abc import Iterator
+from concurrent.futures import Future
+from pathlib import Path
+from typing import Any
+
+import pytest
+import ray
+
+from actors.training.group import LearnerFailed, LearnerGroup
+from actors.training.hub import Hub
+from jobs.runtime.ray_cluster import init_ray
+from pipeline.errors import BadConfig, BadData
+from pipeline.training.rows import TrainRow
+from pipeline.training.settings import LearnSettings
+from tests.support.learning import IMAGES, SETTINGS, make_rows, tiny_policy
+from tests.support.processes import processes
+
+# Starting ranks takes half a minute on two idle cores, and much longer on busy ones.
+pytestmark = pytest.mark.timeout(1200)
+
+RANK, GROUP = "ray::RayTrainWorker", ("RayTrainWorker", "TrainController", "Hub", "Synchronization")
+
+
+@pytest.fixture(scope="module")
+def policy() -> Path:
+    return tiny_policy()
+
+
+@pytest.fixture(scope="module")
+def rows(policy: Path) -> list[TrainRow]:
+    return make_rows(policy, 18)
+
+
+@pytest.fixture(scope="module")
+def _cluster() -> Iterator[None]:
+    init_ray(
+        {
+            "num_cpus": 2,
+            "include_dashboard": False,
+            "log_to_driver": False,
+            "object_store_memory": 100 << 20,
+        }
+    )
+    yield
+    ray.shutdown()
+
+
+def settings(**changes: Any) -> LearnSettings:
+    return dataclasses.replace(SETTINGS, cpus_per_rank=0.5, **changes)
+
+
+def start(policy: Path, **changes: Any) -> LearnerGroup:
+    return LearnerGroup.start(settings(**changes), policy, IMAGES.__getitem__)
+
+
+def assert_gone() -> None:
+    """The ranks are gone when `close` returns; what Ray held around them follows."""
+    assert processes(RANK) == []
+    deadline = time.monotonic() + 60
+    while processes(*GROUP):
+        assert time.monotonic() < deadline, processes(*GROUP)
+        time.sleep(0.2)
+
+
+@pytest.mark.usefixtures("_cluster")
+def test_a_group_trains_goes_back_and_names_what_it_refuses(
+    policy: Path, rows: list[TrainRow], tmp_path: Path
+) -> None:
+    group = start(policy, ranks=2)
+    assert len(processes(RANK)) == 2
+    said: list[str] = []
+    first = group.train(rows, 0, progress=said.append)
+    assert (first.steps, first.step, first.rows) == (3, 3, 18)
+    assert first.tokens == sum(len(row.token_ids_T) for row in rows)
+    group.checkpoint(tmp_path / "first", {"interval": 0})
+    # The second interval, once in one go and once from the checkpoint in two stretches.
+    once = group.train(rows, 1)
+    wanted = group.checkpoint(tmp_path / "once", {})
+    group.publish(tmp_path / "policy")
+    logprobs = group.logprobs(rows[:3], 0.7)
+    assert [len(values) for values in logprobs] == [len(row.token_ids_T) for row in rows[:3]]
+
+    assert group.reset(policy, tmp_path / "first") == {"step": 3, "cursor": {"interval": 0}}
+    twice = [group.train(rows, 1, first=0, last=1), group.train(rows, 1, first=1)]
+    assert group.checkpoint(tmp_path / "twice", {}) == wanted
+    assert twice[0].loss_S + twice[1].loss_S == once.loss_S
+
+    # A new optimizer on the published policy: the same answers, another course.
+    assert group.reset(tmp_path / "policy")["step"] == 0
+    assert group.logprobs(rows[:3], 0.7) == logprobs
+
+    odd = [dataclasses.replace(rows[0], prompt_sha256="0" * 64), *rows[1:]]
+    with pytest.raises(BadData, match="another processor"):
+        group.train(odd, 2)
+    assert_gone()
+    with pytest.raises(LearnerFailed, match="closed"):
+        group.train(rows, 2)
+    group.close()
+
+
+class Interrupt:
+    """Sends one rank a signal once training is under way."""
+
+    def __init__(self, number: signal.Signals) -> None:
+        self.number, self.sent = number, False
+
+    def __call__(self, doing: str) -> None:
+        if "step" in doing and not self.sent:
+            self.sent = True
+            os.kill(processes(RANK)[-1].pid, self.number)
+
+
+@pytest.mark.usefixtures("_cluster")
+@pytest.mark.parametrize(
+    ("number", "changes", "says"),
+    [
+        (signal.SIGKILL, {"ranks": 2}, "train"),
+        (signal.SIGSTOP, {"ranks": 1, "hang_s": 30.0}, "no progress for 30 s"),
+    ],
+)
+def test_a_dead_or_stopped_rank_is_noticed_and_cleared_away(
+    policy: Path, rows: list[TrainRow], number: signal.Signals, changes: dict[str, Any], says: str
+) -> None:
+    group = start(policy, **changes, collective_timeout_s=60)
+    interrupt = Interrupt(number)
+    with pytest.raises(LearnerFailed, match=says):
+        group.train(rows * 400, 0, progress=interrupt)
+    assert interrupt.sent
+    assert_gone()
+
+
+@pytest.mark.usefixtures("_cluster")
+def test_a_group_that_never_fits_is_refused_before_it_starts(policy: Path) -> None:
+    with pytest.raises(BadConfig, match=r"8 ranks of 0\.5 CPU each need 4, the cluster has 2"):
+        start(policy, ranks=8)
+    assert processes(*GROUP) == []
+
+
+def make_hub(**changes: Any) -> Hub:
+    made = Hub(settings(ranks=2, start_s=3600.0, **changes))
+    made._fit = Future()
+    return made
+
+
+@pytest.fixture
+def hub() -> Hub:
+    return make_hub()
+
+
+def test_a_command_is_done_when_every_rank_has_answered(hub: Hub) -> None:
+    number = hub.command("train", {"seed": 3})
+    assert hub.next(0, 0, 0.0) == (number, "train", {"seed": 3})
+    assert hub.next(0, number, 0.01) is None
+    hub.answer(1, number, "b")
+    assert hub.outcome(number, 0.01).state == "working"
+    assert hub.dismiss() is False
+    hub.answer(0, number, "a")
+    assert hub.outcome(number, 0.0).answers == ("a", "b")
+    assert hub.dismiss() is True
+    assert hub.next(1, number, 0.0) == (number + 1, "leave", {})
+
+
+def test_silence_is_a_hang_only_once_the_ranks_were_up() -> None:
+    hub = make_hub(hang_s=0.2)
+    number = hub.command("ready", {})
+    assert hub.outcome(number, 0.4).state == "working"
+    for rank in range(2):
+        hub.answer(rank, number, None)
+    number = hub.command("train", {})
+    hub.beat(0, "step 1 of 9")
+    outcome = hub.outcome(number, 0.4)
+    assert outcome.state == "hung"
+    assert outcome.reason is not None
+    assert "rank 0: step 1 of 9" in outcome.reason.message
+
+
+def test_a_named_reason_outweighs_the_end_that_follows_it(hub: Hub) -> None:
+    assert hub._fit is not None
+    number = hub.command("train", {})
+    hub.refuse(1, "ObjectLost", "gone", "images/x")
+    hub._fit.set_exception(RuntimeError("a rank died"))
+    reason = hub.outcome(number, 0.0).reason
+    assert reason is not None
+    assert (reason.kind, reason.message, reason.path) == ("ObjectLost", "rank 1: gone", "images/x")
+
+
+def test_the_end_of_the_group_ends_a_command(hub: Hub) -> None:
+    assert hub._fit is not None
+    number = hub.command("train", {})
+    hub._fit.set_exception(RuntimeError("a rank died"))
+    outcome = hub.outcome(number, 60.0)
+    assert outcome.state == "failed"
+    assert outcome.reason is not None
+    assert "a rank died" in outcome.reason.message

@@ -1,0 +1,389 @@
+"""Learning jobs over a scripted group: every step once, whatever is in memory, dies or is lost."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from actors.model.images import StoreImages
+from actors.supervision.outcomes import ObjectLost
+from actors.training.group import LearnerFailed
+from actors.training.learner import GroupLearner
+from pipeline.config.schema import Config
+from pipeline.hashing import canonical_json, sha256_hex
+from pipeline.prompts import prompt_hash
+from pipeline.records import Selected
+from pipeline.refs import CheckpointRef, PolicyRef
+from pipeline.storage.artifacts import put_content
+from pipeline.storage.models import policy_at
+from pipeline.storage.parquet import to_parquet
+from pipeline.storage.store import Store, open_store
+from pipeline.training.batches import batches
+from pipeline.training.job import LearnDone, LearnEvent, LearnJob, LearnProgress, LearnSaved
+from pipeline.training.job import LearnFailed as Failed
+from pipeline.training.metrics import TrainMetrics
+from pipeline.training.rows import TrainRow
+from pipeline.training.settings import LearnSettings
+from tests.support.scripted import make_config, make_program
+from tests.support.scripted_world import put_small_tree
+
+SIZES = {"batch_size": 4, "window": 64}
+
+
+class FakeProcessor:
+    """A prompt's ids are its characters."""
+
+    def prompt(self, text: str, n_images: int) -> str:
+        return f"<{text}>"
+
+    def input_ids(
+        self, prompt: str, images: tuple[str, ...], open_image: Callable[[str], Any]
+    ) -> tuple[int, ...]:
+        return tuple(map(ord, prompt))
+
+
+class FakeGroup:
+    """Its memory is a digest of everything it was trained on; dies at the steps in `dies_at`."""
+
+    started: int = 0
+
+    def __init__(self, settings: LearnSettings, policy: Path, checkpoint: Path | None) -> None:
+        FakeGroup.started += 1
+        self.log: list[str] = []
+        self.dies_at: set[int] = set()
+        self.offset = 0.0
+        self.closed = False
+        self.settings = settings
+        self._open(policy, checkpoint)
+
+    def _open(self, policy: Path, checkpoint: Path | None) -> None:
+        self.policy = policy
+        model = json.loads((policy / "model.json").read_text())
+        self.digest, self.step = str(model["trained"]), 0
+        if checkpoint is not None:
+            held = json.loads((checkpoint / "state.json").read_text())
+            self.digest, self.step = held["digest"], held["step"]
+
+    def reset(
+        self,
+        policy: Path,
+        checkpoint: Path | None = None,
+        *,
+        settings: LearnSettings | None = None,
+    ) -> dict[str, Any]:
+        self.log.append("reset")
+        self.settings = settings or self.settings
+        self._open(policy, checkpoint)
+        return {"step": self.step}
+
+    def train(
+        self,
+        rows: Sequence[TrainRow],
+        seed: int,
+        *,
+        first: int = 0,
+        last: int | None = None,
+        progress: Callable[[str], None] | None = None,
+    ) -> TrainMetrics:
+        self.log.append("train")
+        plan_S = batches([row.length for row in rows], seed, **SIZES)[first:last]
+        tokens = 0
+        for number, batch in enumerate(plan_S, 1):
+            if progress is not None:
+                progress(f"rank 0: step {number} of {len(plan_S)}")
+            if self.step in self.dies_at:
+                self.dies_at.discard(self.step)
+                raise LearnerFailed("rank 0 died")
+            ids = [list(rows[index].token_ids_T) for index in batch]
+            self.digest = sha256_hex(canonical_json([self.digest, ids]))
+            self.step += 1
+            tokens += sum(map(len, ids))
+        return TrainMetrics(
+            loss=0.5,
+            loss_S=(),
+            steps=len(plan_S),
+            step=self.step,
+            rows=sum(map(len, plan_S)),
+            tokens=tokens,
+            grad_norm=0.0,
+            grad_norm_max=0.0,
+            learning_rate=self.settings.learning_rate,
+            seconds=1.0,
+        )
+
+    def logprobs(
+        self, rows: Sequence[TrainRow], temperature: float, top_p: float = 1.0
+    ) -> list[tuple[float, ...]]:
+        return [tuple(-0.5 + self.offset for _ in row.token_ids_T) for row in rows]
+
+    def checkpoint(self, folder: Path, cursor: dict[str, Any]) -> dict[str, Any]:
+        folder.mkdir()
+        held = {"digest": self.digest, "step": self.step, "cursor": cursor}
+        (folder / "state.json").write_bytes(canonical_json(held))
+        return held
+
+    def publish(self, folder: Path) -> None:
+        assert self.policy.is_dir(), "what lies beside the weights is copied from there"
+        folder.mkdir()
+        (folder / "model.json").write_bytes(canonical_json({"trained": self.digest}))
+
+    def close(self) -> None:
+        self.closed = True
+
+
+class Bench:
+    """A store with selections in it, and learners over it."""
+
+    def __init__(self, folder: Path, config: Config) -> None:
+        self.folder = folder
+        self.config = config
+        self.program = make_program(config)
+        self.store: Store = open_store("memory://")
+        self.groups: list[FakeGroup] = []
+        self.prepare: Callable[[FakeGroup], None] = lambda group: None
+        base = put_small_tree(self.store, "policies", "model.json", {"trained": "base"})
+        self.base = policy_at(base)
+
+    def start(self, settings: LearnSettings, policy: Path, checkpoint: Path | None) -> FakeGroup:
+        self.groups.append(FakeGroup(settings, policy, checkpoint))
+        self.prepare(self.groups[-1])
+        return self.groups[-1]
+
+    def learner(self, name: str = "a") -> GroupLearner:
+        return GroupLearner(
+            self.config,
+            self.store,
+            self.program.by_hash,
+            self.folder / name,
+            self.start,
+            processors=lambda folder: FakeProcessor(),  # type: ignore[arg-type, return-value]
+        )
+
+    def selection(self, start: int, rows: int, prompt_sha256: str | None = None) -> str:
+        made = []
+        for index in range(start, start + rows):
+            query = self.program.by_hash[self.program.pool[index % 12]]
+            hashed = prompt_hash(tuple(map(ord, f"<{query.question}>")))
+            ids = tuple(range(1, 3 + index % 5))
+            made.append(
+                Selected(
+                    query=query.content_hash,
+                    query_id=query.query_id,
+                    sample_index=index,
+                    rollout_shard="r",
+                    token_ids=ids,
+                    logprobs=tuple(-0.5 for _ in ids),
+                    prompt_sha256=hashed if prompt_sha256 is None else prompt_sha256,
+                    reward=1.0,
+                )
+            )
+        return put_content(self.store, "select", "k", to_parquet(made, Selected), "parquet")
+
+    def job(self, name: str, data: Sequence[str], **changes: Any) -> LearnJob:
+        plain = LearnJob(name, None, self.base, tuple(data), 0, 2, None, 1e-3)
+        return replace(plain, **changes)
+
+
+@pytest.fixture
+def bench(tmp_path: Path) -> Bench:
+    return Bench(tmp_path, make_config(learn={**SIZES, "checkpoint_steps": 2}))
+
+
+def run(
+    learner: GroupLearner, job: LearnJob, resume: CheckpointRef | None = None
+) -> list[LearnEvent]:
+    """All events of a job, to its end."""
+    learner.submit(job, resume)
+    events: list[LearnEvent] = []
+    for _ in range(12000):
+        events += learner.poll()
+        if events and isinstance(events[-1], LearnDone | Failed):
+            return events
+        time.sleep(0.01)
+    raise AssertionError("the job did not end")
+
+
+def done(events: list[LearnEvent]) -> LearnDone:
+    assert isinstance(events[-1], LearnDone), events[-1]
+    return events[-1]
+
+
+def test_a_job_gives_checkpoints_a_policy_and_its_figures(bench: Bench) -> None:
+    learner = bench.learner()
+    events = run(learner, bench.job("evolve/0", [bench.selection(0, 10), bench.selection(10, 3)]))
+    end = done(events)
+    # 13 rows in batches of 4, twice.
+    assert end.steps == 8
+    assert end.checkpoint.step == end.checkpoint.cursor == 8
+    assert end.rows == 26
+    assert end.loss == pytest.approx(0.5)
+    assert [e.checkpoint.cursor for e in events if isinstance(e, LearnSaved)] == [2, 4, 6]
+    moves = [e for e in events if isinstance(e, LearnProgress)]
+    assert [e.steps for e in moves] == [0, 1, 2, 2, 3, 4, 4, 5, 6, 6, 7, 8]
+    assert [e.loss for e in moves][:3] == [None, None, 0.5]
+    assert {e.steps_total for e in moves} == {8}
+    assert bench.store.exists(f"{end.policy.path}/model.json")
+    learner.close()
+    assert bench.groups[0].closed
+
+
+def test_the_next_job_goes_on_in_place(bench: Bench) -> None:
+    learner = bench.learner()
+    first = done(run(learner, bench.job("evolve/0", [bench.selection(0, 8)])))
+    second = bench.job(
+        "evolve/1", [bench.selection(8, 8)], start=first.checkpoint, policy=first.policy
+    )
+    end = done(run(learner, second))
+    assert end.checkpoint.step == 8
+    assert len(bench.groups) == 1
+    assert "reset" not in bench.groups[0].log
+    learner.close()
+    # A fresh learner that reads the checkpoint ends with the same bytes.
+    other = bench.learner("b")
+    again = done(run(other, second))
+    assert (again.policy, again.checkpoint) == (end.policy, end.checkpoint)
+    other.close()
+
+
+def test_a_group_that_goes_on_for_long_can_still_publish(bench: Bench) -> None:
+    learner = bench.learner()
+    end: LearnDone | None = None
+    for number in range(5):
+        job = bench.job(f"evolve/{number}", [bench.selection(0, 6)])
+        if end is not None:
+            job = replace(job, start=end.checkpoint, policy=end.policy)
+        end = done(run(learner, job))
+    assert len(bench.groups) == 1
+
+
+def test_another_start_resets_the_group(bench: Bench) -> None:
+    learner = bench.learner()
+    data = [bench.selection(0, 8)]
+    first = done(run(learner, bench.job("warmup/0", data)))
+    fresh = bench.job("evolve/0", data, policy=first.policy)
+    end = done(run(learner, fresh))
+    assert bench.groups[0].log.count("reset") == 1
+    assert end.checkpoint.step == 4
+    # The same start with another learning rate is not what is in memory either.
+    changed = bench.job("evolve/1", data, start=end.checkpoint, learning_rate=1e-4)
+    run(learner, changed)
+    assert bench.groups[0].log.count("reset") == 2
+    assert bench.groups[0].settings.learning_rate == 1e-4
+    learner.close()
+
+
+@pytest.mark.parametrize("dies_at", [0, 1, 2, 3, 5, 7])
+def test_a_job_whose_ranks_die_is_continued_and_ends_the_same(bench: Bench, dies_at: int) -> None:
+    job = bench.job("evolve/0", [bench.selection(0, 13)])
+    learner = bench.learner()
+    whole = done(run(learner, job))
+    learner.close()
+    bench.prepare = lambda group: group.dies_at.add(dies_at) if len(bench.groups) == 2 else None
+    learner = bench.learner("b")
+    events = run(learner, job)
+    assert isinstance(events[-1], Failed)
+    assert events[-1].kind == "infrastructure"
+    assert bench.groups[1].closed
+    saved = [event.checkpoint for event in events if isinstance(event, LearnSaved)]
+    end = done(run(learner, job, saved[-1] if saved else None))
+    assert (end.policy, end.checkpoint, end.rows) == (whole.policy, whole.checkpoint, whole.rows)
+    assert (end.steps, end.tokens, end.loss) == (whole.steps, whole.tokens, whole.loss)
+    learner.close()
+
+
+def test_the_guard_compares_the_first_batch(bench: Bench) -> None:
+    job = bench.job("evolve/0", [bench.selection(0, 8)], check_logprobs=True)
+    learner = bench.learner()
+    assert done(run(learner, job)).logprob_deviation == pytest.approx(0.0, abs=1e-6)
+    learner.close()
+
+    def shift(group: FakeGroup) -> None:
+        group.offset = 0.2
+
+    bench.prepare = shift
+    learner = bench.learner("b")
+    failed = run(learner, job)[-1]
+    assert isinstance(failed, Failed)
+    assert failed.kind == "guard"
+    assert "0.2 nats" in failed.reason
+    assert "train" not in bench.groups[1].log
+    learner.close()
+
+
+def test_what_the_guard_measured_survives_an_interruption(bench: Bench) -> None:
+    job = bench.job("evolve/0", [bench.selection(0, 13)], check_logprobs=True)
+
+    def shift(group: FakeGroup) -> None:
+        if len(bench.groups) == 1:
+            group.offset, group.dies_at = 0.01, {5}
+
+    bench.prepare = shift
+    learner = bench.learner()
+    saved = [event.checkpoint for event in run(learner, job) if isinstance(event, LearnSaved)]
+    end = done(run(learner, job, saved[-1]))
+    assert end.logprob_deviation == pytest.approx(0.01, abs=1e-6)
+    assert end.checkpoint.logprob_deviation is None
+    learner.close()
+
+
+def test_a_response_to_another_prompt_is_never_trained_on(bench: Bench) -> None:
+    learner = bench.learner()
+    failed = run(learner, bench.job("evolve/0", [bench.selection(0, 4, "f" * 64)]))[-1]
+    assert isinstance(failed, Failed)
+    assert failed.kind == "guard"
+    assert "another processor, chat template or image" in failed.reason
+    # Warm-up chains come from another prompt on purpose.
+    done(run(learner, bench.job("warmup/0", [bench.selection(0, 4, "")])))
+    learner.close()
+
+
+def test_what_is_lost_is_named(bench: Bench) -> None:
+    learner = bench.learner()
+    missing = f"shards/select/k/{'0' * 64}.parquet"
+    failed = run(learner, bench.job("evolve/0", [missing]))[-1]
+    assert isinstance(failed, Failed)
+    assert (failed.kind, failed.path) == ("lost", missing)
+    gone = PolicyRef("policy-0", f"policies/model/{'0' * 64}")
+    data = [bench.selection(0, 4)]
+    failed = run(learner, bench.job("evolve/0", data, policy=gone))[-1]
+    assert isinstance(failed, Failed)
+    assert (failed.kind, failed.path) == ("lost", gone.path)
+    learner.close()
+
+
+def test_an_image_that_a_rank_cannot_read_is_named(bench: Bench) -> None:
+    """And the ranks' own image source says which."""
+    sha = "1" * 64
+
+    def lose(group: FakeGroup) -> None:
+        def train(*args: Any, **named: Any) -> Any:
+            raise ObjectLost(f"images/{sha}", "it is corrupt")
+
+        group.train = train  # type: ignore[method-assign]
+
+    bench.prepare = lose
+    learner = bench.learner()
+    failed = run(learner, bench.job("evolve/0", [bench.selection(0, 4)]))[-1]
+    assert isinstance(failed, Failed)
+    assert (failed.kind, failed.path) == ("lost", f"images/{sha}")
+    learner.close()
+    store = open_store(bench.folder / "store")
+    store.put(f"images/{sha}", b"not what hashes to it")
+    with pytest.raises(ObjectLost) as caught:
+        StoreImages(store.url)(sha)
+    assert caught.value.path == f"images/{sha}"
+
+
+def test_max_steps_ends_a_job_in_the_middle_of_an_epoch(bench: Bench) -> None:
+    learner = bench.learner()
+    data = [bench.selection(0, 13)]
+    end = done(run(learner, bench.job("control/0", data, epochs=None, max_steps=6)))
+    assert end.steps == 6
+    assert end.rows == 13 + 8
+    learner.close()

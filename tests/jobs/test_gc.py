@@ -1,0 +1,144 @@
+"""Garbage collection removes what no ledger names, and nothing else."""
+
+from __future__ import annotations
+
+import time
+from functools import partial
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from jobs.gc import app, collect
+from pipeline.audit.garbage import SCRATCH
+from pipeline.audit.run import audit
+from pipeline.errors import BadConfig, BadData
+from pipeline.run.lease import Lease, LeaseHeld
+from pipeline.run.ledger import Ledger
+from pipeline.storage.backend import MemoryBackend
+from pipeline.storage.store import Store, open_store
+from tests.support.chaos_world import RUN, Lives
+from tests.support.scripted_world import put_small_tree
+
+ORPHANS = {
+    "shards/rollout/question-0/" + "0" * 64 + ".parquet": b"never accepted",
+    "images/" + "1" * 64: b"of no query",
+    "probe/0123": b"left by a crash",
+}
+
+LEFT = [
+    "images/" + "1" * 64,
+    "policies/model/" + "2" * 64 + "/model.safetensors",
+    "policies/model/" + "2" * 64 + ".manifest.json",
+    "shards/rollout/question-0/" + "3" * 64 + ".parquet",
+    "probe/0123",
+]
+
+
+@pytest.fixture
+def objects(tmp_path: Path) -> dict[str, bytes]:
+    lives = Lives(tmp_path)
+    assert lives.live() is not None
+    return dict(lives.memory.good)
+
+
+def old_store(objects: dict[str, bytes], age_s: float = 1e6) -> tuple[Store, MemoryBackend]:
+    """The objects, written `age_s` ago, in a store whose clock says now."""
+    clock = [0.0]
+    backend = MemoryBackend(clock=lambda: clock[0])
+    store = Store(backend, say=lambda line: None)
+    for path, data in objects.items():
+        store.replace(path, data)
+    clock[0] = age_s
+    return store, backend
+
+
+def test_only_what_nobody_names_goes(objects: dict[str, bytes]) -> None:
+    tree = put_small_tree(old_store({})[0], "checkpoints", "state.json", {"half": "deleted"})
+    stray = f"{tree}/state.json"
+    store, _ = old_store(objects | ORPHANS | {stray: b"its manifest is gone"})
+    listed = {entry.path for entry in collect(store, 3600, delete=False)}
+    assert listed == {*ORPHANS, stray}
+    assert set(store.list()) == {*objects, *ORPHANS, stray}
+    collect(store, 3600, delete=True)
+    left = {path for path in store.list() if "/lease/" not in path}
+    assert left == {path for path in objects if "/lease/" not in path}
+    assert audit(store, RUN).clean
+    assert collect(store, 3600, delete=True) == []
+
+
+def test_the_young_are_spared(objects: dict[str, bytes]) -> None:
+    store, _ = old_store(objects | ORPHANS, age_s=3000)
+    assert collect(store, 3600, delete=True) == []
+    assert len(collect(store, 2000, delete=False)) == len(ORPHANS)
+
+
+def test_what_a_killed_validation_left_goes_when_it_is_old(objects: dict[str, bytes]) -> None:
+    left = {f"{SCRATCH}0a1b2c3d/{path}": b"anything" for path in LEFT}
+    store, _ = old_store(objects | left, age_s=3000)
+    assert collect(store, 3600, delete=True) == []
+    assert {entry.path for entry in collect(store, 2000, delete=True)} == set(left)
+    assert store.list(f"{SCRATCH}0a1b2c3d") == []
+    assert audit(store, RUN).clean
+
+
+def test_what_another_run_names_stays(objects: dict[str, bytes]) -> None:
+    """Two runs in one store, the second has adopted shards of the first, whose ledger goes."""
+    store, _ = old_store(objects)
+    events = list(Ledger(store, RUN).replay())
+    Ledger(store, "second").append(events[: len(events) // 2])
+    for path in [path for path in store.list() if path.startswith(f"runs/{RUN}/")]:
+        store.delete(path)
+    collect(store, 0, delete=True)
+    left = set(store.list())
+    needed = {e["rollout"] for e in events[: len(events) // 2] if e["type"] == "shard_accepted"}
+    assert needed <= left
+    later = {e["rollout"] for e in events[len(events) // 2 :] if e["type"] == "shard_accepted"}
+    assert not (later - needed) & left
+
+
+def test_it_refuses_while_a_driver_lives(
+    objects: dict[str, bytes], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = open_store(tmp_path / "store")
+    for path, data in {**objects, **ORPHANS}.items():
+        store.put(path, data)
+    lease = Lease(store, RUN, say=lambda line: None)
+    lease.acquire()
+    # The driver renews its lease whenever the newcomer looks away, however slow this machine is.
+    watched = partial(Lease, sleep=lambda seconds: lease.renew())
+    monkeypatch.setattr("jobs.gc.Lease", watched)
+    with pytest.raises(LeaseHeld):
+        collect(store, 0, delete=True)
+    lease.release()
+    assert set(ORPHANS) <= set(store.list())
+    assert {entry.path for entry in collect(store, 0, delete=True)} == set(ORPHANS)
+
+
+def test_it_refuses_over_a_damaged_ledger(objects: dict[str, bytes]) -> None:
+    store, _ = old_store(objects | ORPHANS)
+    store.replace(f"runs/{RUN}/ledger/0000000003.json", b"")
+    with pytest.raises(BadData, match=r"0000000003\.json is empty.*jobs\.audit"):
+        collect(store, 0, delete=True)
+    assert set(ORPHANS) <= set(store.list())
+
+
+def test_it_refuses_a_place_without_runs() -> None:
+    store, _ = old_store(ORPHANS)
+    with pytest.raises(BadConfig, match="holds no run"):
+        collect(store, 0, delete=True)
+
+
+def test_the_command_lists_then_deletes(objects: dict[str, bytes], tmp_path: Path) -> None:
+    store = open_store(tmp_path / "store")
+    for path, data in {**objects, **ORPHANS}.items():
+        store.put(path, data)
+    time.sleep(0.01)
+    listed = CliRunner().invoke(app, [store.url, "--min-age-h", "0"])
+    assert listed.exit_code == 0
+    assert "3 objects not needed" in listed.output
+    done = CliRunner().invoke(app, [store.url, "--min-age-h", "0", "--delete"])
+    assert done.exit_code == 0
+    assert "3 objects removed" in done.output
+    assert not set(ORPHANS) & set(store.list())
+    assert CliRunner().invoke(app, [str(tmp_path / "nothing")]).exit_code == 2

@@ -1,0 +1,144 @@
+"""Rows and pooled differences of several runs, out of their stores."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from typer.testing import CliRunner
+
+from jobs.report import app, finished
+from pipeline.config.schema import Config
+from pipeline.driver.driver import Driver
+from pipeline.metrics.intervals import paired_difference
+from pipeline.query import Query
+from pipeline.records import Grade
+from pipeline.reports.seeds import loop_pooled, together
+from pipeline.run.ledger import Ledger
+from pipeline.storage.artifacts import read_rows
+from pipeline.storage.store import open_store
+from tests.support.scripted import Quiet, make_config, make_program, with_base
+from tests.support.scripted_world import make_world
+
+
+def command(*arguments: str | Path) -> Any:
+    return CliRunner().invoke(app, [str(one) for one in arguments])
+
+
+def loop_run(folder: Path, seed: int, **changes: Any) -> Path:
+    """A finished run of scripted roles; the folder it is in."""
+    changes["run"] = {"name": f"loop-{seed}", "seed": seed, "out": str(folder)}
+    config = make_config(**changes)
+    config = with_base(config, folder / f"base-{seed}")
+    return _driven(config, folder / config.run.name)
+
+
+def _driven(config: Config, folder: Path, until: Any = lambda state: False) -> Path:
+    program = make_program(config)
+    store = open_store(folder / "store")
+    world, _, _ = make_world(store, program)
+    Driver(program, store, Ledger(store, config.run.name), world, Quiet()).run(until)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def folders(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
+    """Finished runs of two seeds, the higher one first."""
+    folder = tmp_path_factory.mktemp("runs")
+    return [loop_run(folder, seed) for seed in (1, 0)]
+
+
+def test_a_row_for_each_seed_and_all_of_them_together(folders: list[Path], tmp_path: Path) -> None:
+    out = tmp_path / "results" / "loop.json"
+    done = command("loop", *folders, "--out", out)
+    assert done.exit_code == 0, done.output
+    rows = json.loads(out.read_text())
+    assert [row["seed"] for row in rows] == [1, 0]
+    runs = [finished(folder) for folder in folders]
+    for row, run in zip(rows, runs, strict=True):
+        policies = run.state.policies
+        right = {}
+        for name, ref in (
+            ("warmup", policies["warmup"]),
+            ("control", policies[run.state.finished["control"]]),  # type: ignore[index]
+            ("final", policies[run.state.finished["final"]]),  # type: ignore[index]
+        ):
+            paths = run.state.evaluations[f"{ref.version}|test|greedy"]["grades"]
+            grades = [grade for path in paths for grade in read_rows(run.store, path, Grade)]
+            right[name] = [grade.outcome == "correct" for grade in grades]
+            assert row[name] == sum(right[name]) / len(right[name])
+        assert row["diff"] == pytest.approx(row["final"] - row["warmup"])
+        assert row["control_diff"] == pytest.approx(row["final"] - row["control"])
+        assert row["ci95"][0] <= row["diff"] <= row["ci95"][1]
+        assert row["families_rise"] == sum(v > 0 for v in row["families"].values()) / 2
+        assert row["wall_s"] >= 0
+    pooled = loop_pooled(runs)
+    assert pooled["final - warmup"].value == pytest.approx(sum(r["diff"] for r in rows) / 2)
+    assert pooled["final - control"].n == sum(row["n"] for row in rows)
+    shown = done.output.splitlines()
+    assert [line.split(" | ")[0] for line in shown if line.startswith("| ")] == [
+        "| seed", "| 1", "| 0"
+    ]  # fmt: skip
+    assert f"final - warmup: {100 * pooled['final - warmup'].value:+.1f}" in done.output
+
+
+def question(number: int, *images: str) -> Query:
+    return Query(
+        query_id=f"q{number}", images=images, question=f"{number}?", choices=None, answer="1",
+        answer_type="number", source="family", split="test",
+    )  # fmt: skip
+
+
+def test_a_seed_more_is_no_question_more() -> None:
+    """Two seeds that answer alike give the interval of one, whether questions have images."""
+    for queries in (
+        [question(i) for i in range(12)],
+        [question(i, f"{i // 2:064x}") for i in range(12)],
+    ):
+        names = [query.content_hash for query in queries]
+        a = {name: i % 3 == 0 for i, name in enumerate(names)}
+        b = {name: i % 4 == 0 for i, name in enumerate(names)}
+        one = together(queries, [(a, b)])
+        two = together([*queries, *queries], [(a, b), (a, b)])
+        assert two.value == pytest.approx(one.value)
+        assert (two.ci95, two.n) == (one.ci95, 24)
+    # The groups are the images', not the questions'.
+    groups = [i // 2 for i in range(12)]
+    left, right = ([float(side[name]) for name in names] for side in (a, b))
+    assert one == paired_difference(left, right, groups, seed=0)
+
+
+def test_only_questions_that_both_answered_count() -> None:
+    queries = [question(i) for i in range(4)]
+    names = [query.content_hash for query in queries]
+    a = dict.fromkeys(names[:3], True)
+    b = dict.fromkeys(names[1:], False)
+    assert (together(queries, [(a, b)]).n, together(queries, [(a, b)]).value) == (2, 1.0)
+    with pytest.raises(ValueError, match="not empty"):
+        together(queries, [({}, b)])
+
+
+def test_runs_that_cannot_be_reported_are_refused(folders: list[Path], tmp_path: Path) -> None:
+    out = tmp_path / "loop.json"
+    done = command("loop", tmp_path / "nowhere", "--out", out)
+    assert (done.exit_code, "nowhere: no folder of a run" in done.output) == (2, True)
+    done = command("loop", *folders, folders[1], "--out", out)
+    assert (done.exit_code, "both have seed 0" in done.output) == (2, True)
+    config = with_base(make_config(run={"name": "half"}), tmp_path / "base")
+    half = _driven(config, tmp_path / "half", lambda state: "base" in state.policies)
+    done = command("loop", half, "--out", out)
+    assert (done.exit_code, "half: this run is not finished" in done.output) == (2, True)
+    assert not out.exists()
+
+
+def test_a_run_without_control_has_a_row(tmp_path: Path) -> None:
+    evolve = {"iterations": 2, "interval": 1 / 3, "control": False}
+    folder = loop_run(tmp_path, 0, evolve=evolve)
+    out = tmp_path / "loop.json"
+    done = command("loop", folder, "--out", out)
+    assert done.exit_code == 0, done.output
+    (row,) = json.loads(out.read_text())
+    assert (row["control"], row["control_diff"]) == (None, None)
+    assert "final - control:" not in done.output

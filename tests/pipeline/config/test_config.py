@@ -1,0 +1,218 @@
+"""Configurations: what is refused, what it says, what a resume may change."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from pipeline.config.checks import check_data, check_machine
+from pipeline.config.fields import fields, to_dict
+from pipeline.config.load import RECIPES, config_from_dict, load_config
+from pipeline.config.resume import check_resume, config_hash, diff
+from pipeline.errors import BadConfig
+
+NAMES = sorted(path.stem for path in RECIPES.glob("*.yaml"))
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_recipes_load_and_round_trip(name: str) -> None:
+    config = load_config(name)
+    assert config_from_dict(to_dict(config)) == config
+
+
+def test_every_open_choice_is_marked_in_the_cluster_recipe() -> None:
+    lines = (RECIPES / "cluster.yaml").read_text().splitlines()
+    marked: dict[str, list[str]] = {}
+    section = ""
+    for line in lines:
+        key, _, rest = line.partition(":")
+        section = section if line.startswith((" ", "#")) else key
+        if "[open]" in rest and "#" not in key:
+            marked.setdefault(section, []).append(key.strip())
+    assert marked == {
+        "run": ["seed"],
+        "warmup": ["samples", "temperature", "learning_rate"],
+        "generate": ["top_p", "max_new_tokens", "max_model_len", "precision", "shard_queries"],
+        "prm": ["queries", "samples", "pairs", "completions", "labels", "loss", "learning_rate",
+                "epochs", "scoring"],
+        "learn": ["schedule_rise", "window", "beta1", "beta2", "epsilon", "weight_decay",
+                  "max_grad_norm", "precision", "logprob_tolerance", "zero_stage"],
+    }  # fmt: skip
+    # What a rule decides, and no key.
+    assert any("[open] checkpoint selection" in line for line in lines)
+
+
+def test_every_field_explains_itself() -> None:
+    bare = [key for key, info in fields() if not info.description or len(info.description) < 10]
+    assert bare == []
+
+
+@pytest.mark.parametrize(
+    ("override", "words"),
+    [
+        ("generate.sampels=4", ["'generate.sampels'", "'generate.samples'"]),
+        ("generat.samples=4", ["'generat'", "'generate'"]),
+        ("learn.shard_queries=4", ["'learn.shard_queries'", "'generate.shard_queries'"]),
+        ("generate.samples=0", ["generate.samples", "0", "greater than or equal to 1"]),
+        ("generate.samples=many", ["generate.samples", "many"]),
+        ("learn.zero_stage=7", ["learn.zero_stage"]),
+        ("learn.learning_rate=.nan", ["learn.learning_rate"]),
+        ("run.name=../x", ["run.name"]),
+        ("generate.top_p=0", ["generate.top_p"]),
+        ("generate", ["section.key=value"]),
+        ("run.seed.deep=1", ["'seed' is a value"]),
+        ("run.seed=[1", ["not YAML"]),
+    ],
+)
+def test_a_bad_override_names_the_key(override: str, words: list[str]) -> None:
+    with pytest.raises(BadConfig) as caught:
+        load_config("tiny", [override])
+    for word in words:
+        assert word in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("overrides", "words"),
+    [
+        (["select.rule=top_k"], ["select.rule", "select.reward=prm"]),
+        (["select.rule=threshold"], ["select.rule", "select.reward=prm"]),
+        (["select.reward=prm", "prm.kind=tag"], ["prm.kind", "prm.path"]),
+        (["select.reward=prm", "prm.path=x", "prm.surprise=true"], ["prm.surprise", "prm.path"]),
+        (["select.rule=random_k", "select.k=9"], ["select.k = 9", "generate.samples = 4"]),
+        (["warmup.keep=3"], ["warmup.keep = 3", "warmup.samples = 2"]),
+        (["warmup.checkpoint=x"], ["warmup.checkpoint", "evolve.control"]),
+        (["generate.max_model_len=96"], ["generate.max_new_tokens", "generate.max_model_len"]),
+        (["generate.engines=4"], ["generate.lookahead = 3", "generate.engines = 4"]),
+        (["learn.schedule=cosine"], ["learn.schedule_steps"]),
+        (["learn.ranks=17"], ["learn.ranks = 17", "learn.batch_size = 16"]),
+        (["learn.window=1"], ["learn.window = 1"]),
+        (["data.test=[train]"], ["disjoint", "train"]),
+    ],
+)
+def test_impossible_combinations_name_their_keys(overrides: list[str], words: list[str]) -> None:
+    with pytest.raises(BadConfig) as caught:
+        load_config("tiny", overrides)
+    for word in words:
+        assert word in str(caught.value)
+
+
+def test_all_problems_are_listed_at_once() -> None:
+    with pytest.raises(BadConfig) as caught:
+        load_config("tiny", ["generate.samples=0", "learn.nope=1", "run.seed=-1"])
+    assert len(str(caught.value).splitlines()) == 3
+
+
+def test_missing_recipe_lists_what_there_is(tmp_path: Path) -> None:
+    with pytest.raises(BadConfig, match=r"cluster, digits, tiny"):
+        load_config("nonsense")
+    bad = tmp_path / "list.yaml"
+    bad.write_text("- 1\n")
+    with pytest.raises(BadConfig, match="mapping"):
+        load_config(bad)
+    bad.write_text("{")
+    with pytest.raises(BadConfig, match="not a YAML file"):
+        load_config(bad)
+
+
+def test_overrides_take_yaml_values(tmp_path: Path) -> None:
+    empty = tmp_path / "empty.yaml"
+    empty.write_text("")
+    config = load_config(empty, ["data.test=[a, b]", "warmup.queries=", "learn.learning_rate=1e-4"])
+    assert config.data.test == ("a", "b")
+    assert config.warmup.queries is None
+    assert config.learn.learning_rate == 1e-4
+
+
+def test_the_hash_ignores_what_is_free_and_nothing_else() -> None:
+    base = load_config("tiny")
+    assert config_hash(load_config("tiny", ["generate.engines=2", "run.out=x"])) == config_hash(
+        base
+    )
+    for override in ("run.seed=1", "learn.ranks=2", "data.path=x"):
+        assert config_hash(load_config("tiny", [override])) != config_hash(base)
+
+
+def test_resume_refuses_what_changes_the_meaning_and_says_the_rest() -> None:
+    old = load_config("tiny")
+    new = load_config("tiny", ["run.out=x", "generate.engines=2", "run.console=plain"])
+    assert check_resume(old, new) == []
+    said = check_resume(old, load_config("tiny", ["learn.ranks=2"]))
+    assert [change.key for change in said] == ["learn.ranks"]
+    assert "bit-identical" in str(said[0])
+    with pytest.raises(BadConfig) as caught:
+        check_resume(old, load_config("tiny", ["run.seed=1", "generate.temperature=0.5"]))
+    assert "run.seed: 0 -> 1" in str(caught.value)
+    assert "generate.temperature" in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "kind"),
+    [
+        ("run.seed", 7, "meaning"),
+        ("run.out", "x", "free"),
+        ("learn.micro_batch", 1, "noted"),
+        ("data.test", ["a"], "meaning"),
+        ("data.path", "x", "noted"),
+        ("warmup.queries", None, "meaning"),
+        ("grade.deadline_s", 1.0, "meaning"),
+    ],
+)
+def test_diff_sees_one_leaf_and_its_kind(key: str, value: object, kind: str) -> None:
+    config = load_config("tiny")
+    plain = to_dict(config)
+    section, leaf = key.split(".")
+    plain[section][leaf] = value
+    changes = diff(config, config_from_dict(plain))
+    assert [(change.key, change.kind) for change in changes] == [(key, kind)]
+    assert diff(config, config) == []
+
+
+def test_the_machine_must_be_able_to_place_every_role() -> None:
+    check_machine(load_config("tiny"), cpus=2, gpus=0)
+    for overrides, word in [
+        (["learn.ranks=3"], "learn.ranks = 3"),
+        (["learn.ranks=3", "cluster.cpus_per_rank=0.1"], "learn.ranks = 3"),
+        (["learn.ranks=2", "cluster.cpus_per_rank=2"], "cluster.cpus_per_rank = 4"),
+        (["generate.engines=3"], "cluster.cpus_per_engine = 3"),
+        (["cluster.gpus_per_engine=1"], "GPUs"),
+        (["cluster.gpus_per_rank=1"], "cluster.gpus_per_rank"),
+        (["prm.scorers=3", "select.reward=prm"], "prm.scorers x cluster.cpus_per_engine = 3"),
+    ]:
+        with pytest.raises(BadConfig) as caught:
+            check_machine(load_config("tiny", overrides), cpus=2, gpus=0)
+        assert word in str(caught.value)
+
+
+def test_gpus_are_held_by_all_roles_at_once() -> None:
+    config = load_config("cluster", ["policy.path=x", "data.path=y"])
+    check_machine(config, cpus=200, gpus=17)
+    with pytest.raises(BadConfig, match=r"prm\.scorers \(1\) .* = 17, but there are 16 GPUs"):
+        check_machine(config, cpus=200, gpus=16)
+
+
+def test_the_data_must_hold_what_is_asked() -> None:
+    sizes = {"train": 128, "validation": 24, "test": 24, "ood": 24}
+    check_data(load_config("tiny"), sizes)
+    for overrides, word in [
+        (["data.validation_queries=25"], "data.validation_queries = 25"),
+        (["data.test_queries=25"], "data.test_queries = 25"),
+        (["data.train_queries=129"], "data.train_queries = 129"),
+        (["data.train_queries=32"], "warmup.queries = 64"),
+        (["prm.queries=129", "select.reward=prm"], "prm.queries = 129"),
+        (["data.validation=dev"], "data.validation = dev"),
+    ]:
+        with pytest.raises(BadConfig) as caught:
+            check_data(load_config("tiny", overrides), sizes)
+        assert word in str(caught.value)
+    check_data(load_config("tiny", ["prm.queries=129", "select.reward=binary"]), sizes)
+
+
+def test_importing_the_configuration_loads_nothing_heavy() -> None:
+    code = (
+        "import sys, pipeline.config.load;"
+        "print([m for m in ('ray','torch','vllm','transformers','deepspeed','sympy','s3fs')"
+        " if m in sys.modules])"
+    )
+    out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert out.stdout.strip() == "[]"

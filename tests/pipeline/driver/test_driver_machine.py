@@ -1,0 +1,122 @@
+"""The driver under everything at once: killed, overtaken, its answers late, doubled and out of
+order, its engines and ranks dead, its objects damaged, at any call of the store, engines, grader or
+learner.
+
+200 examples here; `MSTAR_EXAMPLES=5000` (what `make chaos` asks for) makes more.
+"""
+
+from __future__ import annotations
+
+import os
+from functools import cache
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import pytest
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, rule, run_state_machine_as_test
+
+from pipeline.run.state import State
+from tests.support.chaos_memory import Damage
+from tests.support.chaos_world import Fault, Lives
+
+EXAMPLES = int(os.environ.get("MSTAR_EXAMPLES", "200"))
+
+CALLS = 1000
+"""Roughly the calls of a whole life; a fault behind the last one does not happen."""
+
+damages = st.sampled_from(("flip", "cut", "empty", "remove"))
+
+faults = st.builds(
+    Fault,
+    at=st.one_of(st.integers(1, CALLS // 6), st.integers(1, CALLS)),
+    kind=st.sampled_from(
+        (
+            "crash_before",
+            "crash_after",
+            "lose_request",
+            "lose_answer",
+            "damage",
+            "overtake",
+            "wake",
+            "fail",
+        )
+    ),
+    pick=st.integers(0, 400),
+    damage=damages,
+)
+
+
+def outcome(lives: Lives) -> dict[str, Any]:
+    """What must not depend on what happened."""
+    events = lives.events()
+    state = State.replay(events)
+    return {
+        "policies": {name: ref.version for name, ref in state.policies.items()},
+        "jobs": {name: (job.key, job.steps) for name, job in state.jobs.items()},
+        "evaluations": state.evaluations,
+        "finished": state.finished,
+        "selected": {
+            (event["purpose"], event["index"], event["selected"])
+            for event in events
+            if event["type"] == "shard_graded" and event["selected"]
+        },
+    }
+
+
+@cache
+def undisturbed() -> dict[str, Any]:
+    with TemporaryDirectory() as folder:
+        lives = Lives(Path(folder))
+        assert lives.live() is not None
+        return outcome(lives)
+
+
+class AnythingHappens(RuleBasedStateMachine):
+    """Lives of drivers, until the last one is left alone and must finish as if nothing was."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.folder = TemporaryDirectory()
+        self.lives = Lives(Path(self.folder.name))
+
+    @rule(
+        faults=st.lists(faults, max_size=4),
+        seed=st.integers(0, 50),
+        twice=st.sampled_from((0.0, 0.3)),
+        slow=st.sampled_from((0.0, 0.5)),
+        copies=st.booleans(),
+    )
+    def a_driver_lives(
+        self, faults: list[Fault], seed: int, twice: float, slow: float, copies: bool
+    ) -> None:
+        self.lives.live(faults, seed=seed, twice=twice, slow=slow, copies=copies)
+        self.lives.heal_ledger()
+        self.lives.check_ledger()
+
+    @rule(pick=st.integers(0, 400), how=damages)
+    def an_object_rots(self, pick: int, how: Damage) -> None:
+        self.lives.damage(pick, how)
+
+    def teardown(self) -> None:
+        with self.folder:
+            self._ends_the_same()
+
+    def _ends_the_same(self) -> None:
+        self.lives.heal()
+        state = self.lives.live()
+        assert state is not None
+        assert state == State.replay(self.lives.events())
+        assert outcome(self.lives) == undisturbed()
+        self.lives.check_ledger()
+        self.lives.check_checkpoints(state)
+
+
+@pytest.mark.timeout(max(3600, 3 * EXAMPLES))
+def test_whatever_happens_the_run_ends_the_same() -> None:
+    run_state_machine_as_test(
+        AnythingHappens,
+        settings=settings(max_examples=EXAMPLES, stateful_step_count=6, deadline=None),
+    )

@@ -1,0 +1,1 @@
+"""What tests share: scripted workers, tiny models, servers. Importable by worker processes."""

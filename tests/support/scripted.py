@@ -1,0 +1,106 @@
+"""A small program for the driver, who looks on, and the scripted roles that it runs on."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from itertools import cycle
+from pathlib import Path
+from typing import Any
+
+from pipeline.config.load import config_from_dict
+from pipeline.config.schema import Config
+from pipeline.datasets.dataset import Dataset
+from pipeline.query import Query
+from pipeline.run.spec import RunSpec
+from pipeline.run.state import State
+from pipeline.stages.workers import Progress
+from tests.support.scripted_world import BATCH, ENGINE, GRADER
+
+
+class Crash(BaseException):
+    """The driver's process dies here. Not an Exception: nothing may catch it."""
+
+
+def make_query(split: str, number: int) -> Query:
+    return Query(
+        query_id=f"{split}-{number}",
+        images=(),
+        question=f"{split}: what is {number}?",
+        choices=None,
+        answer=str(number),
+        answer_type="number",
+        source=f"family/{number % 2}",
+        split=split,
+    )
+
+
+def make_config(**changes: Mapping[str, Any]) -> Config:
+    """A small run: 12 queries, 3 iterations of 4, shards of 2."""
+    plain: dict[str, dict[str, Any]] = {
+        "run": {"name": "scripted"},
+        "policy": {"path": "set by make_world"},
+        "data": {"test": ["test"]},
+        "warmup": {"samples": 2, "queries": 6, "epochs": 3, "flat_evaluations": 1},
+        "generate": {"samples": 3, "shard_queries": 2, "lookahead": 3, "max_new_tokens": 64},
+        "select": {"rule": "random_k", "k": 2},
+        "learn": {"batch_size": BATCH, "window": 64},
+        "evolve": {"iterations": 3, "interval": 1 / 3},
+        "evaluate": {"samples": 2, "shard_queries": 3},
+    }
+    for section, values in changes.items():
+        plain[section] = {**plain.get(section, {}), **values}
+    return config_from_dict(plain)
+
+
+def make_program(config: Config, images: Sequence[str] = ()) -> RunSpec:
+    """Of the images, by hash, each query has one in turn."""
+    queries = [make_query("train", i) for i in range(12)]
+    queries += [make_query(split, i) for split in ("validation", "test") for i in range(5)]
+    if images:
+        shown = cycle(images)
+        queries = [replace(query, images=(next(shown),)) for query in queries]
+    return RunSpec.of(config, Dataset(queries, {}), ENGINE, GRADER)
+
+
+def base_folder(folder: Path, skill: float = 0.3) -> Path:
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "model.json").write_text(json.dumps({"skill": skill, "trained": "nothing"}))
+    return folder
+
+
+class Quiet:
+    """Looks on and remembers."""
+
+    def __init__(self) -> None:
+        self.said: list[str] = []
+        self.moves: list[Progress] = []
+        self.events: list[Mapping[str, Any]] = []
+
+    def event(self, event: Mapping[str, Any], state: State) -> None:
+        self.events.append(event)
+
+    def progress(self, progress: Progress) -> None:
+        self.moves.append(progress)
+
+    def say(self, text: str) -> None:
+        self.said.append(text)
+
+
+class Clock:
+    """Time that passes only when somebody sleeps."""
+
+    def __init__(self) -> None:
+        self.now = 0.0
+
+    def __call__(self) -> float:
+        return self.now
+
+    def sleep(self, seconds: float) -> None:
+        self.now += seconds
+
+
+def with_base(config: Config, folder: Path, skill: float = 0.3) -> Config:
+    path = str(base_folder(folder, skill))
+    return config.model_copy(update={"policy": config.policy.model_copy(update={"path": path})})

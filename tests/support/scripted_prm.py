@@ -1,0 +1,175 @@
+"""A scripted world with a process reward model: responses of several steps, completions, scores.
+
+A response is "a<i>", "b<j>" and an answer, one token for each character. A step with an odd number
+is a bad one: completions from it are right less often, and the scripted PRM gives it less.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from random import Random
+from typing import Any
+
+from actors.scoring.pool_scorer import PoolScorer
+from actors.supervision.pool import Result
+from pipeline.driver.driver import Driver
+from pipeline.generation.shards import ShardSpec
+from pipeline.query import Query
+from pipeline.records import Rollout, Score, StepValues
+from pipeline.refs import PolicyRef
+from pipeline.responses import step_ends
+from pipeline.run.ledger import Ledger
+from pipeline.selection.rewards import reward_p
+from pipeline.stages.score import scored_how
+from pipeline.stages.workers import Workers
+from pipeline.storage.artifacts import get_verified, put_content, read_rows
+from pipeline.storage.parquet import from_parquet, to_parquet
+from pipeline.storage.store import Store
+from pipeline.training.job import LearnJob
+from tests.support.driving import Bench
+from tests.support.scripted_world import (
+    BATCH,
+    ENGINE,
+    Mail,
+    ScriptedFleet,
+    ScriptedGrader,
+    ScriptedLearner,
+    sampled,
+    share,
+)
+
+
+def decode(ids: Sequence[int]) -> str:
+    return bytes(ids).decode()
+
+
+class PrmFleet(ScriptedFleet):
+    """As its parent, with steps, and with completions of prefixes, some of which are cut."""
+
+    def _samples(self, spec: ShardSpec, query: Query, skill: float) -> list[Rollout]:
+        if spec.prompt == "warmup":
+            return super()._samples(spec, query, skill)
+        return [
+            self._response(spec, query, part.first_index + i, seed, decode(part.prefix))
+            for part in spec.parts(query.content_hash)
+            for i, seed in enumerate(part.seeds)
+        ]
+
+    def _response(
+        self, spec: ShardSpec, query: Query, index: int, seed: int, prefix: str
+    ) -> Rollout:
+        text, luck = prefix, seed if spec.sampling.temperature else query.content_hash
+        for name in "ab":
+            if name not in text:
+                text += f"{name}{int(3 * share(name, luck))}\n\n"
+        bad = sum(character == "1" for character in text)
+        answer = query.answer if share("answer", luck) < (0.9, 0.4, 0.1)[bad] else "no"
+        text += f"# Answer\n\n{answer}"
+        ids = tuple(text.removeprefix(prefix).encode())
+        cut = bool(prefix) and share("cut", luck) < 0.1
+        return sampled(spec, query, (index, seed), text, ids, cut=cut)
+
+
+class PrmLearner(ScriptedLearner):
+    """As its parent; a PRM's rows are step values."""
+
+    def _batches(self, job: LearnJob) -> list[list[str]]:
+        if job.prm is None:
+            return super()._batches(job)
+        rows: list[str] = []
+        for path in job.data:
+            found: list[StepValues] = read_rows(self.store, path, StepValues)
+            rows += [f"{row.query}/{row.values}" for row in found if not row.held_out]
+        return [rows[i : i + BATCH] for i in range(0, len(rows), BATCH)]
+
+
+class FakePool:
+    """Scores as soon as it is asked, unless `lost` names an object that cannot be read.
+
+    quality: 1.0 tells good steps from bad ones, 0.0 says nothing. longest: tokens of a response
+    above which it is too long to be scored; None: none is.
+    """
+
+    def __init__(self, store: Store, quality: float = 1.0, longest: int | None = None) -> None:
+        self.store = store
+        self.quality = quality
+        self.longest = longest
+        self.lost = ""
+        self.specs: list[dict[str, Any]] = []
+        self._ended: list[Result] = []
+
+    def submit(self, spec: dict[str, Any]) -> None:
+        self.specs.append(spec)
+        wanted = {tuple(place) for place in spec["rows"]}
+        rows = from_parquet(get_verified(self.store, spec["rollout"]), Rollout)
+        rows = [row for row in rows if (row.query, row.sample_index) in wanted]
+        assert len(rows) == len(wanted)
+        short = [row for row in rows if len(row.token_ids) <= (self.longest or len(row.token_ids))]
+        scores = [self._score(row, spec) for row in short]
+        excluded = {"too_long": len(rows) - len(short)} if len(short) < len(rows) else {}
+        path = put_content(self.store, "score", spec["key"], to_parquet(scores, Score), "parquet")
+        value = {"scores": path, "excluded": excluded, "seconds": 0.1}
+        self._ended.append(Result(spec["id"], value, None, 1, 0.1, "scorer-0"))
+
+    def _score(self, row: Rollout, spec: dict[str, Any]) -> Score:
+        ends = tuple(step_ends(row.token_ids, decode))
+        steps = [row.text[end - 3] for end in ends]
+        scores = tuple(
+            0.5 + self.quality * (share(row.text, i) / 4 if step != "1" else -0.4)
+            for i, step in enumerate(steps)
+        )
+        reward = reward_p(scores, spec["aggregate"])
+        return Score(row.query, row.sample_index, ends, scores, reward)
+
+    def poll(self, timeout_s: float = 0.0) -> list[Result]:
+        ended, self._ended = self._ended, []
+        return ended
+
+
+class PrmBench(Bench):
+    """A bench whose world has scorers."""
+
+    quality = 1.0
+    longest: int | None = None
+    pool: FakePool
+
+    def driver(self, seed: int = 0, twice: float = 0.0) -> Driver:
+        store, random = self.store, Random(seed)
+        self.fleet = PrmFleet(store, self.program.by_hash, Mail(random, twice))
+        self.learner = PrmLearner(store, random)
+        self.grader = ScriptedGrader(store, Mail(random, twice))
+        self.pool = FakePool(store, self.quality, self.longest)
+        world = Workers(
+            self.fleet,
+            self.grader,
+            self.learner,
+            scorer=PoolScorer(store, self.pool, ENGINE, scored_how(self.config)),
+            decoder=lambda policy: decode,
+        )
+        return Driver(
+            self.program,
+            store,
+            Ledger(store, self.program.config.run.name),
+            world,
+            self.watch,
+            clock=self.clock,
+            sleep=self.clock.sleep,
+        )
+
+
+def after_commits(driver: Driver, then: Callable[[str, Sequence[Any]], None]) -> None:
+    """From now on `then(stage, events)` is called after everything that the driver commits."""
+    commit = driver.commit
+
+    def both(stage: str, events: Sequence[Any]) -> None:
+        commit(stage, events)
+        then(stage, events)
+
+    driver.commit = both  # type: ignore[method-assign]
+
+
+def card_in(store: Store, prm: PolicyRef, folder: Path) -> str:
+    """The text of the card in a published PRM."""
+    store.get_tree(prm.path, folder)
+    return (folder / "prm_card.json").read_text()
