@@ -7,6 +7,8 @@ row or key and says what to do, a job prints it without a traceback and exits wi
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 
 class UserError(Exception):
     """Something the person who started the job can mend; the message says how."""
@@ -14,6 +16,23 @@ class UserError(Exception):
 
 class BadData(UserError):
     """A data file, a row or an image that cannot be used."""
+
+
+class BadRow(NamedTuple):
+    """One row of a data file that cannot be used. row: its line, or its number from 1 (parquet)."""
+
+    file: str
+    row: int
+    reasons: tuple[str, ...]
+
+
+class BadRows(BadData):
+    """Rows that cannot be used. rows: all of them. unlisted: how many the message does not list."""
+
+    def __init__(self, message: str, rows: tuple[BadRow, ...] = (), unlisted: int = 0) -> None:
+        super().__init__(message)
+        self.rows = rows
+        self.unlisted = unlisted
 
 
 class BadConfig(UserError):

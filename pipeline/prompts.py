@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 import string
 from collections.abc import Sequence
+from datetime import datetime
 from typing import Any, Protocol
 
 from pipeline.errors import BadConfig, BadData
@@ -20,7 +21,10 @@ from pipeline.query import LETTERS, Query
 WARMUP_TEMPLATE = "{question}\nThe answer is {gold}. Explain step by step."
 
 FIELDS = ("question", "gold")
-
+# The date that Llama 3.2's chat template falls back to where it has no clock.
+TEMPLATE_TIME = datetime(2024, 7, 26)
+# The name under which transformers gives chat templates the clock.
+_CLOCK = "strftime_now"
 _MAY_HOLD = "it holds {question} and {gold}"
 
 Message = dict[str, Any]
@@ -90,8 +94,13 @@ def reserved_in(text: str, processor: ProcessorLike) -> str | None:
     return min(found, key=text.index) if found else None
 
 
-def render_prompt(processor: ProcessorLike, text: str, n_images: int) -> str:
+def render_prompt(
+    processor: ProcessorLike, text: str, n_images: int, *, now: datetime = TEMPLATE_TIME
+) -> str:
     """The chat-templated prompt, image placeholders not expanded, ready for the response.
+
+    now: what a template that writes the date or time is given for it. A prompt has one text however
+    long a run takes: its hash ties what was sampled to what is trained on.
 
     Raises:
         BadData: when the text holds one of the model's own special tokens, an image placeholder
@@ -100,8 +109,10 @@ def render_prompt(processor: ProcessorLike, text: str, n_images: int) -> str:
     reserved = reserved_in(text, processor)
     if reserved is not None:
         raise BadData(f"the text holds {reserved!r}, a special token of this model: {text[:200]!r}")
+    template = str(getattr(processor, "chat_template", ""))
+    clock = {_CLOCK: now.strftime} if _CLOCK in template else {}
     prompt = processor.apply_chat_template(
-        messages(text, n_images), add_generation_prompt=True, tokenize=False
+        messages(text, n_images), add_generation_prompt=True, tokenize=False, **clock
     )
     if not isinstance(prompt, str):
         raise TypeError(f"the chat template gave {type(prompt).__name__}, not text")

@@ -24,13 +24,14 @@ import json
 import re
 import threading
 from collections.abc import Callable, Iterator, Sequence
+from datetime import timedelta
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pipeline.errors import BadData, BadModel
 from pipeline.hashing import canonical_json, sha256_hex
-from pipeline.prompts import render_prompt
+from pipeline.prompts import TEMPLATE_TIME, render_prompt
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -140,6 +141,20 @@ class Processor:
         """How `prompt` is tokenised: a template that writes the start token gets no second one."""
         start = self.tokenizer.bos_token
         return {"add_special_tokens": False} if start and prompt.startswith(start) else {}
+
+    @cached_property
+    def writes_the_time(self) -> bool:
+        """Whether its chat template writes a date or a time, which prompts freeze."""
+        later = TEMPLATE_TIME + timedelta(days=400, hours=7, minutes=11, seconds=13)
+        with self._lock:
+            return render_prompt(self._processor, "?", 0) != render_prompt(
+                self._processor, "?", 0, now=later
+            )
+
+    def length(self, prompt: str) -> int:
+        """The tokens of a prompt, image placeholders not expanded."""
+        with self._lock:
+            return len(self.tokenizer(prompt, **self.options(prompt))["input_ids"])
 
     def inputs(self, prompt: str, images: Sequence[Image]) -> dict[str, Any]:
         """Everything the model is fed for one prompt, as tensors with a first axis of one."""
@@ -340,6 +355,7 @@ def tensor_shapes(file: Path) -> dict[str, tuple[int, ...]]:
 
 # A question as the probe asks it. Any text of plain words would do.
 _PROBE = "How many of these are red?"
+_RENDERINGS = 16
 
 
 def _probe(processor: Processor, config: Any) -> Iterator[str]:
@@ -354,6 +370,9 @@ def _probe(processor: Processor, config: Any) -> Iterator[str]:
         except (BadData, TemplateError) as error:
             yield f"its chat template does not render {n} images and a question: {error}"
             return
+    # Jinja can draw at random: prompts would differ from their own hashes.
+    if len({processor.prompt(_PROBE, 1) for _ in range(_RENDERINGS)}) > 1:
+        yield "its chat template does not write the same prompt twice; take its random part out"
     for prompt in prompts:
         if _PROBE not in prompt:
             yield f"its chat template drops the question: {prompt!r}"

@@ -20,6 +20,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from PIL import Image
 
+from pipeline.datasets.cells import invalid_unicode
 from pipeline.datasets.files import SPLITS, SUFFIXES, Place, Problems, Row, data_files, read_rows
 from pipeline.datasets.images import (
     CheckedImage,
@@ -39,8 +40,22 @@ from pipeline.datasets.row_checks import (
 )
 from pipeline.datasets.splits import Carve, carve, check_disjoint
 from pipeline.errors import BadData
+from pipeline.grading.grade import Gold, quick_grade
 from pipeline.hashing import sha256_hex
-from pipeline.query import Query
+from pipeline.query import ANSWER_TYPES, LETTERS, AnswerType, Query
+
+__all__ = [
+    "ANSWER_TYPES",
+    "LETTERS",
+    "AnswerType",
+    "Carve",
+    "Dataset",
+    "Limits",
+    "Query",
+    "check_writable",
+    "load_dataset",
+    "write_dataset",
+]
 
 _SCHEMA = pa.schema(
     [
@@ -61,14 +76,26 @@ _SCHEMA = pa.schema(
 class Dataset:
     """Checked queries in the order of the data, and where things came from.
 
-    image_paths: the file of each image hash. where: `file:line` of each query id, for messages.
-    duplicates: rows left out because an earlier one says exactly the same.
+    image_paths: the file of each image hash; image_sizes: its width and height in pixels, as models
+    see it. places: the row of each query id, for messages. duplicates: rows left out because an
+    earlier one says the same. warnings: what can be used and may not be what was meant.
     """
 
     queries: list[Query]
     image_paths: dict[str, Path]
-    where: dict[str, str] = field(default_factory=dict)
+    places: dict[str, Place] = field(default_factory=dict)
     duplicates: int = 0
+    image_sizes: dict[str, tuple[int, int]] = field(default_factory=dict)
+    warnings: tuple[str, ...] = ()
+
+    @property
+    def where(self) -> dict[str, str]:
+        """`file:line` of each query id."""
+        return {query_id: place.text for query_id, place in self.places.items()}
+
+    def image_name(self, sha: str) -> str:
+        """How messages call an image: by its file."""
+        return str(self.image_paths.get(sha, sha))
 
     def split(self, name: str) -> list[Query]:
         """The queries of one split, in order."""
@@ -124,22 +151,66 @@ def load_dataset(
     limits, root = limits or Limits(), Path(path)
     problems = Problems(limits.listed)
     entries: list[_Entry] = []
-    unknown: dict[str, Place] = {}
     for row, values in read_rows(data_files(root, (*SPLITS, train, validation)), problems):
-        for column in unknown_columns(values):
-            unknown.setdefault(column, row.place)
-        say = partial(problems.note, row.place)
-        entries.append(_Entry(row, check_row(values, say), image_names(values, say)))
-    for column in sorted(unknown):
-        problems.note(unknown[column], unknown_column(column))
-    entries, image_paths = _hash_images(entries, limits, problems, progress)
-    queries, where, duplicates = _assemble(entries, problems, train)
-    problems.raise_if_any(root)
+        problems.note_columns(row.place, unknown_columns(values))
+        entries.append(_checked(row, values, partial(problems.note, row.place)))
+    entries, images = _hash_images(entries, limits, problems, progress)
+    queries, places, duplicates = _assemble(entries, problems, train)
+    problems.raise_if_any(root, unknown_column)
     if queries[0].split == "":
         queries = carve(queries, sizes or Carve())
     apart = (train, validation)
-    check_disjoint(queries, where, image_paths, apart=apart, listed=limits.listed)
-    return Dataset(queries, image_paths, where, duplicates)
+    check_disjoint(queries, places, images.paths, apart=apart, listed=limits.listed)
+    warnings = (*images.warnings(), *_doubts(entries))
+    return Dataset(queries, images.paths, places, duplicates, images.sizes, warnings)
+
+
+def _checked(row: Row, values: dict[str, Any], note: Callable[[str], None]) -> _Entry:
+    broken = list(invalid_unicode(values))
+    for column in broken:
+        note(f"{column!r} is not valid Unicode text (half of a surrogate pair)")
+    if broken:
+        return _Entry(row, None, None)
+    return _Entry(row, check_row(values, note), image_names(values, note))
+
+
+def _doubts(entries: Sequence[_Entry]) -> Iterator[str]:
+    """One warning for each kind of doubt, with the first row that has it."""
+    rows: dict[str, list[Row]] = {}
+    for entry in entries:
+        if entry.draft is not None and entry.draft.doubt is not None:
+            rows.setdefault(entry.draft.doubt, []).append(entry.row)
+    for doubt, of in rows.items():
+        more = f" and {len(of) - 1:,} more rows" if len(of) > 1 else ""
+        yield f"{of[0].place.text}{more}: {doubt}"
+
+
+@dataclass
+class _Images:
+    """The images of a data set by hash: the first file of each, its size, and which are blank."""
+
+    paths: dict[str, Path] = field(default_factory=dict)
+    sizes: dict[str, tuple[int, int]] = field(default_factory=dict)
+    blank: list[str] = field(default_factory=list)
+
+    def add(self, file: str, checked: CheckedImage) -> None:
+        """Take a file that passed."""
+        assert checked.sha is not None
+        if checked.sha in self.paths:
+            return
+        self.paths[checked.sha] = Path(file)
+        self.sizes[checked.sha] = checked.size
+        if checked.blank:
+            self.blank.append(file)
+
+    def warnings(self) -> Iterator[str]:
+        """What may be wrong with images that can be used."""
+        if self.blank:
+            more = f" and {len(self.blank) - 1:,} more images" if len(self.blank) > 1 else ""
+            yield (
+                f"{self.blank[0]}{more}: of one colour throughout; transparent ground is shown "
+                "white, so a white drawing on it cannot be seen"
+            )
 
 
 def _hash_images(
@@ -147,8 +218,8 @@ def _hash_images(
     limits: Limits,
     problems: Problems,
     progress: Callable[[int], None] | None,
-) -> tuple[list[_Entry], dict[str, Path]]:
-    """The entries with hashes for images, and the first file of each hash; a file is read once."""
+) -> tuple[list[_Entry], _Images]:
+    """The entries with hashes for images, and those images; a file is read once."""
     # The data files of one data set stand in one folder.
     folder = os.path.dirname(entries[0].row.file) if entries else ""
     named = _files_by_stem(Path(folder, "images"))
@@ -156,10 +227,10 @@ def _hash_images(
     def file_of(image: str) -> str | None:
         return named.get(image) if is_sha(image) else os.path.join(folder, image)
 
-    images = dict.fromkeys(image for entry in entries for image in entry.images or ())
-    files = {image: file_of(image) for image in images}
+    names = dict.fromkeys(image for entry in entries for image in entry.images or ())
+    files = {image: file_of(image) for image in names}
     checked = check_files(dict.fromkeys(f for f in files.values() if f), limits, progress)
-    paths: dict[str, Path] = {}
+    images = _Images()
     hashed: list[_Entry] = []
     for entry in entries:
         shas: list[str] = []
@@ -170,16 +241,16 @@ def _hash_images(
                 problems.note(entry.row.place, problem)
             elif file is not None and (sha := checked[file].sha) is not None:
                 shas.append(sha)
-                paths.setdefault(sha, Path(file))
-        whole = entry.images is not None and len(shas) == len(entry.images)
-        hashed.append(replace(entry, images=tuple(shas) if whole else None))
-    return hashed, paths
+                images.add(file, checked[file])
+        complete = entry.images is not None and len(shas) == len(entry.images)
+        hashed.append(replace(entry, images=tuple(shas) if complete else None))
+    return hashed, images
 
 
 def _files_by_stem(folder: Path) -> dict[str, str]:
     if not folder.is_dir():
         return {}
-    return {file.stem: str(file) for file in sorted(folder.iterdir())}
+    return {file.stem: str(file) for file in sorted(folder.iterdir()) if file.name[0] != "."}
 
 
 def _image_problem(image: str, file: str | None, checked: Mapping[str, CheckedImage]) -> str | None:
@@ -195,7 +266,7 @@ def _image_problem(image: str, file: str | None, checked: Mapping[str, CheckedIm
 
 def _assemble(
     entries: Sequence[_Entry], problems: Problems, train: str
-) -> tuple[list[Query], dict[str, str], int]:
+) -> tuple[list[Query], dict[str, Place], int]:
     """Queries from entries with hashed images, after the checks that need more than one row.
 
     Gives the queries (split "" when the data has no splits), the place of each id, and how many
@@ -226,8 +297,7 @@ def _assemble(
             problems.note(row.place, f"asks the same as {place.text}, and {difference}")
         else:
             duplicates += 1
-    where = {query_id: place.text for query_id, place in by_id.items()}
-    return queries, where, duplicates
+    return queries, by_id, duplicates
 
 
 def _split_problems(
@@ -257,11 +327,21 @@ def _query(row: Row, draft: Draft, images: tuple[str, ...]) -> Query:
 
 def _difference(one: Query, other: Query) -> str | None:
     """What two queries of the same content disagree on: downstream nothing tells them apart."""
-    for name in ("split", "answer", "answer_type", "unlabelled"):
+    for name in ("split", "answer_type", "unlabelled", "answer"):
         a, b = getattr(one, name), getattr(other, name)
-        if a != b:
+        if a != b and not (name == "answer" and _same_answer(one, other)):
             return f"its {name} is {b!r}, not {a!r}"
     return None
+
+
+def _same_answer(one: Query, other: Query) -> bool:
+    """Whether each answer is correct for the other, as `5` and `5.0` are."""
+    if one.answer is None or other.answer is None:
+        return False
+    return all(
+        quick_grade(answer, Gold("", gold, one.answer_type, one.choices)) == "correct"
+        for answer, gold in ((one.answer, other.answer), (other.answer, one.answer))
+    )
 
 
 def check_writable(folder: str | os.PathLike[str]) -> None:
@@ -327,7 +407,7 @@ def _check_queries(root: Path, queries: Sequence[Query], images: Mapping[str, by
     image_problems = {sha: _given_problem(sha, images.get(sha)) for sha in used}
     entries: list[_Entry] = []
     for number, query in enumerate(queries, start=1):
-        place = Place(0, number, f"query {number} ({query.query_id!r})")
+        place = Place(0, number, f"query {number} ({query.query_id!r})", str(root))
         problems.rows_seen += 1
         for sha in query.images:
             if (problem := image_problems[sha]) is not None:
@@ -342,11 +422,11 @@ def _check_queries(root: Path, queries: Sequence[Query], images: Mapping[str, by
         for name in _SCHEMA.names:
             if getattr(read_back, name) != getattr(query, name):
                 problems.note(place, f"its {name} would read back as {getattr(read_back, name)!r}")
-    _, where, duplicates = _assemble(entries, problems, "train")
-    problems.raise_if_any(root)
+    _, places, duplicates = _assemble(entries, problems, "train")
+    problems.raise_if_any(root, unknown_column)
     if duplicates:
         raise BadData(f"{root}: {duplicates} queries say the same as an earlier one")
-    check_disjoint(queries, where, {})
+    check_disjoint(queries, places, {})
 
 
 def _given_problem(sha: str, data: bytes | None) -> str | None:

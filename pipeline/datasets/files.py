@@ -2,7 +2,8 @@
 
 A row keeps its place (`train.jsonl:12`, `train.parquet row 12`; both count from 1), so whatever is
 found wrong with it later can name it. Problems are gathered, not raised one by one: the person who
-brings the data sees all of them at once.
+brings the data sees all of them at once. A published format that is not read yet is refused once,
+by its name.
 """
 
 from __future__ import annotations
@@ -10,15 +11,18 @@ from __future__ import annotations
 import json
 import math
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from pipeline.errors import BadData
+from pipeline.datasets.cells import is_absent
+from pipeline.datasets.formats import file_problem, row_problem, schema_problem
+from pipeline.errors import BadData, BadRow, BadRows
 
 SPLITS = ("train", "validation", "test")
 
@@ -34,9 +38,13 @@ _SPLIT_ALIASES = {
     "training": "train",
     "testing": "test",
 }
-
-# "train.jsonl", "train.parquet" and, as other tools shard them, "train-00000-of-00004.parquet".
-_SPLIT_FILE = re.compile(r"(?P<split>[a-z][a-z0-9_]*)(?:-\d+-of-\d+)?\.(?:jsonl|parquet)")
+# "train.jsonl", "train.parquet" and, as Hugging Face shards them, "train-00000-of-00004.parquet"
+# or, in its older data sets, "train-00000-of-00001-abcdef0123456789.parquet".
+_SPLIT_FILE = re.compile(
+    r"(?P<split>[a-z][a-z0-9_]*)(?:-\d+-of-\d+(?:-[0-9a-f]{16})?)?\.(?:jsonl|parquet)"
+)
+# An index that pandas wrote as a column, to parquet and to a text file.
+_PANDAS_INDEX = re.compile(r"__index_level_\d+__|Unnamed: 0(?:\.\d+)?")
 
 
 class Place(NamedTuple):
@@ -45,6 +53,7 @@ class Place(NamedTuple):
     file_index: int
     number: int
     text: str
+    file: str
 
 
 @dataclass(frozen=True)
@@ -63,27 +72,65 @@ class Row:
 
 @dataclass
 class Problems:
-    """What is wrong with a data set, by place."""
+    """What is wrong with a data set, by place.
+
+    by_column: the places of rows that have a column which is none of ours. All of them are bad rows
+    and only the first says so in the message.
+    """
 
     listed: int
     rows_seen: int = 0
     by_place: dict[Place, list[str]] = field(default_factory=dict)
+    by_column: dict[str, list[Place]] = field(default_factory=dict)
 
     def note(self, place: Place, message: str) -> None:
         """Record one problem of the row or file at `place`."""
         self.by_place.setdefault(place, []).append(message)
 
-    def raise_if_any(self, path: Path) -> None:
-        """Raise one BadData that lists the problems, a line for each place, in the data's order."""
-        if not self.by_place:
+    def note_columns(self, place: Place, columns: Iterable[str]) -> None:
+        """Record that the row at `place` has columns that are none of ours."""
+        for column in columns:
+            self.by_column.setdefault(column, []).append(place)
+
+    def raise_if_any(self, path: Path, describe_column: Callable[[str], str]) -> None:
+        """Raise one BadRows that lists the problems, a line for each place, in the data's order.
+
+        `describe_column` gives the message for a column that is none of ours.
+        """
+        if not self.by_place and not self.by_column:
             return
-        bad = len(self.by_place)
-        places = sorted(self.by_place)[: self.listed]
-        lines = [f"{place.text}: {'; '.join(self.by_place[place])}" for place in places]
-        if bad > len(lines):
-            lines.append(f"and {bad - len(lines)} more")
-        head = f"{path}: {bad} of {self.rows_seen} rows cannot be used; nothing was started"
-        raise BadData("\n  ".join([head, *lines]))
+        columns = {column: describe_column(column) for column in sorted(self.by_column)}
+        every = {place: list(messages) for place, messages in self.by_place.items()}
+        shown = {place: list(messages) for place, messages in self.by_place.items()}
+        for column, message in columns.items():
+            places = self.by_column[column]
+            rows = f" ({len(places):,} rows have it)" if len(places) > 1 else ""
+            shown.setdefault(places[0], []).append(message + rows)
+            for place in places:
+                every.setdefault(place, []).append(message)
+        raise bad_rows(
+            f"{path}: {len(every)} of {self.rows_seen} rows cannot be used; nothing was started",
+            every,
+            shown,
+            self.listed,
+        )
+
+
+def bad_rows(
+    head: str, every: Mapping[Place, list[str]], shown: Mapping[Place, list[str]], listed: int
+) -> BadRows:
+    """The error that holds every bad row, and lists the first of those to be shown."""
+    places = sorted(shown)
+    lines = [f"{place.text}: {'; '.join(shown[place])}" for place in places[:listed]]
+    unlisted = len(places) - len(lines)
+    if unlisted:
+        lines.append(f"and {unlisted} more")
+    return BadRows("\n  ".join([head, *lines]), as_rows(every), len(every) - len(places[:listed]))
+
+
+def as_rows(every: Mapping[Place, list[str]]) -> tuple[BadRow, ...]:
+    """Bad rows by place as the error carries them, in the data's order."""
+    return tuple(BadRow(place.file, place.number, tuple(every[place])) for place in sorted(every))
 
 
 def split_problem(name: str) -> str | None:
@@ -107,11 +154,11 @@ def data_files(path: Path, usual: Sequence[str] = SPLITS) -> Sequence[tuple[Path
         raise BadData(f"{path}: no such file or folder (data.path)")
     if not path.is_dir():
         if path.suffix not in SUFFIXES:
-            raise BadData(f"{path}: a data file is .jsonl (an object a line) or .parquet")
+            raise BadData(f"{path}: {file_problem(path)}")
         return [(path, None)]
-    files = [file for file in path.iterdir() if file.suffix in SUFFIXES]
+    files = _visible(path)
     if not files:
-        raise BadData(f"{path}: no .jsonl or .parquet file in this folder")
+        raise BadData(f"{path}: {_no_data_files(path)}")
     found = sorted(((file, _split_of(file)) for file in files), key=_by_split)
     suffixes: dict[str, str] = {}
     for file, split in found:
@@ -124,6 +171,21 @@ def data_files(path: Path, usual: Sequence[str] = SPLITS) -> Sequence[tuple[Path
             "rename them, or give one file as data.path"
         )
     return found
+
+
+def _visible(folder: Path) -> list[Path]:
+    """The data files of a folder, without what other systems hide there (`._train.jsonl`)."""
+    names = (file for file in folder.iterdir() if not file.name.startswith("."))
+    return [file for file in names if file.suffix in SUFFIXES]
+
+
+def _no_data_files(folder: Path) -> str:
+    none = "no .jsonl or .parquet file in this folder"
+    below = [part for part in sorted(folder.iterdir()) if part.is_dir() and _visible(part)]
+    if below:
+        return f"{none}; {below[0]} holds some: give that as data.path"
+    others = [file for file in sorted(folder.iterdir()) if file.suffix in (".tsv", ".csv", ".json")]
+    return f"{none}; {others[0].name}: {file_problem(others[0])}" if others else none
 
 
 def _split_of(file: Path) -> str:
@@ -158,17 +220,18 @@ def read_rows(
                 raise BadData(f"{file}: this file is empty")
             read = _read_jsonl if file.suffix == ".jsonl" else _read_parquet
             for place, values in read(file, index, problems):
-                present = {key: value for key, value in values.items() if not _absent(value)}
+                present = {
+                    name: value
+                    for name, value in values.items()
+                    if not is_absent(value) and not _PANDAS_INDEX.fullmatch(name)
+                }
+                if problem := row_problem(present):
+                    raise BadData(f"{place.text}: {problem}")
                 yield Row(place, file, split), present
         except OSError as error:
             raise BadData(f"{file}: cannot be read: {error.strerror or error}") from error
         if problems.rows_seen == seen_before:
             raise BadData(f"{file}: this file holds no rows")
-
-
-def _absent(value: Any) -> bool:
-    """Null; or NaN, which is how pandas writes a missing value."""
-    return value is None or (isinstance(value, float) and math.isnan(value))
 
 
 def _read_jsonl(
@@ -177,23 +240,39 @@ def _read_jsonl(
     name = str(file)
     with file.open("rb") as lines:
         for number, line in enumerate(lines, start=1):
+            if number == 1 and (problem := _whole_file_problem(line)):
+                raise BadData(f"{file}: {problem}")
             if not line.strip():
                 continue
-            if number == 1 and line.lstrip(b"\xef\xbb\xbf \t").startswith(b"["):
-                raise BadData(f"{file}: a JSON list; JSONL is one object a line, without brackets")
             problems.rows_seen += 1
-            place = Place(index, number, f"{name}:{number}")
+            place = Place(index, number, f"{name}:{number}", name)
             try:
                 # A byte order mark is legal at the start of the file, and Windows tools write one.
                 text = line.decode("utf-8-sig" if number == 1 else "utf-8")
                 values = _DECODER.decode(text)
             except (ValueError, RecursionError) as error:
-                problems.note(place, f"not JSON: {error}")
+                mark = line.startswith(_BYTE_ORDER_MARK) and number > 1
+                problems.note(place, f"not JSON: {_JOINED if mark else error}")
                 continue
             if isinstance(values, dict):
                 yield place, values
             else:
                 problems.note(place, "not a JSON object ({...})")
+
+
+_BYTE_ORDER_MARK = b"\xef\xbb\xbf"
+_JOINED = (
+    "begins with a byte order mark (files that each began with one were joined); take it out, or "
+    "give the files one by one, named after splits"
+)
+
+
+def _whole_file_problem(first_line: bytes) -> str | None:
+    if first_line.startswith((b"\xff\xfe", b"\xfe\xff")):
+        return "this is UTF-16 text; save it as UTF-8"
+    if first_line.lstrip(_BYTE_ORDER_MARK + b" \t").startswith(b"["):
+        return "a JSON list; JSONL is one object a line, without brackets"
+    return None
 
 
 def _no_repeats(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -218,17 +297,61 @@ def _read_parquet(
 ) -> Iterator[tuple[Place, dict[str, Any]]]:
     try:
         with pq.ParquetFile(file) as parquet:
-            names = parquet.schema_arrow.names
-            if len(set(names)) != len(names):
-                raise BadData(f"{file}: two columns have the same name, among {names}")
-            number, name = 0, str(file)
+            schema, name = parquet.schema_arrow, str(file)
+            if len(set(schema.names)) != len(schema.names):
+                raise BadData(f"{file}: two columns have the same name, among {schema.names}")
+            if problem := schema_problem(schema):
+                raise BadData(f"{file}: {problem}")
+            number = 0
+            exact = {
+                name: f for name in schema.names if (f := _exact_floats(schema.field(name).type))
+            }
             for batch in parquet.iter_batches(batch_size=8192):
-                for values in batch.to_pylist():
+                for values in _batch_rows(batch):
                     number += 1
                     problems.rows_seen += 1
-                    yield Place(index, number, f"{name} row {number}"), values
+                    place = Place(index, number, f"{name} row {number}", name)
+                    if isinstance(values, str):
+                        problems.note(place, values)
+                        continue
+                    yield place, values | {name: f(values[name]) for name, f in exact.items()}
     except pa.ArrowException as error:
         raise BadData(f"{file}: not a readable parquet file: {error}") from error
+
+
+def _batch_rows(batch: pa.RecordBatch) -> Iterator[dict[str, Any] | str]:
+    """The rows of a batch; for one whose text is not UTF-8, which column that is."""
+    try:
+        yield from batch.to_pylist()
+    except UnicodeDecodeError:
+        for row in range(len(batch)):
+            yield _row_of_batch(batch, row)
+
+
+def _row_of_batch(batch: pa.RecordBatch, row: int) -> dict[str, Any] | str:
+    values = {}
+    for name, column in zip(batch.schema.names, batch.columns, strict=True):
+        try:
+            values[name] = column[row].as_py()
+        except UnicodeDecodeError:
+            return f"{name} is not valid UTF-8 text"
+    return values
+
+
+def _exact_floats(kind: pa.DataType) -> Callable[[Any], Any] | None:
+    """What turns values of fewer than 64 bits into the float of their own shortest decimal.
+
+    The float32 nearest to 0.1 would else be read as 0.10000000149011612.
+    """
+    if pa.types.is_float32(kind):
+        return lambda value: None if value is None else float(str(np.float32(value)))
+    if pa.types.is_float16(kind):
+        return lambda value: None if value is None else float(str(np.float16(value)))
+    if pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_fixed_size_list(kind):
+        inner = _exact_floats(kind.value_type)
+        if inner is not None:
+            return lambda values: None if values is None else [inner(value) for value in values]
+    return None
 
 
 # Made once: `json.loads` with hooks would make one for every line.

@@ -18,7 +18,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from itertools import islice
 
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, ImageOps, PngImagePlugin, UnidentifiedImageError
 
 from pipeline.hashing import sha256_hex
 
@@ -28,6 +28,12 @@ from pipeline.hashing import sha256_hex
 FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF")
 
 SUFFIXES = {"PNG": "png", "JPEG": "jpg", "MPO": "jpg", "WEBP": "webp", "GIF": "gif", "BMP": "bmp"}
+
+# How files of these formats begin, for telling a damaged image from what never was one.
+_SIGNATURES = (b"\x89PNG\r\n", b"\xff\xd8\xff", b"GIF8", b"II*\0", b"MM\0*")
+# An embedded colour profile or description of some MB is no attack on a file that may have 32 MB;
+# what all of them take together stays bounded by Pillow's MAX_TEXT_MEMORY.
+PngImagePlugin.MAX_TEXT_CHUNK = PngImagePlugin.MAX_TEXT_MEMORY
 
 # What Pillow's decoders raise on broken bytes.
 _DECODE_ERRORS = (
@@ -60,10 +66,16 @@ class Limits:
 
 @dataclass(frozen=True)
 class CheckedImage:
-    """The hash of an image file's bytes, or why it cannot be used."""
+    """The hash of an image file's bytes, or why it cannot be used.
+
+    size: width and height in pixels, as models see it (as stored, where images are not decoded).
+    blank: it has one colour throughout.
+    """
 
     sha: str | None
     problem: str | None
+    size: tuple[int, int] = (0, 0)
+    blank: bool = False
 
 
 def to_rgb(image: Image.Image) -> Image.Image:
@@ -92,24 +104,46 @@ def decode(data: bytes) -> Image.Image:
 
 def bytes_problem(data: bytes, limits: Limits) -> str | None:
     """Why these bytes of an image file cannot be used, or None."""
+    return check_bytes(data, limits).problem
+
+
+def check_bytes(data: bytes, limits: Limits) -> CheckedImage:
+    """Check and hash the bytes of one image file."""
     try:
         with Image.open(io.BytesIO(data), formats=FORMATS) as image:
             width, height = image.size
             if width * height > limits.max_pixels:
                 most = f"the limit is {limits.max_pixels:,} in all (data.max_image_pixels)"
-                return f"is enormous: {width}x{height} pixels, {most}"
+                return _refused(f"is enormous: {width}x{height} pixels, {most}")
             if limits.decode_images:
                 # Finds what decoding forgives: a wrong checksum, a missing end.
                 image.verify()
-        if limits.decode_images:
-            decode(data)
+        if not limits.decode_images:
+            return CheckedImage(sha256_hex(data), None, (width, height))
+        picture = decode(data)
+        return CheckedImage(sha256_hex(data), None, picture.size, picture.getcolors(1) is not None)
     except UnidentifiedImageError:
-        return f"is not an image (known are {', '.join(FORMATS)})"
+        if _begins_as_image(data):
+            return _refused("cannot be decoded, truncated or damaged: its header is not readable")
+        return _refused(f"is not an image (known are {', '.join(FORMATS)})")
     except Image.DecompressionBombError:
-        return f"is enormous, the limit is {limits.max_pixels:,} pixels (data.max_image_pixels)"
+        most = f"the limit is {limits.max_pixels:,} pixels (data.max_image_pixels)"
+        return _refused(f"is enormous, {most}")
     except _DECODE_ERRORS as error:
-        return f"cannot be decoded, truncated or damaged: {error}"
-    return None
+        if "MAX_TEXT" in str(error):
+            return _refused("has more metadata than can be read; save it again without")
+        return _refused(f"cannot be decoded, truncated or damaged: {error}")
+
+
+def _refused(problem: str) -> CheckedImage:
+    return CheckedImage(None, problem)
+
+
+def _begins_as_image(data: bytes) -> bool:
+    """Whether this is a file of a known format, as far as its first bytes say."""
+    if data.startswith(b"RIFF"):
+        return data[8:12] == b"WEBP"
+    return data.startswith(_SIGNATURES) or (data.startswith(b"BM") and data[6:10] == b"\0" * 4)
 
 
 def check_file(path: str, limits: Limits) -> CheckedImage:
@@ -117,20 +151,19 @@ def check_file(path: str, limits: Limits) -> CheckedImage:
     try:
         found = os.stat(path)
         if not stat.S_ISREG(found.st_mode):
-            return CheckedImage(None, "is not a file")
+            return _refused("is not a file")
         if found.st_size == 0:
-            return CheckedImage(None, "is empty")
+            return _refused("is empty")
         if found.st_size > limits.max_image_bytes:
             size = f"{found.st_size:,} bytes, the limit is {limits.max_image_bytes:,}"
-            return CheckedImage(None, f"is enormous: {size}")
+            return _refused(f"is enormous: {size}")
         with open(path, "rb") as file:
             data = file.read()
     except FileNotFoundError:
-        return CheckedImage(None, "does not exist")
+        return _refused("does not exist")
     except OSError as error:
-        return CheckedImage(None, f"cannot be read: {error.strerror}")
-    problem = bytes_problem(data, limits)
-    return CheckedImage(None, problem) if problem else CheckedImage(sha256_hex(data), None)
+        return _refused(f"cannot be read: {error.strerror}")
+    return check_bytes(data, limits)
 
 
 def check_files(

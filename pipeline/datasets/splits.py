@@ -11,7 +11,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from pipeline.errors import BadData
+from pipeline.datasets.files import Place, as_rows
+from pipeline.errors import BadData, BadRows
 from pipeline.hashing import canonical_json, sha256_hex
 from pipeline.query import Query
 
@@ -125,7 +126,7 @@ def shared_images(
 
 def check_disjoint(
     queries: Sequence[Query],
-    where: Mapping[str, str],
+    places: Mapping[str, Place],
     paths: Mapping[str, Path],
     *,
     apart: Sequence[str] = APART,
@@ -133,20 +134,32 @@ def check_disjoint(
 ) -> None:
     """Refuse queries of the splits `apart` that share an image with another split.
 
-    `where` gives the place of a query id, `paths` the file of an image hash.
+    `places` gives the row of a query id, `paths` the file of an image hash.
 
     Raises:
-        BadData: naming the image and a row of each split.
+        BadRows: naming the image and a row of each split.
     """
     leaks = shared_images(queries, apart)
     if not leaks:
         return
-    lines = [
-        f"{paths.get(image, image)}: in {a.split} ({where.get(a.query_id, a.query_id)}) "
-        f"and in {b.split} ({where.get(b.query_id, b.query_id)})"
-        for image, a, b in leaks[:listed]
-    ]
-    if len(leaks) > listed:
-        lines.append(f"and {len(leaks) - listed} more")
+    bad: dict[Place, list[str]] = {}
+    lines = []
+    for image, *pair in leaks:
+        file = paths.get(image, image)
+        first, second = (f"in {q.split} ({_row_of(q, places)})" for q in pair)
+        lines.append(f"{file}: {first} and {second}")
+        for query, other in zip(pair, (second, first), strict=True):
+            if query.query_id in places:
+                bad.setdefault(places[query.query_id], []).append(
+                    f"its image {file} stands {other}"
+                )
+    unlisted = max(0, len(lines) - listed)
+    if unlisted:
+        lines = [*lines[:listed], f"and {unlisted} more"]
     head = f"{len(leaks)} images stand in two splits; give every image to one of them"
-    raise BadData("\n  ".join([head, *lines]))
+    raise BadRows("\n  ".join([head, *lines]), as_rows(bad), unlisted)
+
+
+def _row_of(query: Query, places: Mapping[str, Place]) -> str:
+    place = places.get(query.query_id)
+    return query.query_id if place is None else place.text

@@ -70,6 +70,22 @@ _FULL_CODES = {
 }
 
 
+# The credentials were right once: what to do is another than for wrong ones.
+_EXPIRED_CODES = {
+    "ExpiredToken",
+    "ExpiredTokenException",
+    "InvalidToken",
+    "RequestExpired",
+    "TokenRefreshRequired",
+}
+# The bucket is elsewhere than the request was sent, or was signed for.
+_REDIRECT_CODES = {
+    "AuthorizationHeaderMalformed",
+    "IllegalLocationConstraintException",
+    "PermanentRedirect",
+}
+
+
 class _Exists(StoreRefused):
     """A conditional write found an object there."""
 
@@ -116,12 +132,38 @@ def answer_error(response: dict[str, Any], what: str) -> StoreError:
         return StoreFull(f"{said}. Free some space there, then start the same command again.")
     if status >= 500 or status in (408, 409, 429) or code in _ASK_AGAIN_CODES:
         return StoreUnavailable(said)
-    if status in (401, 403):
-        return StoreRefused(
-            f"{said}. Check the credentials of the standard AWS chain (environment, AWS_PROFILE, "
-            "role), the bucket's policy and this machine's clock."
+    return StoreRefused(f"{said}{_refusal_advice(status, code, response)}")
+
+
+def _refusal_advice(status: int, code: str, response: dict[str, Any]) -> str:
+    if code in _EXPIRED_CODES:
+        return (
+            ". These credentials have expired, or their session token is not theirs: renew them "
+            "(AWS_SESSION_TOKEN, or aws sso login), then start the same command again."
         )
-    return StoreRefused(said)
+    if status in (301, 307) or code in _REDIRECT_CODES:
+        return f". {_other_region(response)}"
+    if status in (401, 403):
+        return (
+            ". Check the credentials of the standard AWS chain (environment, AWS_PROFILE, role), "
+            "the bucket's policy and this machine's clock."
+        )
+    return ""
+
+
+def _other_region(response: dict[str, Any]) -> str:
+    """Where the bucket is, as far as the answer says: in its body, or, to a HEAD, in a header."""
+    error, headers = response.get("Error", {}), response["ResponseMetadata"].get("HTTPHeaders", {})
+    region = error.get("Region") or headers.get("x-amz-bucket-region")
+    endpoint = error.get("Endpoint")
+    if region:
+        return f"The bucket is in the region {region}: set AWS_DEFAULT_REGION={region}."
+    if endpoint:
+        return (
+            f"The bucket answers at {endpoint}: set AWS_DEFAULT_REGION to its region, or "
+            "AWS_ENDPOINT_URL to its server."
+        )
+    return "The bucket is in another region: set AWS_DEFAULT_REGION to that."
 
 
 def silence_error(error: Exception, what: str) -> StoreError | None:
@@ -130,8 +172,13 @@ def silence_error(error: Exception, what: str) -> StoreError | None:
     from botocore import exceptions as boto
     from botocore.parsers import ResponseParserError
 
+    signed_out = (boto.SSOError, boto.TokenRetrievalError)
     if isinstance(error, boto.NoCredentialsError | boto.PartialCredentialsError):
         return StoreRefused(f"{what}: {_NO_IDENTITY}.")
+    if isinstance(error, signed_out):
+        return StoreRefused(
+            f"{what}: the sign-in of this AWS profile has expired (aws sso login renews it)."
+        )
     if isinstance(error, boto.ProfileNotFound | boto.NoRegionError | boto.InvalidRegionError):
         return StoreRefused(f"{what}: {error}")
     away = (

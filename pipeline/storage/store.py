@@ -281,6 +281,10 @@ def _ahead(
                 future.cancel()
 
 
+# "s3:/bucket" and "s3:bucket" would be folders of that name, "s3//bucket" one in "s3".
+_ALMOST_URL = re.compile(r"\s*(s3|memory|file|gs|https?)(?::(?!//)/?|//|;//?)", re.IGNORECASE)
+
+
 def open_store(
     url: str | Path,
     patience_s: float = 300.0,
@@ -295,6 +299,12 @@ def open_store(
         BadConfig: for a URL of another kind, or one that holds credentials.
     """
     text = str(url)
+    if almost := _ALMOST_URL.match(text):
+        # what follows is not echoed: it may be a key
+        raise BadConfig(
+            f"store: {almost[0].strip()}… is no URL, a slash (or the colon) is missing: write "
+            f"{almost[1].lower()}://…, as in s3://bucket/prefix"
+        )
     scheme, found, rest = text.partition("://")
     if not found or scheme == "file":
         folder = Path(rest if found else text).expanduser()

@@ -126,6 +126,32 @@ def test_a_template_that_loses_something_is_refused(folder: Path, template: str,
     refused(folder, word)
 
 
+def test_a_template_that_writes_the_time_writes_the_same_one_for_ever(folder: Path) -> None:
+    template = folder / "chat_template.jinja"
+    plain = template.read_text()
+    assert not load_processor(folder).writes_the_time
+    template.write_text("{{ strftime_now('%d %b %Y %H:%M:%S.%f') }}" + plain)
+    processor = load_processor(folder)
+    assert processor.writes_the_time
+    assert processor.prompt("Hi", 0).startswith("26 Jul 2024 00:00:00.000000")
+    ids = processor.input_ids(processor.prompt("Hi", 0), (), ImageCache({}.__getitem__).get)
+    again = load_processor(folder)
+    assert again.input_ids(again.prompt("Hi", 0), (), ImageCache({}.__getitem__).get) == ids
+    # as Llama 3.2 Vision asks for it
+    template.write_text(
+        "{% if strftime_now is defined %}{% set d = strftime_now('%d %b %Y') %}"
+        "{% else %}{% set d = 'never' %}{% endif %}Today is {{ d }}" + plain
+    )
+    assert load_processor(folder).prompt("Hi", 0).startswith("Today is 26 Jul 2024")
+
+
+@pytest.mark.parametrize("random", ["{{ range(99) | random }}", "{{ lipsum(1) }}"])
+def test_a_template_that_draws_at_random_is_refused(folder: Path, random: str) -> None:
+    template = folder / "chat_template.jinja"
+    template.write_text(random + template.read_text())
+    refused(folder, "does not write the same prompt twice")
+
+
 def test_code_of_the_model_is_never_run(folder: Path) -> None:
     (folder / "evil.py").write_text("raise SystemExit('code of the model was run')")
     edit(

@@ -5,22 +5,28 @@ from __future__ import annotations
 import hashlib
 import json
 from dataclasses import replace
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
+import duckdb
+import numpy as np
+import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from PIL import Image
 
+from pipeline.datasets.cells import number_text
 from pipeline.datasets.dataset import check_writable, load_dataset, write_dataset
 from pipeline.datasets.row_checks import COLUMNS, check_row, infer_type
 from pipeline.datasets.splits import Carve
 from pipeline.errors import BadData
 from pipeline.grading.grade import Gold, check_gold
 from pipeline.query import ANSWER_TYPES, LETTERS, Query
-from tests.support.dataset_files import GOOD, PNGS, SHAS, numbered, png, write_jsonl
+from tests.support.dataset_files import GOOD, PNGS, SHAS, numbered, png, refusal, write_jsonl
 
 TEXT = st.text(st.characters(exclude_categories=["Cs", "Cc", "Zl", "Zp"]), min_size=1).filter(
     lambda text: text == text.strip() and text and not set(text) & set("<[")
@@ -279,6 +285,27 @@ def test_a_type_is_inferred_only_where_one_fits(
         (["A", "B"], "B", "B"),
         (["B", "A"], "(B)", "B"),
         (None, "c)", "C"),
+        # letter and text together, and the text as the grader reads it
+        (["30°", "45°"], "B. 45°", "B"),
+        (["30°", "45°"], "(B) 45°", "B"),
+        (["30°", "45°"], "45 degrees", "B"),
+        (["30°", "45°"], r"45^\circ", "B"),
+        ([r"$\frac{1}{2}$", r"$\frac{1}{3}$"], r"\frac{1}{2}", "A"),
+        ([r"$\frac{1}{3}$", r"$\frac12$"], r"\frac{1}{2}", "B"),
+        ([r"\frac12", r"\frac13"], "1/3", "B"),
+        # repeated choices, where the answer is a letter
+        (["12", "9", "12"], "B", "B"),
+        (["12", "9", "12"], "C", "C"),
+        (["12", "9", "12"], "9", "B"),
+        # padding at the end, as tables with a fixed number of choices have it
+        (["12", "9", None], "9", "B"),
+        (["12", "9", "", " "], "B", "B"),
+        (["12", "9", float("nan"), None], "A", "A"),
+        ([1.0, 2.0, None], 2.0, "B"),
+        # numbers
+        ([1, 2, 3], 2, "B"),
+        ([1, 2.5, Decimal("3.50")], "2.5", "B"),
+        ([1, 2.5, Decimal("3.50")], 3.5, "C"),
     ],
 )
 def test_answers_of_choices_become_letters(
@@ -290,3 +317,165 @@ def test_answers_of_choices_become_letters(
     assert problems == []
     assert draft is not None
     assert draft.answer == letter
+
+
+@pytest.mark.parametrize("choices", [[], [None, None], ["", " "], [float("nan")] * 4])
+def test_choices_of_nothing_but_padding_are_none(choices: list[Any]) -> None:
+    problems: list[str] = []
+    draft = check_row({"question": "?", "choices": choices, "answer": "5"}, problems.append)
+    assert problems == []
+    assert draft is not None
+    assert (draft.choices, draft.answer_type) == (None, "number")
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [
+        (5, "5"),
+        (5.0, "5"),
+        (-0.0, "0"),
+        (0.5, "0.5"),
+        (0.1 + 0.2, "0.3"),
+        (1 / 3, "0.333333333333333"),
+        (1e-7, "0.0000001"),
+        (1e20, "100000000000000000000"),
+        (12345678901234568.0, "12345678901234568"),
+        (Decimal("3.50"), "3.5"),
+        (Decimal("5.000"), "5"),
+        (Decimal("100"), "100"),
+        (Decimal("1E+2"), "100"),
+        (Decimal("12345678901234567890123456789.125"), "12345678901234567890123456789.125"),
+        (True, None),
+        (float("inf"), None),
+        (float("nan"), None),
+        (Decimal("Infinity"), None),
+        ("5", None),
+        (None, None),
+    ],
+)
+def test_numbers_as_a_person_writes_them(value: object, text: str | None) -> None:
+    assert number_text(value) == text
+
+
+@given(
+    st.decimals(
+        allow_nan=False, allow_infinity=False, min_value=-(10**15), max_value=10**15, places=3
+    )
+)
+def test_a_decimal_that_went_through_a_float_reads_as_itself(value: Decimal) -> None:
+    assert len(value.as_tuple().digits) > 15 or number_text(float(value)) == number_text(value)
+
+
+def test_tables_of_pandas_and_duckdb_with_decimals_narrow_floats_and_an_index(
+    tmp_path: Path,
+) -> None:
+    frame = pd.DataFrame(
+        {
+            "question": ["A?", "B?", "C?", "D?"],
+            "answer": np.array([0.1, 2.5, 7.0, 1 / 3], np.float32),
+            "query_id": pd.array([1, None, 3, 4], "Float64"),
+        }
+    )
+    frame.query("query_id == query_id").to_parquet(tmp_path / "pandas.parquet")
+    assert "__index_level_0__" in pq.read_schema(tmp_path / "pandas.parquet").names
+    assert [(q.query_id, q.answer) for q in load_dataset(tmp_path / "pandas.parquet").queries] == [
+        *(("1", "0.1"), ("3", "7"), ("4", "0.33333334"))
+    ]
+    half = pa.table({"question": ["?"], "answer": pa.array(np.array([0.1], np.float16))})
+    pq.write_table(half, tmp_path / "half.parquet")
+    assert load_dataset(tmp_path / "half.parquet").queries[0].answer == "0.1"
+    lists = pa.array([[0.1, 0.2]], pa.list_(pa.float32()))
+    pq.write_table(
+        pa.table({"question": ["?"], "choices": lists, "answer": ["0.2"]}), tmp_path / "c.parquet"
+    )
+    assert load_dataset(tmp_path / "c.parquet").queries[0].choices == ("0.1", "0.2")
+    sql = "SELECT 'A?' AS question, 3.5 AS answer UNION ALL SELECT 'B?', 3.50::DECIMAL(9, 4)"
+    duckdb.sql(sql).write_parquet(str(tmp_path / "duckdb.parquet"))
+    assert [q.answer for q in load_dataset(tmp_path / "duckdb.parquet").queries] == ["3.5", "3.5"]
+
+
+def test_a_column_of_whole_numbers_with_a_gap_is_of_whole_numbers(tmp_path: Path) -> None:
+    frame = pd.DataFrame(
+        {"question": ["A?", "B?"], "answer": [5, None], "unlabelled": [False, True]}
+    )
+    frame["answer_type"] = "number"
+    frame.to_parquet(tmp_path / "a.parquet")
+    frame.to_json(tmp_path / "a.jsonl", orient="records", lines=True)
+    for name in ("a.parquet", "a.jsonl"):
+        assert [q.answer for q in load_dataset(tmp_path / name).queries] == ["5", None]
+
+
+def test_an_index_that_pandas_wrote_into_a_text_file_is_ignored(tmp_path: Path) -> None:
+    row = {"Unnamed: 0": 7, **GOOD}
+    assert load_dataset(write_jsonl(tmp_path / "data.jsonl", [row])).queries[0].answer == "3"
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "answer_type"),
+    [
+        ("5", "5.0", "number"),
+        ("5.0", "5", "number"),
+        ("1/2", "0.5", "number"),
+        ("1,000", "1000", "number"),
+        ("Red", "red", "word"),
+        ("{1, 2}", "{2, 1}", "list"),
+    ],
+)
+def test_rows_with_the_same_answer_in_two_forms_do_not_contradict_each_other(
+    tmp_path: Path, one: str, other: str, answer_type: str
+) -> None:
+    rows = [{**GOOD, "answer": answer, "answer_type": answer_type} for answer in (one, other)]
+    data = load_dataset(write_jsonl(tmp_path / "data.jsonl", [*rows, *numbered(1)]))
+    assert [query.answer for query in data.queries] == [one, "0"]
+    assert data.duplicates == 1
+
+
+@pytest.mark.parametrize(
+    ("question", "choices"),
+    [
+        ("What does the <img> tag do?", None),
+        ("What is the <video> element for?", None),
+        ("Which tag shows a picture?", ["<img>", "<picture>", "<image>"]),
+        ("In HTML, how do <audio> and <video> differ?", None),
+        ("What does `<image>` stand for in LLaVA's prompts?", None),
+        ("What does `<|endoftext|>` end?", None),
+    ],
+)
+def test_a_tag_that_a_question_is_about_is_text(
+    tmp_path: Path, question: str, choices: list[str] | None
+) -> None:
+    row = {"question": question, "choices": choices, "answer": "A", "answer_type": "letter"}
+    query = load_dataset(write_jsonl(tmp_path / "data.jsonl", [row])).queries[0]
+    assert (query.question, query.choices) == (question, tuple(choices) if choices else None)
+
+
+def test_a_question_with_images_has_no_tags_in_its_prose(tmp_path: Path) -> None:
+    (tmp_path / "one.png").write_bytes(png(0))
+    row = {**GOOD, "question": "What is the price on the tag in <image> here?"}
+    refused = refusal(write_jsonl(tmp_path / "a.jsonl", [{**row, "images": ["one.png"]}]))
+    assert "the question holds '<image>'" in refused
+    assert "write it in backticks where the tag itself is meant" in refused
+
+
+def test_an_answer_that_could_be_an_index_gets_a_warning(tmp_path: Path) -> None:
+    row = {"choices": ["1", "2", "3"], "answer": 1}
+    rows = [{"question": f"{n}?", **row} for n in range(3)]
+    same = {"question": "same?", "choices": ["0", "1"], "answer": 1}
+    file = write_jsonl(tmp_path / "data.jsonl", [same, *rows])
+    data = load_dataset(file)
+    assert [query.answer for query in data.queries] == ["B", "A", "A", "A"]
+    (warning,) = data.warnings
+    assert warning.startswith(f"{file}:2 and 2 more rows: the answer is the text of one choice and")
+    assert "ScienceQA" in warning
+
+
+def test_pictures_of_one_colour_get_a_warning(tmp_path: Path) -> None:
+    drawing = Image.new("RGBA", (9, 7), (255, 255, 255, 0))
+    drawing.putpixel((4, 4), (255, 255, 255, 255))
+    drawing.save(tmp_path / "white.png")
+    Image.effect_noise((9, 7), 50).save(tmp_path / "noise.png")
+    rows = [{**GOOD, "images": ["noise.png", "white.png"]}]
+    data = load_dataset(write_jsonl(tmp_path / "data.jsonl", rows))
+    (warning,) = data.warnings
+    assert warning.startswith(f"{tmp_path}/white.png: of one colour throughout")
+    assert set(data.image_sizes.values()) == {(9, 7)}

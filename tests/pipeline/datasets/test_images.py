@@ -14,11 +14,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
+from PIL.PngImagePlugin import PngInfo
 
 from pipeline.datasets.images import (
     FORMATS,
     Limits,
     bytes_problem,
+    check_bytes,
     check_file,
     check_files,
     decode,
@@ -85,6 +87,51 @@ def test_a_png_that_lost_only_its_end_is_refused(tmp_path: Path) -> None:
 @pytest.mark.parametrize("data", [b"hello", b"<svg/>", b"%PDF-1.4", b"%!PS-Adobe\n", b"\0" * 999])
 def test_what_is_no_image_is_refused(data: bytes, tmp_path: Path) -> None:
     assert "is not an image" in problem_of(data, tmp_path)
+
+
+def test_a_damaged_header_is_not_taken_for_another_format(tmp_path: Path) -> None:
+    info = PngInfo()
+    info.add_text("Title", "a drawing")
+    data = bytearray(encoded(noise(), pnginfo=info))
+    data[data.index(b"tEXt") + 4] ^= 1  # the checksum no longer fits
+    assert "damaged" in problem_of(bytes(data), tmp_path)
+    for kind in ("PNG", "JPEG", "WEBP", "GIF"):
+        assert "damaged" in problem_of(encoded(noise(), kind)[:16], tmp_path)
+    assert "is not an image" in problem_of(b"RIFF\0\0\0\0WAVEfmt ", tmp_path)
+
+
+@pytest.mark.parametrize("kind", ["zTXt", "iTXt", "iCCP"])
+def test_large_metadata_does_not_spoil_a_picture(kind: str, tmp_path: Path) -> None:
+    large = "x" * (2 << 20)
+    info = PngInfo()
+    if kind == "zTXt":
+        info.add_text("Comment", large, zip=True)
+    elif kind == "iTXt":
+        info.add_itxt("Comment", large, zip=True)
+    profile = random.Random(0).randbytes(2 << 20) if kind == "iCCP" else None
+    data = encoded(noise(), pnginfo=info, icc_profile=profile)
+    assert kind.encode() in data
+    assert bytes_problem(data, Limits()) is None
+    assert decode(data).tobytes() == noise().tobytes()
+
+
+def test_more_metadata_than_memory_is_named_as_such(tmp_path: Path) -> None:
+    info = PngInfo()
+    for number in range(3):
+        info.add_text(f"Comment {number}", "x" * (30 << 20), zip=True)
+    assert "more metadata than can be read" in problem_of(encoded(noise(), pnginfo=info), tmp_path)
+
+
+def test_size_and_blankness_are_those_that_models_see() -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    turned = check_bytes(encoded(noise(), "JPEG", exif=exif), Limits())
+    assert (turned.size, turned.blank) == ((16, 20), False)
+    drawing = Image.new("RGBA", (8, 8), (255, 255, 255, 0))
+    drawing.putpixel((3, 3), (255, 255, 255, 255))
+    assert check_bytes(encoded(drawing), Limits()).blank
+    drawing.putpixel((3, 3), (254, 255, 255, 255))
+    assert not check_bytes(encoded(drawing), Limits()).blank
 
 
 def test_missing_empty_folder_and_pipe(tmp_path: Path) -> None:

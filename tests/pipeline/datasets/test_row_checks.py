@@ -14,7 +14,7 @@ from PIL import Image
 
 from pipeline.datasets.dataset import load_dataset
 from pipeline.datasets.images import Limits
-from pipeline.errors import BadData
+from pipeline.errors import BadData, BadRows
 from tests.support.dataset_files import GOOD, SHAS, numbered, png, refusal, write_jsonl
 
 BAD_ROWS: list[tuple[dict[str, Any] | str, str]] = [
@@ -28,7 +28,16 @@ BAD_ROWS: list[tuple[dict[str, Any] | str, str]] = [
     ({"answer": "3"}, "no question"),
     ({**GOOD, "question": " \n"}, "the question is empty"),
     ({**GOOD, "question": 5}, "question is a number, not text"),
-    ({**GOOD, "question": "\ud800"}, "not valid Unicode"),
+    ({**GOOD, "question": "\ud800"}, "'question' is not valid Unicode"),
+    ({**GOOD, "answer": "\ud800"}, "'answer' is not valid Unicode"),
+    ({**GOOD, "choices": ["3", "\udfff"]}, "'choices' is not valid Unicode"),
+    ({**GOOD, "images": ["\ud83d.png"]}, "'images' is not valid Unicode"),
+    ({**GOOD, "query_id": "a\ud800"}, "'query_id' is not valid Unicode"),
+    ({**GOOD, "source": "\udc80"}, "'source' is not valid Unicode"),
+    ({**GOOD, "split": "\udc80"}, "'split' is not valid Unicode"),
+    ({**GOOD, "answer_type": "\udc80"}, "'answer_type' is not valid Unicode"),
+    ({**GOOD, "\ud800": "x"}, "'\\ud800' is not valid Unicode"),
+    ({**GOOD, "extra": {"deep": ["\ud800"]}}, "'extra' is not valid Unicode"),
     ({"question": "?"}, "no answer; give one, or set unlabelled to true"),
     ({"question": "?", "answer": ""}, "no answer"),
     ({"question": "?", "answer": None}, "no answer"),
@@ -53,20 +62,43 @@ BAD_ROWS: list[tuple[dict[str, Any] | str, str]] = [
     ({**GOOD, "choices": [str(n) for n in range(27)]}, "27 choices"),
     ({**GOOD, "choices": ["3", "3"]}, "two choices are '3'"),
     ({**GOOD, "choices": ["3", ""]}, "choice (B) is empty"),
+    ({**GOOD, "choices": ["3", None, "4"]}, "choice (B) is empty"),
     ({**GOOD, "choices": ["3", "a\nb"]}, "choice (B) is more than one line"),
-    ({**GOOD, "choices": ["3", 4]}, "choice (B) is a number, not text"),
+    ({**GOOD, "choices": ["3", True]}, "choice (B) is true or false, not text or a number"),
+    ({**GOOD, "answer": "3.00", "choices": ["3", "3.0"]}, "two choices are '3' as the grader"),
     ({**GOOD, "choices": "3"}, "choices is text, not a list"),
     ({**GOOD, "answer": "A", "choices": ["(A) x", "(B) y"]}, "carry their own letters"),
+    ({**GOOD, "answer": "A, C", "choices": ["r", "b", "g"]}, "(multi-select) are not supported"),
+    ({**GOOD, "answer": "A and C", "choices": ["r", "b", "g"]}, "(multi-select) are not supported"),
+    ({**GOOD, "answer": "ABC", "choices": ["r", "b", "g"]}, "(multi-select) are not supported"),
+    (
+        {**GOOD, "answer": ["A", "C"], "choices": ["r", "b", "g"]},
+        "(multi-select) are not supported",
+    ),
+    ({**GOOD, "answer": "r, b", "choices": ["r", "b", "g"]}, "(multi-select) are not supported"),
+    (
+        {**GOOD, "answer": 1, "choices": ["r", "b", "g"]},
+        "an index counted from 0, as in ScienceQA, w",
+    ),
+    ({**GOOD, "answer": "A", "choices": ["<image 1>", "<image 2>"]}, "its choices are pictures"),
+    (
+        {**GOOD, "answer": "A", "choices": "['red', 'blue']"},
+        "choices is text, not a list of texts (it",
+    ),
+    ({**GOOD, "answer": "A", "choices": {"A": "r", "B": "b"}}, "choices is an object, not a list"),
     ({**GOOD, "unlabelled": "no"}, "unlabelled is text, not true or false"),
     ({**GOOD, "question": "<image>\nHow many?"}, "holds '<image>'"),
     ({**GOOD, "question": "Look at <image 1>."}, "holds '<image 1>'"),
     ({**GOOD, "question": "a <|image_pad|> b"}, "holds '<|image_pad|>'"),
     ({**GOOD, "question": "a<end_of_utterance>"}, "holds '<end_of_utterance>'"),
-    ({**GOOD, "choices": ["3", "<image_2>"]}, "the choice holds '<image_2>'"),
+    ({**GOOD, "choices": ["3", "a <image_2>"]}, "the choice holds '<image_2>'"),
+    ({**GOOD, "question": "<img>\nWhich tag is it?"}, "holds '<img>'"),
+    ({**GOOD, "question": "<img>a.png</img> How many?"}, "holds '<img>'"),
     ({**GOOD, "images": "one.png"}, "images is text, not a list of paths"),
     ({**GOOD, "images": [1]}, "images is a list of something else"),
     ({**GOOD, "images": [""]}, "is no path"),
     ({**GOOD, "images": ["https://example.org/a.png"]}, "is an address"),
+    ({**GOOD, "images": ["iVBORw0KGgo" * 500]}, "pictures in base64 have to be saved as files"),
     ({**GOOD, "images": ["gone.png"]}, "gone.png does not exist"),
     ({**GOOD, "images": ["cut.png"]}, "cut.png cannot be decoded, truncated"),
     ({**GOOD, "images": ["notes.png"]}, "notes.png is not an image"),
@@ -138,6 +170,59 @@ def test_every_problem_of_a_row_is_said(tmp_path: Path) -> None:
         assert part in text
 
 
+@pytest.mark.parametrize(
+    "row",
+    [
+        {"question": "?", "choices": "['red', 'blue']", "answer": "A"},
+        {"question": "?", "choices": ["x", {}], "answer": "A"},
+        {"question": "?", "choices": ["<image 1>", "<image 2>"], "answer": "B"},
+        {"question": "?", "choices": ["r", "b", "g"], "answer": "A, C"},
+        {"question": "?", "answer": [3, 5]},
+        {"question": "?", "answer": "\ud800"},
+        {"question": "?"},
+    ],
+)
+def test_what_follows_from_a_problem_is_not_said_besides(
+    tmp_path: Path, row: dict[str, Any]
+) -> None:
+    text = refusal(write_jsonl(tmp_path / "data.jsonl", [row]))
+    assert "; " not in text.splitlines()[1].replace("; give", "").replace("; leave", "").replace(
+        "; ast", ""
+    )
+
+
+def test_every_bad_row_is_in_the_error_and_the_message_says_how_to_get_them(
+    tmp_path: Path,
+) -> None:
+    rows = [{"question": f"{n}?", "extra": 1} if n % 2 else {"question": 5} for n in range(50)]
+    file = write_jsonl(tmp_path / "data.jsonl", rows)
+    with pytest.raises(BadRows) as caught:
+        load_dataset(file)
+    assert [(row.file, row.row) for row in caught.value.rows] == [
+        (str(file), number) for number in range(1, 51)
+    ]
+    assert caught.value.rows[0].reasons[0] == "question is a number, not text"
+    assert all("unknown column 'extra'" in row.reasons[-1] for row in caught.value.rows[1::2])
+    lines = str(caught.value).splitlines()
+    assert lines[0].endswith("50 of 50 rows cannot be used; nothing was started")
+    assert "unknown column 'extra'; known are" in lines[2]
+    assert "(25 rows have it)" in lines[2]
+    assert "unknown column" not in lines[4]
+    assert lines[-1].strip() == "and 30 more"
+    assert caught.value.unlisted == 30
+
+
+def test_a_shared_image_is_a_bad_row_of_both_splits(tmp_path: Path) -> None:
+    (tmp_path / "one.png").write_bytes(png(0))
+    for split in ("train", "test"):
+        row = {"question": f"{split}?", "answer": "1", "images": ["one.png"]}
+        write_jsonl(tmp_path / f"{split}.jsonl", [row])
+    with pytest.raises(BadRows) as caught:
+        load_dataset(tmp_path)
+    assert [Path(row.file).name for row in caught.value.rows] == ["train.jsonl", "test.jsonl"]
+    assert f"one.png stands in test ({tmp_path}/test.jsonl:1)" in caught.value.rows[0].reasons[0]
+
+
 def test_rows_that_contradict_each_other(tmp_path: Path) -> None:
     rows = [
         {"query_id": "a", "question": "One?", "answer": "1"},
@@ -160,6 +245,26 @@ def test_parquet_rows_are_named_by_number(tmp_path: Path) -> None:
     assert f"{tmp_path}/data.parquet row 1: unknown column 'anwser'" in text
 
 
+def test_a_byte_order_mark_inside_joined_files_is_named(tmp_path: Path) -> None:
+    file = tmp_path / "data.jsonl"
+    line = '\ufeff{"question": "%s?", "answer": "1"}\n'
+    file.write_text(line % "a" + line % "b", encoding="utf-8")
+    text = refusal(file)
+    assert f"{file}:2: not JSON: begins with a byte order mark" in text
+    assert f"{file}:1:" not in text
+
+
+def test_parquet_text_that_is_not_utf8_is_a_bad_row(tmp_path: Path) -> None:
+    texts = pa.array([b"good?", b"\xff\xfe", b"better?"]).cast(pa.binary())
+    broken = pa.Array.from_buffers(pa.string(), 3, texts.buffers())
+    pq.write_table(
+        pa.table({"question": broken, "answer": ["1", "2", "3"]}), tmp_path / "a.parquet"
+    )
+    text = refusal(tmp_path / "a.parquet")
+    assert f"{tmp_path}/a.parquet row 2: question is not valid UTF-8 text" in text
+    assert "1 of 3 rows" in text
+
+
 def test_files_that_cannot_be_read_as_a_whole(tmp_path: Path) -> None:
     (tmp_path / "empty.jsonl").touch()
     (tmp_path / "blank.jsonl").write_text("\n\n")
@@ -178,6 +283,9 @@ def test_files_that_cannot_be_read_as_a_whole(tmp_path: Path) -> None:
     assert "not a readable parquet file" in refusal(tmp_path / "text.parquet")
     assert "not a readable parquet file" in refusal(tmp_path / "cut.parquet")
     assert "is .jsonl" in refusal(tmp_path / "data.csv")
+    wide = tmp_path / "wide.jsonl"
+    wide.write_text('{"question": "?", "answer": "1"}', encoding="utf-16")
+    assert "UTF-16 text; save it as UTF-8" in refusal(wide)
     assert "no .jsonl or .parquet" in refusal(tmp_path / "nothing")
 
 

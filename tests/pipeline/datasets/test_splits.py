@@ -6,6 +6,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -43,6 +45,34 @@ def test_a_folder_with_a_file_that_is_no_split(tmp_path: Path, name: str, messag
     write_jsonl(tmp_path / "train.jsonl", [GOOD])
     (tmp_path / name).touch()
     assert message in refusal(tmp_path)
+
+
+def test_names_of_older_hugging_face_data_sets(tmp_path: Path) -> None:
+    for part in (0, 1):
+        name = f"train-0000{part}-of-00002-abcdef012345678{part}.parquet"
+        row = {"question": [f"r{part}"], "answer": ["1"]}
+        pq.write_table(pa.table(row), tmp_path / name)
+    pq.write_table(pa.table({"question": ["t"], "answer": ["2"]}), tmp_path / "test.parquet")
+    queries = load_dataset(tmp_path).queries
+    assert [(q.split, q.question) for q in queries] == [
+        *(("train", "r0"), ("train", "r1"), ("test", "t"))
+    ]
+
+
+def test_what_other_systems_hide_in_a_folder_is_ignored(tmp_path: Path) -> None:
+    write_jsonl(tmp_path / "train.jsonl", [{**GOOD, "images": [SHAS[0]]}])
+    (tmp_path / "images").mkdir()
+    (tmp_path / "images" / f"{SHAS[0]}.png").write_bytes(png(0))
+    for hidden in ("._train.jsonl", "._train.parquet", ".DS_Store", "Thumbs.db", "desktop.ini"):
+        (tmp_path / hidden).write_bytes(b"\0\5\x16\7")
+        (tmp_path / "images" / hidden).write_bytes(b"\0\5\x16\7")
+    assert [query.split for query in load_dataset(tmp_path).queries] == ["train"]
+
+
+def test_a_folder_of_data_one_level_down_is_named(tmp_path: Path) -> None:
+    (tmp_path / "data").mkdir()
+    write_jsonl(tmp_path / "data" / "train.jsonl", [GOOD])
+    assert f"{tmp_path}/data holds some: give that as data.path" in refusal(tmp_path)
 
 
 def test_a_folder_without_a_usual_split(tmp_path: Path) -> None:

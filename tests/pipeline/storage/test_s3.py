@@ -11,6 +11,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
@@ -88,6 +89,83 @@ def test_answers_are_told_apart(status: int, code: str, kind: type[Exception]) -
     assert "s3://bucket: x" in str(error)
 
 
+@pytest.mark.parametrize("code", ["ExpiredToken", "InvalidToken", "TokenRefreshRequired"])
+@pytest.mark.parametrize("status", [400, 403])
+def test_expired_credentials_are_named_as_such(status: int, code: str) -> None:
+    error = answer_error(answer(status, code), "s3://bucket: x")
+    assert type(error) is StoreRefused
+    assert f"the server said {status} {code}. These credentials have expired" in str(error)
+    assert "start the same command again" in str(error)
+
+
+REDIRECTS: list[tuple[int, dict[str, str], dict[str, str], str]] = [
+    (400, {"Code": "AuthorizationHeaderMalformed", "Region": "eu-west-1"}, {}, "eu-west-1"),
+    (301, {"Code": "PermanentRedirect"}, {"x-amz-bucket-region": "eu-west-3"}, "eu-west-3"),
+    # HEAD has no body
+    (301, {"Code": "301"}, {"x-amz-bucket-region": "us-west-2"}, "us-west-2"),
+    (307, {"Code": "TemporaryRedirect"}, {"x-amz-bucket-region": "us-east-2"}, "us-east-2"),
+]
+
+
+@pytest.mark.parametrize(("status", "error", "headers", "region"), REDIRECTS)
+def test_a_wrong_region_is_named_with_the_right_one(
+    status: int, error: dict[str, str], headers: dict[str, str], region: str
+) -> None:
+    response = {
+        "Error": error,
+        "ResponseMetadata": {"HTTPStatusCode": status, "HTTPHeaders": headers},
+    }
+    refused = answer_error(response, "s3://bucket: x")
+    assert type(refused) is StoreRefused
+    assert f"in the region {region}: set AWS_DEFAULT_REGION={region}." in str(refused)
+
+
+def test_a_redirect_without_a_region_names_its_endpoint() -> None:
+    error = {"Code": "PermanentRedirect", "Endpoint": "bucket.s3.eu-west-1.amazonaws.com"}
+    response = {"Error": error, "ResponseMetadata": {"HTTPStatusCode": 301}}
+    assert "answers at bucket.s3.eu-west-1.amazonaws.com" in str(answer_error(response, "x"))
+    bare = answer_error(answer(301, "PermanentRedirect"), "x")
+    assert "in another region: set AWS_DEFAULT_REGION" in str(bare)
+
+
+class Redirecting(BaseHTTPRequestHandler):
+    """A server whose bucket is in another region, as S3 says so."""
+
+    def do_PUT(self) -> None:
+        body = (
+            b"<?xml version='1.0'?><Error><Code>AuthorizationHeaderMalformed</Code>"
+            b"<Message>the region is wrong</Message><Region>eu-central-1</Region></Error>"
+        )
+        self.send_response(400)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, *args: object) -> None:
+        """Nothing."""
+
+
+def test_a_wrong_region_is_found_before_a_run_starts() -> None:
+    """Over the wire: what botocore makes of the answer keeps the region."""
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Redirecting)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    keys = {
+        "AWS_ACCESS_KEY_ID": "a",
+        "AWS_SECRET_ACCESS_KEY": "b",
+        "AWS_DEFAULT_REGION": "us-east-1",
+    }
+    url = f"http://127.0.0.1:{server.server_port}"
+    try:
+        with (
+            aws_environment(keys | {"AWS_ENDPOINT_URL": url}),
+            pytest.raises(BadConfig, match="AWS_DEFAULT_REGION=eu-central-1"),
+        ):
+            check_writable(open_store(f"s3://{BUCKET}/x", 5.0))
+    finally:
+        server.shutdown()
+        server.server_close()
+
+
 def test_silences_are_told_apart() -> None:
     from botocore import exceptions as boto
 
@@ -103,6 +181,9 @@ def test_silences_are_told_apart() -> None:
     refused = silence_error(boto.NoCredentialsError(), "x")
     assert isinstance(refused, StoreRefused)
     assert "AWS_ACCESS_KEY_ID" in str(refused)
+    signed_out = silence_error(boto.UnauthorizedSSOTokenError(), "x")
+    assert isinstance(signed_out, StoreRefused)
+    assert "aws sso login" in str(signed_out)
     assert silence_error(FileNotFoundError("/a/local/file"), "x") is None
 
 

@@ -185,6 +185,29 @@ def test_a_wrong_url_is_refused_without_repeating_a_secret(url: str) -> None:
     assert "s3://bucket/prefix" in str(caught.value) or "gs://" in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    "url",
+    [
+        *("s3:/bucket/x", "s3:bucket/x", "s3//bucket/x", "S3:/b", " s3:/b", "s3;//b", "s3:"),
+        *("file:/x", "memory:x", "memory:/x", "gs:/b", "https:/host/b", "s3:/AKIASECRET:KEY@b"),
+    ],
+)
+def test_what_is_almost_a_url_is_no_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, url: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(BadConfig, match=r"a slash .* is missing") as caught:
+        open_store(url)
+    assert "SECRET" not in str(caught.value)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_folder_may_hold_a_colon(tmp_path: Path) -> None:
+    for name in ("s3x:y", "out/s3:x", "c:x"):
+        assert open_store(tmp_path / name).url == str(tmp_path / name)
+    assert open_store("./s3:x").url.endswith("s3:x")
+
+
 def test_a_store_travels_to_another_process_as_its_url(tmp_path: Path) -> None:
     store = open_store(tmp_path / "store", 12.0)
     store.put("x", b"1")

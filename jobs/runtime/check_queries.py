@@ -1,0 +1,64 @@
+"""The queries of a run against the policy's own processor, before Ray or any engine starts."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from pathlib import Path
+
+from actors.model.processor import Processor, load_processor
+from actors.model.prompt_checks import PromptChecks
+from pipeline.config import Config
+from pipeline.datasets.dataset import Dataset
+from pipeline.datasets.files import Place, bad_rows
+from pipeline.prompts import TEMPLATE_TIME, question_text
+from pipeline.query import Query
+
+Say = Callable[[str], None]
+_LISTED = 20
+
+
+def check_queries(config: Config, queries: Iterable[Query], dataset: Dataset, say: Say) -> None:
+    """Refuse queries that the policy's processor refuses, unless so many may be left out.
+
+    Raises:
+        BadRows: naming the row, the image and why.
+    """
+    folder = Path(config.warmup.checkpoint or config.policy.path)
+    processor = load_processor(folder)
+    if processor.writes_the_time:
+        say(
+            f"the chat template of {folder} writes the date: in every prompt it is "
+            f"{TEMPLATE_TIME:%d %B %Y}, so that the run can go on on another day"
+        )
+    asked = list(queries)
+    checks = _checks(config, processor, asked, dataset, say)
+    bad: dict[Place, list[str]] = {}
+    for number, query in enumerate(asked, start=1):
+        problem = checks.problem(query, question_text(query), dataset.image_name)
+        if problem is not None:
+            place = dataset.places.get(query.query_id, Place(0, number, query.query_id, ""))
+            bad.setdefault(place, []).append(problem)
+    allowed = config.generate.max_bad_queries
+    if len(bad) > allowed:
+        head = (
+            f"{len(bad)} of {len(asked)} queries cannot be asked of {folder}, and "
+            f"generate.max_bad_queries = {allowed}; nothing was started"
+        )
+        raise bad_rows(head, bad, bad, _LISTED)
+    for place in sorted(bad):
+        say(f"will be left out: {place.text}: {'; '.join(bad[place])}")
+
+
+def _checks(
+    config: Config, processor: Processor, queries: list[Query], dataset: Dataset, say: Say
+) -> PromptChecks:
+    shown = {sha for query in queries for sha in query.images}
+    sizes = {sha: size for sha, size in dataset.image_sizes.items() if sha in shown}
+    checks = PromptChecks(processor, sizes, config.generate.max_model_len)
+    if checks.untried:
+        say(
+            f"{checks.untried:,} of {len(set(sizes.values())):,} sizes of images were not tried "
+            "with the policy's processor; those furthest from a square, the largest and the "
+            "smallest were"
+        )
+    return checks

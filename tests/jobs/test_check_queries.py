@@ -1,0 +1,70 @@
+"""What a run says of queries that its policy cannot be asked, before anything starts."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from PIL import Image
+
+from jobs.runtime.check_queries import check_queries
+from pipeline.config import Config, config_from_dict, to_dict
+from pipeline.datasets.dataset import Dataset, load_dataset
+from pipeline.errors import BadRows
+from tests.support.dataset_files import numbered, write_jsonl
+from tests.support.models import make_policy
+from tests.support.scripted import make_config
+
+
+@pytest.fixture(scope="module")
+def policy(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_policy(tmp_path_factory.mktemp("policy") / "policy", 0)
+
+
+def config_of(policy: Path, **generate: Any) -> Config:
+    plain = to_dict(make_config())
+    plain["policy"]["path"] = str(policy)
+    plain["generate"] |= generate
+    return config_from_dict(plain)
+
+
+@pytest.fixture
+def dataset(tmp_path: Path) -> Dataset:
+    Image.effect_noise((40, 30), 50).save(tmp_path / "one.png")
+    rows = numbered(4, images=["one.png"])
+    rows[1]["question"] = "word " * 400
+    rows[2]["question"] = "a <end_of_utterance>".replace("<", "`<").replace(">", ">`")
+    return load_dataset(write_jsonl(tmp_path / "data.jsonl", rows))
+
+
+def test_they_are_named_by_row_and_reason(policy: Path, dataset: Dataset, tmp_path: Path) -> None:
+    with pytest.raises(BadRows) as caught:
+        check_queries(config_of(policy, max_model_len=300), dataset.queries, dataset, print)
+    file = tmp_path / "data.jsonl"
+    text = str(caught.value)
+    assert text.startswith(f"2 of 4 queries cannot be asked of {policy}, and")
+    assert f"{file}:2: asked with" in text
+    assert "generate.max_model_len = 300 leaves no room" in text
+    assert f"{file}:3: the text holds '<end_of_utterance>', a special token" in text
+    assert [(row.file, row.row) for row in caught.value.rows] == [(str(file), 2), (str(file), 3)]
+
+
+def test_so_many_as_may_be_left_out_are_said_and_no_more(policy: Path, dataset: Dataset) -> None:
+    said: list[str] = []
+    config = config_of(policy, max_model_len=300, max_bad_queries=2)
+    check_queries(config, dataset.queries, dataset, said.append)
+    assert [line.split(": ")[0] for line in said] == ["will be left out"] * 2
+
+
+def test_a_template_that_writes_the_date_is_said(
+    policy: Path, dataset: Dataset, tmp_path: Path
+) -> None:
+    dated = make_policy(tmp_path / "dated", 0)
+    template = dated / "chat_template.jinja"
+    template.write_text("{{ strftime_now('%d %b %Y') }}" + template.read_text())
+    for folder, count in ((policy, 0), (dated, 1)):
+        said: list[str] = []
+        check_queries(config_of(folder), dataset.queries[:1], dataset, said.append)
+        assert len(said) == count
+        assert all("writes the date: in every prompt it is 26 July 2024" in line for line in said)
