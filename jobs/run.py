@@ -13,13 +13,16 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from contextlib import ExitStack
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
 from actors.generation.engine_settings import engine_settings
 from actors.supervision.driver_lock import DriverLock
+from jobs.runtime.bad_rows import bad_rows_to
 from jobs.runtime.check_models import check_models
+from jobs.runtime.check_queries import check_queries
 from jobs.runtime.cli import ending
 from jobs.runtime.console import PlainConsole, RichBars, make_console
 from jobs.runtime.prepare import images_of, load_data, out_folder, upload_images
@@ -49,9 +52,12 @@ def main(
     config: Annotated[str, typer.Option(help="recipe name or YAML file")] = "digits",
     set_: Annotated[list[str] | None, typer.Option("--set", help="section.key=value")] = None,
     take_over: Annotated[bool, typer.Option(help="fence a driver that is still alive")] = False,
+    bad_rows: Annotated[
+        Path | None, typer.Option(help="a file for every bad row of the data, as JSONL")
+    ] = None,
 ) -> None:
     """Run the self-evolving loop, or go on with it."""
-    with ending("interrupted; the same command goes on from here"):
+    with ending("interrupted; the same command goes on from here"), bad_rows_to(bad_rows):
         evolve(load_config(config, set_ or []), take_over=take_over)
 
 
@@ -70,6 +76,7 @@ def evolve(config: Config, *, take_over: bool = False) -> dict[str, Any]:
             console.say(f"run {config.run.name} is finished; nothing is left to do")
         else:
             check_models(config)
+            check_queries(config, program.by_hash.values(), dataset, console.say)
             state = _drive(program, store, dataset, console, take_over=take_over)
         found = summary(state, program, store)
         path = out_folder(config) / "summary.json"
@@ -91,6 +98,7 @@ def drive_to(config: Config, until: Callable[[State], bool], *, take_over: bool 
         dataset = load_data(config, console.say)
         program = RunSpec.of(config, dataset, engine_settings(config).identity(), GRADER_VERSION)
         check_models(config)
+        check_queries(config, program.by_hash.values(), dataset, console.say)
         return _drive(program, store, dataset, console, take_over=take_over, until=until)
 
 

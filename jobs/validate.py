@@ -29,7 +29,9 @@ from actors.generation.engine_settings import engine_settings
 from actors.generation.fleet import asked_of
 from actors.model.images import StoreImages
 from actors.model.processor import Processor, load_processor
+from jobs.runtime.bad_rows import bad_rows_to
 from jobs.runtime.check_models import check_models
+from jobs.runtime.check_queries import check_queries
 from jobs.runtime.cli import ending
 from jobs.runtime.learner_folder import scratch_folder
 from jobs.runtime.memory import PeakMemory
@@ -67,9 +69,12 @@ def main(
     config: Annotated[str, typer.Option(help="recipe name or YAML file")] = "digits",
     set_: Annotated[list[str] | None, typer.Option("--set", help="section.key=value")] = None,
     samples: Annotated[int, typer.Option(min=1, help="responses to each query, at most")] = 4,
+    bad_rows: Annotated[
+        Path | None, typer.Option(help="a file for every bad row of the data, as JSONL")
+    ] = None,
 ) -> None:
     """Five queries of your data and your model through every stage."""
-    with ending():
+    with ending(), bad_rows_to(bad_rows):
         good = validate(load_config(config, set_ or []), samples, partial(print, flush=True))
     raise typer.Exit(0 if good else 1)
 
@@ -81,6 +86,7 @@ def validate(config: Config, samples: int, say: Say) -> bool:
     dataset = load_data(config, say)
     check_models(config)
     whole = RunSpec.of(config, dataset, engine_settings(config).identity(), GRADER_VERSION)
+    check_queries(config, whole.by_hash.values(), dataset, say)
     say("; ".join(f"{name}: {len(part)} queries" for name, part in whole.splits.items()))
     train = config.data.train
     program = replace(whole, splits={train: whole.splits[train][:QUERIES]})

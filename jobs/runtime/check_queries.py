@@ -7,7 +7,7 @@ from pathlib import Path
 
 from actors.model.processor import Processor, load_processor
 from actors.model.prompt_checks import PromptChecks
-from pipeline.config import Config
+from pipeline.config.schema import Config
 from pipeline.datasets.dataset import Dataset
 from pipeline.datasets.files import Place, bad_rows
 from pipeline.prompts import TEMPLATE_TIME, question_text

@@ -68,6 +68,10 @@ def load_data(config: Config, say: Callable[[str], None]) -> Dataset:
     """
     path = data_path(config, say)
     dataset = load_dataset(path, limits=Limits(max_pixels=config.data.max_image_pixels))
+    for warning in dataset.warnings:
+        say(f"warning: {warning}")
+    if dataset.duplicates:
+        say(f"{dataset.duplicates} rows say what an earlier one says, and are left out")
     names = {query.split for query in dataset.queries}
     check_data(config, {name: len(labelled(dataset.split(name))) for name in names})
     return dataset

@@ -9,7 +9,9 @@ import pytest
 from PIL import Image
 
 from jobs.runtime.check_queries import check_queries
-from pipeline.config import Config, config_from_dict, to_dict
+from pipeline.config.fields import to_dict
+from pipeline.config.load import config_from_dict
+from pipeline.config.schema import Config
 from pipeline.datasets.dataset import Dataset, load_dataset
 from pipeline.errors import BadRows
 from tests.support.dataset_files import numbered, write_jsonl

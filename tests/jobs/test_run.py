@@ -39,6 +39,7 @@ def script_main_job(monkeypatch: pytest.MonkeyPatch) -> None:
         yield make_world(store, program)[0]
 
     monkeypatch.setattr("jobs.run.check_models", lambda config: None)
+    monkeypatch.setattr("jobs.run.check_queries", lambda *_: None)
     monkeypatch.setattr("jobs.run.engine_settings", lambda config: Mock(identity=lambda: ENGINE))
     monkeypatch.setattr("jobs.run.GRADER_VERSION", GRADER)
     monkeypatch.setattr("jobs.run.running", running)

@@ -134,9 +134,14 @@ def test_a_template_that_writes_the_time_writes_the_same_one_for_ever(folder: Pa
     processor = load_processor(folder)
     assert processor.writes_the_time
     assert processor.prompt("Hi", 0).startswith("26 Jul 2024 00:00:00.000000")
-    ids = processor.input_ids(processor.prompt("Hi", 0), (), ImageCache({}.__getitem__).get)
+    ids = processor.input_ids(
+        processor.prompt("Hi", 0), (), ImageCache(make_images(0).__getitem__).get
+    )
     again = load_processor(folder)
-    assert again.input_ids(again.prompt("Hi", 0), (), ImageCache({}.__getitem__).get) == ids
+    assert (
+        again.input_ids(again.prompt("Hi", 0), (), ImageCache(make_images(0).__getitem__).get)
+        == ids
+    )
     # as Llama 3.2 Vision asks for it
     template.write_text(
         "{% if strftime_now is defined %}{% set d = strftime_now('%d %b %Y') %}"

@@ -11,7 +11,7 @@ from typing import Any
 
 import duckdb
 import numpy as np
-import pandas as pd
+import pandas as pd  # type: ignore[import-untyped]
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -390,7 +390,7 @@ def test_tables_of_pandas_and_duckdb_with_decimals_narrow_floats_and_an_index(
     )
     assert load_dataset(tmp_path / "c.parquet").queries[0].choices == ("0.1", "0.2")
     sql = "SELECT 'A?' AS question, 3.5 AS answer UNION ALL SELECT 'B?', 3.50::DECIMAL(9, 4)"
-    duckdb.sql(sql).write_parquet(str(tmp_path / "duckdb.parquet"))
+    duckdb.execute(f"COPY ({sql}) TO '{tmp_path}/duckdb.parquet' (FORMAT parquet)")
     assert [q.answer for q in load_dataset(tmp_path / "duckdb.parquet").queries] == ["3.5", "3.5"]
 
 
