@@ -150,7 +150,8 @@ def test_validation_works_outside_the_run(
 ) -> None:
     program = make_program(config)
     with driver(config) as (theirs, _):
-        for name in ("check_here", "check_models", "check_queries", "upload_images", "load_data", "Validation"):
+        checks = ("check_here", "check_models", "check_queries")
+        for name in (*checks, "upload_images", "load_data", "Validation"):
             monkeypatch.setattr(f"jobs.validate.{name}", MagicMock())
         monkeypatch.setattr("jobs.validate.RunSpec.of", lambda *_: program)
         validate(config, 2, print)
