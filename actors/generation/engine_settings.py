@@ -13,6 +13,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, Literal
 
+from actors.model.positions import most_positions
 from pipeline.config.schema import Config
 from pipeline.generation.shards import EngineIdentity
 
@@ -170,11 +171,13 @@ def _leaves(tree: Any) -> Iterator[Any]:
 
 
 def engine_settings(config: Config) -> EngineSettings:
-    """How this run's engines are built."""
+    """How this run's engines are built: `generate.max_model_len` is a limit, and no engine is built
+    for more tokens than its model reads."""
     generate = config.generate
+    most = most_positions(Path(config.warmup.checkpoint or config.policy.path))
     return EngineSettings(
         precision=generate.precision,
-        max_model_len=generate.max_model_len,
+        max_model_len=min(generate.max_model_len, most or generate.max_model_len),
         max_sequences=generate.max_sequences,
         tensor_parallel_size=generate.tensor_parallel_size,
         kv_cache_gib=generate.kv_cache_gib,

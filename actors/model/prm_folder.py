@@ -19,6 +19,7 @@ from typing import Any
 
 from actors.model.folder import INDEX
 from actors.model.likelihood import token_head
+from actors.model.positions import most_positions
 from actors.model.processor import Processor, load_processor
 from actors.model.value_head import HEAD, read_head, read_surprise
 from pipeline.errors import BadData, BadModel
@@ -118,12 +119,12 @@ def check_prm(
         token_head(fitted.folder)
     config = json.loads((fitted.folder / "config.json").read_text("utf-8"))
     text = config.get("text_config", config)
-    hidden, most = text.get("hidden_size"), _most_positions(text)
+    hidden, most = text.get("hidden_size"), most_positions(fitted.folder)
     if hidden is not None and head.shape[1] != hidden:
         raise BadModel(f"{prm}: its head has {head.shape[1]} inputs, its model gives {hidden}")
     if most is not None and most < max_model_len:
         raise BadModel(
-            f"{prm}: it reads {most:g} tokens at most (max_position_embeddings), and "
+            f"{prm}: it reads {most} tokens at most (max_position_embeddings), and "
             f"generate.max_model_len = {max_model_len} allows longer responses"
         )
     if theirs.tokenizer.get_vocab() != ours.tokenizer.get_vocab():
@@ -133,14 +134,6 @@ def check_prm(
         )
     for text in _PROBES:
         _compare(prm, _made(theirs, text), _made(ours, text))
-
-
-def _most_positions(text: dict[str, Any]) -> float | None:
-    """Tokens that a text model is made for; a stretched rotary embedding reads further."""
-    most = text.get("max_position_embeddings")
-    stretched = text.get("rope_scaling") or text.get("rope_parameters") or {}
-    factor = stretched.get("factor", 1.0)
-    return None if most is None else most * max(1.0, float(factor or 1.0))
 
 
 def _made(processor: Processor, text: str) -> dict[str, Any]:

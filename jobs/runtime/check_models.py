@@ -5,6 +5,7 @@ from __future__ import annotations
 import tempfile
 from pathlib import Path
 
+from actors.generation.engine_settings import engine_settings
 from actors.model.processor import load_processor
 from pipeline.config.schema import Config
 from pipeline.errors import BadConfig
@@ -38,7 +39,7 @@ def check_models(config: Config) -> None:
         from actors.model.prm_folder import check_prm
         from actors.scoring.pool_scorer import tag_words
 
-        most = config.generate.max_model_len
+        most = engine_settings(config).max_model_len
         with tempfile.TemporaryDirectory() as scratch:
             check_prm(
                 Path(config.prm.path),

@@ -61,7 +61,7 @@ def data_path(config: Config, say: Callable[[str], None]) -> Path:
 
 
 def load_data(config: Config, say: Callable[[str], None]) -> Dataset:
-    """The data set, checked as a whole and against the configuration.
+    """The data set, checked as a whole and against the configuration; what of it is used is said.
 
     Raises:
         BadData: listing the bad rows. BadConfig: the data does not hold what is asked of it.
@@ -73,7 +73,9 @@ def load_data(config: Config, say: Callable[[str], None]) -> Dataset:
     if dataset.duplicates:
         say(f"{dataset.duplicates} rows say what an earlier one says, and are left out")
     names = {query.split for query in dataset.queries}
-    check_data(config, {name: len(labelled(dataset.split(name))) for name in names})
+    sizes = {name: len(labelled(dataset.split(name))) for name in names}
+    for note in check_data(config, sizes):
+        say(note)
     return dataset
 
 

@@ -110,33 +110,53 @@ def check_machine(config: Config, cpus: float, gpus: float) -> None:
         raise BadConfig("\n".join(problems))
 
 
-def check_data(config: Config, sizes: Mapping[str, int]) -> None:
-    """Refuses what the data cannot give; `sizes` is the number of queries of each split."""
-    data, problems = config.data, []
-    for key, name in [
-        ("data.train", data.train),
-        ("data.validation", data.validation),
-        *(("data.test", name) for name in data.test),
-    ]:
-        if not sizes.get(name):
-            there = ", ".join(f"{split} ({count})" for split, count in sorted(sizes.items()))
-            problems.append(f"{key} = {name}: the data has no such split; it has {there or 'none'}")
-    limits = [
-        ("data.train_queries", data.train_queries, data.train),
-        ("data.validation_queries", data.validation_queries, data.validation),
-        *(("data.test_queries", data.test_queries, name) for name in data.test),
-    ]
-    for key, limit, name in limits:
-        if limit is not None and sizes.get(name) and limit > sizes[name]:
-            problems.append(f"{key} = {limit}, but split {name} has {sizes[name]} queries")
-    pool = min(sizes.get(data.train, 0), data.train_queries or 2**62)
-    drawn = [("warmup.queries", config.warmup.queries)]
-    if config.select.reward == "prm" and config.prm.path is None:
-        drawn.append(("prm.queries", config.prm.queries))
-    problems += [
-        f"{key} = {count}, but the pool has {pool} queries"
-        for key, count in drawn
-        if pool and count is not None and count > pool
+def check_data(config: Config, sizes: Mapping[str, int]) -> list[str]:
+    """Refuses data without the splits that a run cannot do without; `sizes` is the number of
+    labelled queries of each split.
+
+    Counts are limits: one that is more than the data has means all there is. A test split that the
+    data lacks is left out.
+
+    Returns:
+        What is left out or less than asked for, one line each.
+
+    Raises:
+        BadConfig: there is no split to train on, or none to choose policies by.
+    """
+    data = config.data
+    there = ", ".join(f"{name} ({count})" for name, count in sorted(sizes.items())) or "none"
+    needed = (
+        ("data.train", data.train, "it is what is trained on"),
+        ("data.validation", data.validation, "questions of other images, which choose the policy"),
+    )
+    problems = [
+        f"{key} = {name}: the data has no such split; it has {there}. Name one of them, or give "
+        f"the data one: {use}"
+        for key, name, use in needed
+        if not sizes.get(name)
     ]
     if problems:
         raise BadConfig("\n".join(problems))
+    notes = [
+        f"data.test: the data has no split {name!r}, which is left out; it has {there}"
+        for name in data.test
+        if not sizes.get(name)
+    ]
+    return [*notes, *_limited(config, sizes)]
+
+
+def _limited(config: Config, sizes: Mapping[str, int]) -> Iterator[str]:
+    """The counts that are more than the data has."""
+    data, pool = config.data, sizes[config.data.train]
+    limits = [
+        ("data.train_queries", data.train_queries, pool),
+        ("data.validation_queries", data.validation_queries, sizes[data.validation]),
+        *(("data.test_queries", data.test_queries, sizes.get(name, 0)) for name in data.test),
+    ]
+    pool = min(pool, data.train_queries or pool)
+    limits.append(("warmup.queries", config.warmup.queries, pool))
+    if config.select.reward == "prm" and config.prm.path is None:
+        limits.append(("prm.queries", config.prm.queries, pool))
+    for key, limit, count in limits:
+        if limit is not None and 0 < count < limit:
+            yield f"{key} = {limit} is a limit: there are {count}, and all are used"

@@ -78,13 +78,14 @@ class Data(Section):
     validation: str = "validation"
     """Split that chooses policies; disjoint from train and test by image."""
     test: tuple[str, ...] = ("test",)
-    """Splits measured at base, warm-up, control and final only; never consulted."""
+    """Splits measured at base, warm-up, control and final only; never consulted. One that the data
+    lacks is left out."""
     train_queries: int | None = Field(default=None, ge=1)
-    """Queries of the pool used, the same ones for every seed; null: all."""
+    """Queries of the pool used at most, the same ones for every seed; null: all."""
     validation_queries: int | None = Field(default=None, ge=1)
-    """Queries of the validation split used; null: all."""
+    """Queries of the validation split used at most; null: all."""
     test_queries: int | None = Field(default=None, ge=1)
-    """Queries of each test split used; null: all."""
+    """Queries of each test split used at most; null: all."""
     max_image_pixels: int = Field(default=20_000_000, ge=1)
     """Pixels above which an image is refused as bad data."""
 
@@ -103,7 +104,7 @@ class Warmup(Section):
     checkpoint: str | None = Field(default=None, json_schema_extra=SAME_CONTENT)
     """Model folder of a ready warm-up; set: sampling and training of the warm-up are skipped."""
     queries: int | None = Field(default=None, ge=1)
-    """Labelled queries that chains are sampled for; null: the whole pool."""
+    """Labelled queries that chains are sampled for, at most; null: the whole pool."""
     samples: int = Field(default=1, ge=1, le=1024)
     """Chains sampled for each of them."""
     temperature: float = Field(default=1.0, ge=0.0, le=5.0)
@@ -162,7 +163,8 @@ class Prm(Section):
     least_auc_within: float = Field(default=0.55, ge=0.0, le=1.0)
     """Gate: AUC between right and wrong processes within a question; counts from 20 questions."""
     queries: int | None = Field(default=None, ge=2)
-    """Labelled queries that the warm-up policy is sampled on for labels; null: the whole pool."""
+    """Labelled queries that the warm-up policy is sampled on for labels, at most; null: the whole
+    pool."""
     samples: int = Field(default=8, ge=2, le=1024)
     """Responses sampled to each of them."""
     temperature: float = Field(default=1.0, gt=0.0, le=5.0)

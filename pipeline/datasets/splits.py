@@ -24,13 +24,28 @@ APART = ("train", "validation")
 class Carve:
     """How much to set aside from data that comes without splits, in queries.
 
-    None: the paper's size (validation 250, test 750) or 10 % of the labelled queries, whichever is
-    smaller. The carved splits hold at least as many, since a shared image keeps queries together.
+    None: as `default_size` says of the labelled queries, or what comes nearest without dividing an
+    image's queries. The carved splits hold at least what is asked for, since a shared image keeps
+    queries together.
     """
 
     validation: int | None = None
     test: int | None = None
     seed: int = 0
+
+
+MOST = {"test": 750, "validation": 250}
+"""The sizes of the paper."""
+
+SMALL = 30
+"""Queries that a split of small data has, if that is at most a fifth of them: with fewer, an
+interval is wider than 35 points."""
+
+
+def default_size(split: str, labelled: int) -> int:
+    """Queries to set aside for a split: a tenth of the labelled ones, at most as many as in the
+    paper; of small data `SMALL`, or a fifth."""
+    return min(MOST[split], max(labelled // 10, min(SMALL, labelled // 5)))
 
 
 def components(queries: Sequence[Query]) -> list[list[int]]:
@@ -65,10 +80,7 @@ def carve(queries: Sequence[Query], sizes: Carve) -> list[Query]:
     """
     groups = [g for g in components(queries) if not any(queries[i].unlabelled for i in g)]
     labelled = sum(len(group) for group in groups)
-    wanted = {
-        "test": min(750, labelled // 10) if sizes.test is None else sizes.test,
-        "validation": min(250, labelled // 10) if sizes.validation is None else sizes.validation,
-    }
+    asked = {"test": sizes.test, "validation": sizes.validation}
 
     def order(group: list[int]) -> str:
         # The smallest image names the group, whatever the order and number of its questions.
@@ -78,22 +90,32 @@ def carve(queries: Sequence[Query], sizes: Carve) -> list[Query]:
 
     left = sorted(groups, key=order)
     split_of: dict[int, str] = {}
-    for split, size in wanted.items():
-        taken: list[list[int]] = []
-        count = 0
-        for group in left:
-            if count < size and len(group) <= size:
-                taken.append(group)
-                count += len(group)
-        if count < size:
+    for split, asked_size in asked.items():
+        size = default_size(split, labelled) if asked_size is None else asked_size
+        taken = _taken(left, size)
+        count = sum(map(len, taken))
+        if asked_size is not None and count < size:
             raise BadData(_too_few(split, size, count, labelled))
+        if asked_size is None and count == 0 and len(left) > (2 if split == "test" else 1):
+            taken = [min(left, key=len)]  # few images with many questions each
         split_of |= {index: split for group in taken for index in group}
         left = [group for group in left if group[0] not in split_of]
     if queries and len(split_of) == len(queries):
-        raise BadData(f"nothing is left to train on after {wanted} of {len(queries)} queries")
+        raise BadData(f"nothing is left to train on after {asked} of {len(queries)} queries")
     return [
         replace(query, split=split_of.get(index, "train")) for index, query in enumerate(queries)
     ]
+
+
+def _taken(groups: Sequence[list[int]], size: int) -> list[list[int]]:
+    """The first groups, none larger than the split itself, that hold `size` queries together."""
+    taken: list[list[int]] = []
+    count = 0
+    for group in groups:
+        if count < size and len(group) <= size:
+            taken.append(group)
+            count += len(group)
+    return taken
 
 
 def _too_few(split: str, size: int, count: int, labelled: int) -> str:

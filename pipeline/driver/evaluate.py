@@ -74,7 +74,7 @@ def lost_evaluations(
     policies = {one.version: one for one in compared_policies(state, finished).values()}
     found = []
     for policy in policies.values():
-        for split in program.config.data.test:
+        for split in program.test_splits:
             result = state.evaluation(policy, split, GREEDY)
             lost = None if result is None else _lost(store, result["grades"])
             if lost is not None:

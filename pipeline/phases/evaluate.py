@@ -11,8 +11,7 @@ from pipeline.run.state import GREEDY, SAMPLED, State
 
 def evaluation_steps(state: State, program: RunSpec, name: str, stage: str) -> Step | None:
     """Validation, and the test splits: for base, warm-up, control and final."""
-    data = program.config.data
-    for split in (data.validation, *data.test):
+    for split in (program.config.data.validation, *program.test_splits):
         policy = state.policies[name]
         step = evaluation_step(state, program, policy, split, stage=f"{stage}/evaluate")
         if step is not None:

@@ -64,7 +64,7 @@ def comparisons(state: State, program: RunSpec, store: Store) -> dict[str, dict[
     for better, worse in pairs:
         if better not in policies or worse not in policies:
             continue
-        for split in program.config.data.test:
+        for split in program.test_splits:
             a = greedy_outcomes(state, store, policies[better], split)
             b = greedy_outcomes(state, store, policies[worse], split)
             if a is not None and b is not None:

@@ -51,8 +51,14 @@ class Finished:
 
     @property
     def test(self) -> str:
-        """The split that counts; the other test splits are reported as found."""
-        return self.program.config.data.test[0]
+        """The split that counts; the other test splits are reported as found.
+
+        Raises:
+            BadConfig: the run's data had no test split.
+        """
+        if not self.program.test_splits:
+            raise BadConfig(f"run {self.name!r} was evaluated on no test split: its data had none")
+        return self.program.test_splits[0]
 
     def policy(self, name: str) -> PolicyRef:
         """A policy by the name of `report.POLICIES`.
@@ -115,7 +121,7 @@ def loop_row(run: Finished) -> dict[str, Any]:
     found = comparisons(run.state, run.program, run.store)
     gain = found["final - warmup"][run.test]
     control = found.get("final - control", {}).get(run.test, {})
-    others = run.program.config.data.test[1:]
+    others = run.program.test_splits[1:]
     return {
         "seed": run.seed,
         "run": run.name,

@@ -18,8 +18,8 @@ from pipeline.storage.store import Store
 
 def policy_results(state: State, program: RunSpec, policy: PolicyRef) -> dict[str, Any]:
     """What was measured of a policy: by split, greedy with its families, and Pass@K if sampled."""
-    data, found = program.config.data, {}
-    for split in (data.validation, *data.test):
+    found: dict[str, Any] = {}
+    for split in (program.config.data.validation, *program.test_splits):
         greedy = state.evaluation(policy, split, GREEDY)
         if greedy is None:
             continue

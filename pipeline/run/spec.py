@@ -41,7 +41,9 @@ class RunSpec:
             subset(labelled(dataset.split(data.validation)), data.validation_queries)
         )
         for name in data.test:
-            splits[name] = tuple(subset(labelled(dataset.split(name)), data.test_queries))
+            part = tuple(subset(labelled(dataset.split(name)), data.test_queries))
+            if part:  # a test split that the data lack is left out
+                splits[name] = part
         return cls(config, splits, engine, grader)
 
     @cached_property
@@ -53,6 +55,11 @@ class RunSpec:
     def pool(self) -> list[str]:
         """Content hashes of the labelled queries that are trained on."""
         return [query.content_hash for query in self.splits[self.config.data.train]]
+
+    @property
+    def test_splits(self) -> tuple[str, ...]:
+        """Those of `data.test` that the data has."""
+        return tuple(name for name in self.config.data.test if name in self.splits)
 
     @cached_property
     def fingerprint(self) -> dict[str, Any]:

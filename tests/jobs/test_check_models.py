@@ -7,7 +7,6 @@ from unittest.mock import Mock
 
 import pytest
 
-from actors.model.value_head import write_headed
 from jobs.runtime.check_models import check_models
 from pipeline.config.fields import to_dict
 from pipeline.config.load import config_from_dict
@@ -39,7 +38,6 @@ def config(policy: Path, tmp_path: Path) -> Config:
         ("prm.frozen=['*']", ["prm.frozen", "freezes score.weight too"]),
         ("prm.path={policy}", ["{policy} has no score.weight", "prm.kind=tag"]),
         ("prm.path=nowhere/prm", ["nowhere/prm"]),
-        ("prm.path={headed}", ["{headed}: it reads 512 tokens", "generate.max_model_len = 4096"]),
     ],
 )
 def test_it_is_refused_before_anything_starts(
@@ -48,7 +46,7 @@ def test_it_is_refused_before_anything_starts(
     running = Mock(side_effect=AssertionError("a world was started"))
     monkeypatch.setattr("jobs.run.running", running)
     policy = Path(config.policy.path)
-    folders = {"policy": policy, "headed": write_headed(policy, tmp_path / "headed")}
+    folders = {"policy": policy}
     done = command(config, tmp_path, override.format(**folders))
     assert done.exit_code == 2, done.output
     for word in words:

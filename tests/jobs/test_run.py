@@ -87,7 +87,7 @@ def command(config: Config, tmp_path: Path, *overrides: str) -> Any:
     [
         ("generate.sampels=3", ["generate.sampels", "generate.samples"]),
         ("generate.samples=0", ["generate.samples = 0"]),
-        ("data.validation_queries=6", ["data.validation_queries = 6", "5 queries"]),
+        ("data.validation=dev", ["data.validation = dev", "test (5), train (12), validation (5)"]),
         ("learn.ranks=4096", ["learn.ranks = 4096"]),
         ("data.path=nowhere.jsonl", ["nowhere.jsonl"]),
         ("store.url=gopher://x", ["gopher"]),
@@ -119,10 +119,16 @@ def test_a_folder_that_is_no_model_is_refused(config: Config, tmp_path: Path) ->
     assert not list((out_folder(config) / "store" / "runs").glob("*/lease/*"))
 
 
-def test_data_without_a_split_that_is_needed_is_refused(config: Config, tmp_path: Path) -> None:
-    done = command(config, tmp_path, "data.test=[test, ood]")
-    assert done.exit_code == 2
-    assert "data.test = ood" in done.output
+def test_a_test_split_that_the_data_lacks_is_left_out_with_a_word(
+    config: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    script_main_job(monkeypatch)
+    done = command(config, tmp_path, "data.test=[test, ood]", "data.test_queries=500")
+    assert done.exit_code == 0, done.output
+    assert "the data has no split 'ood', which is left out" in done.output
+    assert "data.test_queries = 500 is a limit: there are 5" in done.output
+    found = json.loads((out_folder(config) / "summary.json").read_text())
+    assert set(found["final"]) == {"validation", "test"}
 
 
 def finish(config: Config) -> Store:

@@ -193,19 +193,25 @@ def test_gpus_are_held_by_all_roles_at_once() -> None:
 
 def test_the_data_must_hold_what_is_asked() -> None:
     sizes = {"train": 128, "validation": 24, "test": 24, "ood": 24}
-    check_data(load_config("tiny"), sizes)
-    for overrides, word in [
-        (["data.validation_queries=25"], "data.validation_queries = 25"),
-        (["data.test_queries=25"], "data.test_queries = 25"),
-        (["data.train_queries=129"], "data.train_queries = 129"),
-        (["data.train_queries=32"], "warmup.queries = 64"),
-        (["prm.queries=129", "select.reward=prm"], "prm.queries = 129"),
-        (["data.validation=dev"], "data.validation = dev"),
+    for key in ("data.train", "data.validation"):
+        with pytest.raises(BadConfig, match=rf"{key} = dev: .* it has ood \(24\), test \(24\)"):
+            check_data(load_config("tiny", [f"{key}=dev"]), sizes)
+
+
+def test_counts_are_limits_and_a_missing_test_split_is_left_out() -> None:
+    sizes = {"train": 128, "validation": 24, "test": 24, "ood": 24}
+    assert check_data(load_config("tiny"), sizes) == []
+    for overrides, words in [
+        (["data.validation_queries=25"], "data.validation_queries = 25 is a limit: there are 24"),
+        (["data.test_queries=25"], "data.test_queries = 25 is a limit: there are 24"),
+        (["data.train_queries=129"], "data.train_queries = 129 is a limit: there are 128"),
+        (["data.train_queries=32"], "warmup.queries = 64 is a limit: there are 32"),
+        (["prm.queries=129", "select.reward=prm"], "prm.queries = 129 is a limit: there are 128"),
+        (["data.test=[test, ood, far]"], "the data has no split 'far', which is left out"),
     ]:
-        with pytest.raises(BadConfig) as caught:
-            check_data(load_config("tiny", overrides), sizes)
-        assert word in str(caught.value)
-    check_data(load_config("tiny", ["prm.queries=129", "select.reward=binary"]), sizes)
+        notes = check_data(load_config("tiny", overrides), sizes)
+        assert any(words in note for note in notes), notes
+    assert check_data(load_config("tiny", ["prm.queries=129", "select.reward=binary"]), sizes) == []
 
 
 def test_importing_the_configuration_loads_nothing_heavy() -> None:

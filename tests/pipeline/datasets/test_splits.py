@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pipeline.datasets.dataset import Dataset, load_dataset
-from pipeline.datasets.splits import Carve, carve, components, shared_images
+from pipeline.datasets.splits import Carve, carve, components, default_size, shared_images
 from pipeline.errors import BadData
 from pipeline.query import Query
 from tests.support.dataset_files import GOOD, SHAS, numbered, png, refusal, write_jsonl
@@ -198,11 +198,33 @@ def test_a_file_without_splits_is_carved(tmp_path: Path) -> None:
     file = write_jsonl(tmp_path / "data.jsonl", numbered(100))
     data = load_dataset(file)
     counts = {name: len(data.split(name)) for name in ("train", "validation", "test")}
-    assert counts == {"train": 80, "validation": 10, "test": 10}
+    assert counts == {"train": 60, "validation": 20, "test": 20}
     other = load_dataset(file, sizes=Carve(20, 5, seed=1))
     assert (len(other.split("validation")), len(other.split("test"))) == (20, 5)
     assert "60 queries were asked for" in refusal(file, sizes=Carve(60, 50))
     assert "nothing is left to train on" in refusal(file, sizes=Carve(50, 50))
+
+
+@pytest.mark.parametrize(
+    ("labelled", "sizes"),
+    [(3, (0, 0)), (60, (12, 12)), (150, (30, 30)), (2000, (200, 200)), (20_000, (250, 750))],
+)
+def test_default_sizes_are_a_tenth_more_of_small_data_and_the_papers_at_most(
+    labelled: int, sizes: tuple[int, int]
+) -> None:
+    assert (default_size("validation", labelled), default_size("test", labelled)) == sizes
+
+
+@pytest.mark.parametrize(("images", "splits"), [(2, ["validation"]), (3, ["test", "validation"])])
+def test_few_images_with_many_questions_each_are_carved_all_the_same(
+    images: int, splits: list[str]
+) -> None:
+    asked = [
+        Query(f"{i}", (SHAS[i % images],), f"{i}?", None, "1", "number") for i in range(20 * images)
+    ]
+    carved = carve(asked, Carve())
+    assert sorted({query.split for query in carved} - {"train"}) == splits
+    assert shared_images(carved) == []
 
 
 def test_carving_takes_other_queries_with_another_seed() -> None:
