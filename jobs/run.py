@@ -21,10 +21,12 @@ import typer
 from actors.generation.engine_settings import engine_settings
 from actors.supervision.driver_lock import DriverLock
 from jobs.runtime.bad_rows import bad_rows_to
+from jobs.runtime.cards import Cards
 from jobs.runtime.check_models import check_models
 from jobs.runtime.check_queries import check_queries
 from jobs.runtime.cli import ending
 from jobs.runtime.console import PlainConsole, RichBars, make_console
+from jobs.runtime.export import export_policy
 from jobs.runtime.prepare import images_of, load_data, out_folder, upload_images
 from jobs.runtime.tensorboard import Board
 from jobs.runtime.watchers import Watchers
@@ -36,6 +38,8 @@ from pipeline.datasets.dataset import Dataset
 from pipeline.driver.driver import Driver
 from pipeline.driver.evaluate import lost_evaluations
 from pipeline.grading.grade import GRADER_VERSION
+from pipeline.reports.card import model_card
+from pipeline.reports.comparison import named_policies
 from pipeline.reports.summary import summary
 from pipeline.reports.tables import comparison_rows, difference_lines, text_table
 from pipeline.run.lease import Lease
@@ -82,6 +86,12 @@ def evolve(config: Config, *, take_over: bool = False) -> dict[str, Any]:
         path = out_folder(config) / "summary.json"
         path.write_text(json.dumps(found, indent=1, sort_keys=True) + "\n", "utf-8")
         show(found, config, console)
+        if state.finished is not None:
+            final = out_folder(config) / "final"
+            card = model_card("final", state, program)
+            export_policy(store, named_policies(state)["final"], final, card, console.say)
+            one = found["policies"]["final"]
+            console.say(f"final policy ({one['name']}): {final}, sha256 {one['sha256']}")
         return found
 
 
@@ -146,7 +156,7 @@ def _drive(
         world = stack.enter_context(running(program, store, dataset, console.say))
         if not store.conditional_writes():
             only.take(take_over=take_over)
-        watch = Watchers(console, board)
+        watch = Watchers(console, board, Cards(out_folder(config) / "cards", program))
         return Driver(program, store, ledger, world, watch, lease=lease).run(until)
 
 
@@ -157,7 +167,11 @@ def show(found: dict[str, Any], config: Config, console: PlainConsole | RichBars
     console.say(text_table(comparison_rows(found, config.data.test)))
     for line in difference_lines(found):
         console.say(line)
-    console.say(f"{found['wall_s']:.0f} s of work; {out_folder(config) / 'summary.json'}")
+    folder = out_folder(config)
+    console.say(
+        f"{found['wall_s']:.0f} s of work; figures: {folder / 'summary.json'}; curves: "
+        f"{folder / 'tensorboard'}; a card of each policy: {folder / 'cards'}"
+    )
 
 
 if __name__ == "__main__":

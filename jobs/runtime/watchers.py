@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from jobs.runtime.cards import Cards
 from jobs.runtime.console import PlainConsole, RichBars
 from jobs.runtime.tensorboard import Board
 from pipeline.run.state import State
@@ -14,7 +15,7 @@ from pipeline.stages.workers import Progress as Moved
 class Watchers:
     """Several that look on as one."""
 
-    def __init__(self, *parts: PlainConsole | RichBars | Board) -> None:
+    def __init__(self, *parts: PlainConsole | RichBars | Board | Cards) -> None:
         self._parts = parts
 
     def event(self, event: Mapping[str, Any], state: State) -> None:

@@ -142,21 +142,22 @@ def check_data(config: Config, sizes: Mapping[str, int]) -> list[str]:
         for name in data.test
         if not sizes.get(name)
     ]
-    return [*notes, *_limited(config, sizes)]
+    unreached = ", ".join(_unreached(config, sizes))
+    return [*notes, f"limits above what the data has: {unreached}"] if unreached else notes
 
 
-def _limited(config: Config, sizes: Mapping[str, int]) -> Iterator[str]:
-    """The counts that are more than the data has."""
+def _unreached(config: Config, sizes: Mapping[str, int]) -> Iterator[str]:
+    """The counts that are more than the data has, with what there is and is used."""
     data, pool = config.data, sizes[config.data.train]
     limits = [
         ("data.train_queries", data.train_queries, pool),
         ("data.validation_queries", data.validation_queries, sizes[data.validation]),
-        *(("data.test_queries", data.test_queries, sizes.get(name, 0)) for name in data.test),
+        *((f"data.test_queries ({one})", data.test_queries, sizes.get(one)) for one in data.test),
     ]
     pool = min(pool, data.train_queries or pool)
     limits.append(("warmup.queries", config.warmup.queries, pool))
     if config.select.reward == "prm" and config.prm.path is None:
         limits.append(("prm.queries", config.prm.queries, pool))
     for key, limit, count in limits:
-        if limit is not None and 0 < count < limit:
-            yield f"{key} = {limit} is a limit: there are {count}, and all are used"
+        if limit is not None and count and count < limit:
+            yield f"{key} = {limit}, there are {count}"

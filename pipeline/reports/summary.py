@@ -10,6 +10,7 @@ from __future__ import annotations
 from typing import Any
 
 from pipeline.refs import PolicyRef
+from pipeline.reports.card import chain_of
 from pipeline.reports.comparison import comparisons, named_policies
 from pipeline.run.spec import RunSpec
 from pipeline.run.state import GREEDY, SAMPLED, State
@@ -54,6 +55,16 @@ def stage_seconds(state: State) -> dict[str, float]:
     return found
 
 
+def _identity(name: str, policy: PolicyRef, state: State) -> dict[str, str]:
+    """Which policy of the run this is, the sha256 over its files, and where the store has it."""
+    return {
+        "name": chain_of(name, state),
+        "version": policy.version,
+        "sha256": policy.path.rsplit("/", 1)[-1],
+        "path": policy.path,
+    }
+
+
 def summary(state: State, program: RunSpec, store: Store) -> dict[str, Any]:
     """Everything of `summary.json`."""
     results = {
@@ -66,6 +77,9 @@ def summary(state: State, program: RunSpec, store: Store) -> dict[str, Any]:
         "config_hash": state.config_hash,
         "versions": state.versions,
         "finished": state.finished,
+        "policies": {
+            name: _identity(name, policy, state) for name, policy in named_policies(state).items()
+        },
         **results,
         "comparisons": comparisons(state, program, store) if state.finished else {},
         "prm": state.prm and {**state.prm, "labels": state.labels},

@@ -126,7 +126,7 @@ def test_a_test_split_that_the_data_lacks_is_left_out_with_a_word(
     done = command(config, tmp_path, "data.test=[test, ood]", "data.test_queries=500")
     assert done.exit_code == 0, done.output
     assert "the data has no split 'ood', which is left out" in done.output
-    assert "data.test_queries = 500 is a limit: there are 5" in done.output
+    assert "data.test_queries (test) = 500, there are 5" in done.output
     found = json.loads((out_folder(config) / "summary.json").read_text())
     assert set(found["final"]) == {"validation", "test"}
 
@@ -147,7 +147,13 @@ def test_a_finished_run_says_so_and_writes_its_summary(config: Config, tmp_path:
     assert done.exit_code == 0, done.output
     assert "is finished" in done.output
     assert "final - warmup on test" in done.output
-    found = json.loads((out_folder(config) / "summary.json").read_text())
+    folder = out_folder(config)
+    found = json.loads((folder / "summary.json").read_text())
+    final = found["policies"]["final"]
+    last = f"final policy ({final['name']}): {folder / 'final'}, sha256 {final['sha256']}"
+    assert done.output.splitlines()[-1] == last
+    assert (folder / "final" / "model.json").is_file()
+    assert final["version"] in (folder / "final" / "README.md").read_text()
     for name in ("base", "warmup", "final"):
         assert {"greedy", "n", "ci95"} <= set(found[name]["test"])
     assert {"iterations", "wall_s", "stage_s", "config_hash", "versions"} <= set(found)

@@ -104,7 +104,7 @@ def test_all_problems_are_listed_at_once() -> None:
 
 
 def test_missing_recipe_lists_what_there_is(tmp_path: Path) -> None:
-    with pytest.raises(BadConfig, match=r"cluster, digits, tiny"):
+    with pytest.raises(BadConfig, match=r"cluster, digits, own, tiny"):
         load_config("nonsense")
     bad = tmp_path / "list.yaml"
     bad.write_text("- 1\n")
@@ -202,11 +202,11 @@ def test_counts_are_limits_and_a_missing_test_split_is_left_out() -> None:
     sizes = {"train": 128, "validation": 24, "test": 24, "ood": 24}
     assert check_data(load_config("tiny"), sizes) == []
     for overrides, words in [
-        (["data.validation_queries=25"], "data.validation_queries = 25 is a limit: there are 24"),
-        (["data.test_queries=25"], "data.test_queries = 25 is a limit: there are 24"),
-        (["data.train_queries=129"], "data.train_queries = 129 is a limit: there are 128"),
-        (["data.train_queries=32"], "warmup.queries = 64 is a limit: there are 32"),
-        (["prm.queries=129", "select.reward=prm"], "prm.queries = 129 is a limit: there are 128"),
+        (["data.validation_queries=25"], "data.validation_queries = 25, there are 24"),
+        (["data.test_queries=25"], "data.test_queries (test) = 25, there are 24"),
+        (["data.train_queries=129"], "data.train_queries = 129, there are 128"),
+        (["data.train_queries=32"], "warmup.queries = 64, there are 32"),
+        (["prm.queries=129", "select.reward=prm"], "prm.queries = 129, there are 128"),
         (["data.test=[test, ood, far]"], "the data has no split 'far', which is left out"),
     ]:
         notes = check_data(load_config("tiny", overrides), sizes)

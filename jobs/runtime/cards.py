@@ -1,0 +1,39 @@
+"""The model cards of a run's policies, one file each, kept up to date while it goes on."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from pipeline.reports.card import model_card
+from pipeline.run.spec import RunSpec
+from pipeline.run.state import State
+from pipeline.stages.workers import Progress
+
+
+class Cards:
+    """Writes `<folder>/<policy>.md` when a policy is trained, and again when it is evaluated."""
+
+    def __init__(self, folder: Path, spec: RunSpec) -> None:
+        self._folder = folder
+        self._spec = spec
+
+    def event(self, event: Mapping[str, Any], state: State) -> None:
+        if event["type"] not in ("job_done", "evaluated"):
+            return
+        version = event["version"] if event["type"] == "evaluated" else event["policy"]["version"]
+        for name, policy in state.policies.items():
+            if policy.version == version and name in state.jobs and not name.startswith("prm/"):
+                self._folder.mkdir(parents=True, exist_ok=True)
+                file = self._folder / f"{name.replace('/', '-')}.md"
+                file.write_text(model_card(name, state, self._spec), "utf-8")
+
+    def progress(self, progress: Progress) -> None:
+        """Not kept."""
+
+    def say(self, text: str) -> None:
+        """Not kept."""
+
+    def close(self) -> None:
+        """Nothing is held."""

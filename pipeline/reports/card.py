@@ -1,0 +1,133 @@
+"""The model card of a policy: what it was made from, on which data, and how well it answers.
+
+A pure function of what the run is and has done, without time or place, so equal work gives equal
+cards. A card belongs to an exported folder (`README.md`) and to `<out>/<run>/cards/`; the policy in
+the store keeps the bytes of the folder that it was trained from, since they are part of its hash.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import PurePosixPath
+
+from pipeline.refs import PolicyRef
+from pipeline.reports.comparison import named_policies
+from pipeline.reports.tables import interval, percent
+from pipeline.run.spec import RunSpec
+from pipeline.run.state import GREEDY, State
+
+CHAINS = {"warmup": ("warmup",), "evolve": ("warmup", "evolve"), "control": ("warmup", "control")}
+"""The chains of jobs that a policy of each chain was trained by, in order."""
+
+
+def model_card(name: str, state: State, spec: RunSpec) -> str:
+    """The card of policy `name` of a run ("warmup", "evolve/3", or "final" and "control").
+
+    Raises:
+        KeyError: the run has no such policy.
+    """
+    policy = (state.policies | named_policies(state))[name]
+    lines = [
+        *_header(spec),
+        f"# {spec.config.run.name}: {name}",
+        "",
+        *_origin(name, policy, state, spec),
+        "",
+        *_results(policy, state, spec),
+        "",
+        *_training(name, state, spec),
+        "",
+        *_use(spec),
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def chain_of(name: str, state: State) -> str:
+    """The job or phase whose policy `name` is: `final` is `evolve/3`, say."""
+    if state.finished is not None and state.finished.get(name) is not None:
+        return str(state.finished[name])
+    return name
+
+
+def _header(spec: RunSpec) -> Iterator[str]:
+    base = PurePosixPath(spec.config.policy.path).name
+    yield from ("---", "library_name: transformers", "pipeline_tag: image-text-to-text")
+    yield from (f"base_model: {base}", "tags: [mstar-ray]", "---", "")
+
+
+def _origin(name: str, policy: PolicyRef, state: State, spec: RunSpec) -> Iterator[str]:
+    config, where = spec.config, chain_of(name, state)
+    same = f" (its policy `{where}`)" if where != name else ""
+    chosen = ", the best of the run's policies on the validation split" if name == "final" else ""
+    yield f"Policy `{name}` of run `{config.run.name}`{same}{chosen}."
+    yield ""
+    yield f"* made from: `{config.policy.path}` ({state.policies['base'].version})"
+    yield (
+        f"* by: self-evolving training, M-STaR (arXiv 2412.17451), with mstar-ray; settings "
+        f"{state.config_hash}, seed {config.run.seed}"
+    )
+    sizes = ", ".join(f"{split} {len(part)}" for split, part in spec.splits.items())
+    yield f"* on: `{config.data.path}`, in questions: {sizes}"
+    yield f"* version: {policy.version}; sha256 of its files: {policy.path.rsplit('/', 1)[-1]}"
+
+
+def _results(policy: PolicyRef, state: State, spec: RunSpec) -> Iterator[str]:
+    yield "## Accuracy"
+    yield ""
+    rows = []
+    for split in (spec.config.data.validation, *spec.test_splits):
+        found = state.evaluation(policy, split, GREEDY)
+        if found is None:
+            continue
+        base = state.evaluation(state.policies["base"], split, GREEDY)
+        before = "-" if base is None else f"{percent(base['greedy'])} {interval(base['ci95'])}"
+        rows.append(
+            f"| {split} | {found['n']} | {percent(found['greedy'])} {interval(found['ci95'])} | "
+            f"{before} | {percent(found['chance'])} | {percent(found['unparsed'])} |"
+        )
+    if not rows:
+        yield "It was not evaluated."
+        return
+    yield "Greedy, in percent, with 95 % intervals. Policies are chosen by the validation split."
+    yield ""
+    yield "| split | questions | this policy | base | chance | answers not readable |"
+    yield "|---|---|---|---|---|---|"
+    yield from rows
+
+
+def _training(name: str, state: State, spec: RunSpec) -> Iterator[str]:
+    yield "## Training"
+    yield ""
+    where, config = chain_of(name, state), spec.config
+    chain, _, number = where.partition("/")
+    last = int(number) if number else None
+    reward = "correctness" if config.select.reward == "binary" else "a process reward"
+    yield f"Responses selected by {reward} (`{config.select.rule}`), sampled by the policies of "
+    yield "this run itself:"
+    yield ""
+    yield "| job | responses | tokens | steps | loss (nats a token) |"
+    yield "|---|---|---|---|---|"
+    for part in CHAINS.get(chain, ()):
+        for job, done in state.jobs.items():
+            kind, _, place = job.partition("/")
+            if kind != part or not done.report:
+                continue
+            if kind == chain and last is not None and int(place) > last:
+                continue
+            report = done.report
+            yield (
+                f"| {job} | {report['rows']} | {report['tokens']} | {done.steps} | "
+                f"{report['loss']:.3f} |"
+            )
+
+
+USE = """\
+The folder is complete: `AutoModelForImageTextToText.from_pretrained` and
+`AutoProcessor.from_pretrained` take it, and so does `vllm serve`. The policy is asked the question
+alone, in its chat template with the images first; its steps are paragraphs, and its answer is the
+paragraph after the line `# Answer`. Licence and terms are those of the base (`{base}`) and of the
+data."""
+
+
+def _use(spec: RunSpec) -> Iterator[str]:
+    yield from ("## Use", "", USE.format(base=spec.config.policy.path))
