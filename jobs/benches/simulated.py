@@ -32,6 +32,7 @@ from pipeline.run.spec import RunSpec
 from pipeline.run.state import State
 from pipeline.selection.coverage import Coverage
 from pipeline.stages.grade import GradeDone, GradeTask
+from pipeline.stages.tasks import InProcess, TaskContext
 from pipeline.stages.workers import Progress, Workers
 from pipeline.storage.artifacts import put_content
 from pipeline.storage.parquet import to_parquet
@@ -163,7 +164,7 @@ def live(store: Store, iterations: int) -> dict[str, float]:
     program = RunSpec.of(config, Dataset(queries, {}), engine, "nobody-1")
     fleet, watch = Fleet(), Memory()
     ledger = Ledger(store, RUN)
-    world = Workers(fleet, Grader(store), Learner())
+    world = Workers(fleet, Grader(store), Learner(), InProcess(TaskContext(store, program)))
     Driver(program, store, ledger, world, watch, sleep=lambda seconds: None).run()
     return {
         "first_tenth": watch.mb[len(watch.mb) // 10],

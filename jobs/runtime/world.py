@@ -27,6 +27,7 @@ from pipeline.datasets.dataset import check_writable as check_folder
 from pipeline.errors import BadConfig
 from pipeline.run.spec import RunSpec
 from pipeline.stages.score import Scorer, scored_how
+from pipeline.stages.tasks import InProcess, TaskContext
 from pipeline.stages.workers import Workers
 from pipeline.storage.store import Store, check_writable, open_store
 
@@ -101,12 +102,14 @@ def running(
         start = ray_start(StoreImages(store.url))
         learner = GroupLearner(config, store, program.by_hash, kept, start)
         stack.callback(learner.close)
+        decoder = PolicyDecoders(store, kept / "policies")
         yield Workers(
+            stage=InProcess(TaskContext(store, program, decoder)),
             fleet=EngineFleet(pool, program.by_hash),
             grader=grader,
             learner=learner,
             scorer=scorer,
-            decoder=PolicyDecoders(store, kept / "policies"),
+            decoder=decoder,
             versions=versions(),
             repair=repairer(store, dataset, config, kept),
             check=NodeWatch().check,

@@ -23,6 +23,7 @@ from pipeline.prm.annotation import (
     CARD,
     VALUES,
     bar_of,
+    excluded_of,
     gate_card,
     judged,
     judged_places,
@@ -223,7 +224,7 @@ class PrmAudit:
         if of_others(labels, shards.values()):
             yield path, "its labels are of other responses than were scored"
         found = list(judged(self._program.by_hash, labels, scores))
-        if not _same(gate_card(found, shards.values()), card):
+        if not _same(gate_card(found, excluded_of(shards.values())), card):
             yield path, "its card is not what its labels and their scores give"
 
     def _weights(self, path: str) -> dict[str, str]:

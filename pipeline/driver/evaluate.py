@@ -17,7 +17,8 @@ from pipeline.reports.comparison import compared_policies
 from pipeline.run.spec import RunSpec, evaluation_purpose
 from pipeline.run.state import GREEDY, State
 from pipeline.selection.coverage import Coverage
-from pipeline.stages.evaluate import measure, reward_pass_2
+from pipeline.stages.evaluate import EvaluateTask, StoredShard
+from pipeline.stages.tasks import TaskContext
 from pipeline.storage.artifacts import Lost, read_rows
 from pipeline.storage.store import Store
 
@@ -30,18 +31,11 @@ def sum_up(driver: Driver, step: Evaluate) -> None:
     state, program = driver.state, driver.program
     shards = [shard for _, shard in sorted(state.shards[step.purpose].items())]
     paths = [shard.grades for shard in shards if shard.grades is not None]
-    queries = program.splits[step.split]
     coverage = sum((Coverage(**shard.coverage) for shard in shards), Coverage())
-    samples = program.samples(step.split)
+    stored = tuple(StoredShard.of(shard) for shard in shards)
+    task = EvaluateTask(step.split, step.mode, stored, coverage.to_dict())
     try:
-        result = measure(
-            driver.store,
-            paths,
-            queries,
-            mode=step.mode,
-            counts=coverage.to_dict(),
-            samples=samples,
-        ) | reward_pass_2(driver.store, queries, shards)
+        result = task.run(TaskContext(driver.store, program))
     except Lost as lost:
         driver.commit(step.stage, [driver.loss(step.purpose, lost.path, lost.reason)])
         return

@@ -13,7 +13,15 @@ from pipeline.errors import CorruptObject, RunStopped, StoreMissing
 from pipeline.hashing import canonical_json
 from pipeline.phases.prm import TRAINED
 from pipeline.phases.steps import JudgePrm, SampleShards
-from pipeline.prm.annotation import CARD, bar_of, gate_card, judged, judged_places, of_others
+from pipeline.prm.annotation import (
+    CARD,
+    bar_of,
+    excluded_of,
+    gate_card,
+    judged,
+    judged_places,
+    of_others,
+)
 from pipeline.prm.gate import Scored, shortfalls
 from pipeline.records import Score, StepValues
 from pipeline.refs import PolicyRef
@@ -68,7 +76,7 @@ def _scores(driver: Driver, purpose: str) -> list[Score]:
 def _decide(driver: Driver, step: JudgePrm, scored: Sequence[Scored]) -> None:
     prm, state = driver.program.config.prm, driver.state
     assert state.labels is not None
-    card = gate_card(scored, state.shards[step.rollouts.purpose].values())
+    card = gate_card(scored, excluded_of(state.shards[step.rollouts.purpose].values()))
     reasons = shortfalls(card, bar_of(driver.program))
     facts = {
         "policy": state.policies["warmup"].version,

@@ -178,12 +178,19 @@ def judged(
         )
 
 
-def gate_card(scored: Sequence[Scored], shards: Iterable[ShardState]) -> dict[str, Any]:
-    """The PRM's card: `prm_gate.card_of`, and of how many held-out responses it says nothing, by
-    the reason why they have no score."""
+def excluded_of(shards: Iterable[ShardState]) -> list[Mapping[str, int]]:
+    """Of each shard how many responses have no score, by reason."""
+    return [shard.choice.get("excluded", {}) for shard in shards]
+
+
+def gate_card(scored: Sequence[Scored], excluded: Iterable[Mapping[str, int]]) -> dict[str, Any]:
+    """The PRM's card: `pipeline.prm.gate.card_of`, and how many held-out responses have no score.
+
+    excluded: of each shard how many responses have none, by reason.
+    """
     unscored: Counter[str] = Counter()
-    for shard in shards:
-        unscored.update(shard.choice.get("excluded", {}))
+    for counts in excluded:
+        unscored.update(counts)
     return card_of(scored, seed=0) | {"unscored": dict(sorted(unscored.items()))}
 
 

@@ -19,6 +19,7 @@ from pipeline.generation.fleet import Fleet
 from pipeline.refs import PolicyRef
 from pipeline.stages.grade import Grader
 from pipeline.stages.score import Scorer
+from pipeline.stages.tasks import StageWorker
 from pipeline.training.job import Learner
 
 # --- looking on ----------------------------------------------------------------------------------
@@ -65,6 +66,7 @@ class Workers:
     fleet: Fleet
     grader: Grader
     learner: Learner
+    stage: StageWorker
     scorer: Scorer | None = None
     # What gives the decoder of a policy's tokens, for where steps end.
     decoder: Callable[[PolicyRef], Callable[[Sequence[int]], str]] | None = None

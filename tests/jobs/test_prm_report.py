@@ -27,6 +27,7 @@ from pipeline.responses import step_ends
 from pipeline.run.ledger import Ledger
 from pipeline.run.spec import RunSpec
 from pipeline.selection.rewards import reward_p
+from pipeline.stages.tasks import InProcess, TaskContext
 from pipeline.stages.workers import Workers
 from pipeline.storage.artifacts import read_rows
 from pipeline.storage.store import open_store
@@ -113,6 +114,7 @@ def digits_run(folder: Path, kind: str, seed: int = 0) -> Path:
         DigitsFleet(store, program.by_hash, Mail(random)),
         ScriptedGrader(store, Mail(random)),
         PrmLearner(store, random),
+        InProcess(TaskContext(store, program, lambda policy: decode)),
         scorer=PoolScorer(store, CheckerPool(store), ENGINE, "head"),
         decoder=lambda policy: decode,
     )

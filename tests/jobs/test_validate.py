@@ -22,6 +22,7 @@ from jobs.validate import Validation, Verdicts
 from pipeline.errors import RunStopped
 from pipeline.generation.shards import SamplingParams, ShardSpec
 from pipeline.refs import PolicyRef
+from pipeline.stages.tasks import InProcess, TaskContext
 from pipeline.stages.workers import Workers
 from pipeline.storage.models import publish_folder
 from pipeline.storage.store import Store, open_store
@@ -77,7 +78,8 @@ class ScoringSetting(Setting):
         self.pool = Failing(self.store)
         scorer = PoolScorer(self.store, self.pool, ENGINE, "head")
         grader = ScriptedGrader(self.store, Mail(Random(0)))
-        world = Workers(self.fleet, grader, self.learner, scorer=scorer)
+        stage = InProcess(TaskContext(self.store, program))
+        world = Workers(self.fleet, grader, self.learner, stage, scorer)
         self.once = OneRound(program, self.store, world)
         self.policy = publish_folder(self.store, folder / "base")
         self.sampling = SamplingParams(4, 1.0, 1.0, 64)

@@ -22,6 +22,7 @@ from pipeline.responses import step_ends
 from pipeline.run.ledger import Ledger
 from pipeline.selection.rewards import reward_p
 from pipeline.stages.score import scored_how
+from pipeline.stages.tasks import InProcess, TaskContext
 from pipeline.stages.workers import Workers
 from pipeline.storage.artifacts import get_verified, put_content, read_rows
 from pipeline.storage.parquet import from_parquet, to_parquet
@@ -144,6 +145,7 @@ class PrmBench(Bench):
             self.fleet,
             self.grader,
             self.learner,
+            InProcess(TaskContext(store, self.program, lambda policy: decode)),
             scorer=PoolScorer(store, self.pool, ENGINE, scored_how(self.config)),
             decoder=lambda policy: decode,
         )

@@ -24,6 +24,7 @@ from pipeline.records import Rollout, Selected
 from pipeline.refs import CheckpointRef, PolicyRef
 from pipeline.run.spec import RunSpec
 from pipeline.stages.grade import GradeDone, GradeTask, ObjectLost, Ungraded, finish_shard
+from pipeline.stages.tasks import InProcess, TaskContext
 from pipeline.stages.workers import Workers
 from pipeline.storage.artifacts import Lost, put_content, read_rows
 from pipeline.storage.models import policy_at
@@ -370,7 +371,9 @@ def make_world(
     random = Random(seed)
     fleet = ScriptedFleet(store, program.by_hash, Mail(random, twice))
     learner = ScriptedLearner(store, random)
-    return Workers(fleet, ScriptedGrader(store, Mail(random, twice)), learner), fleet, learner
+    grader = ScriptedGrader(store, Mail(random, twice))
+    stage = InProcess(TaskContext(store, program))
+    return Workers(fleet, grader, learner, stage), fleet, learner
 
 
 class Hooked:
