@@ -54,10 +54,14 @@ _ROOT = Path(__file__).resolve().parents[2]
 
 @dataclass(frozen=True)
 class GradeResult:
-    """The outcome of a response and the answer it was read from (None: there was none)."""
+    """The outcome of a response and the answer it was read from (None: there was none).
+
+    reason: why the answer could not be compared, where it should have been possible.
+    """
 
     outcome: Outcome
     extracted: str | None
+    reason: str | None = None
 
 
 class GradingFailed(BadData):
@@ -213,7 +217,9 @@ class GradePool:
                     results[place] = None
                     failures.append((place, run.failed[index]))
                 else:
-                    results[place] = GradeResult(run.outcomes[index], extracted[place])
+                    results[place] = GradeResult(
+                        run.outcomes[index], extracted[place], run.reasons.get(index)
+                    )
         if failures:
             raise GradingFailed(sorted(failures), results)
         return [result for result in results if result is not None]
@@ -307,6 +313,7 @@ class _Run:
         self._tasks = tasks
         self.queue = deque(range(len(tasks)))
         self.outcomes: dict[int, Outcome] = {}
+        self.reasons: dict[int, str] = {}
         self.failed: dict[int, str] = {}
         self._crashes: Counter[int] = Counter()
         self._failed_starts = 0
@@ -342,6 +349,8 @@ class _Run:
             )
         else:
             self.outcomes[index] = verdict
+            if reason:
+                self.reasons[index] = reason
 
     def crashed(self, index: int) -> None:
         """A process died at this task: once may be chance (it is tried again), twice is not."""

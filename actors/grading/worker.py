@@ -5,7 +5,8 @@
 
     in:   [[index, answer, [query id, gold answer, answer type, choices]], ...]     one batch a line
     out:  ["ready"]
-          [index, outcome] | [index, "failed", reason]: a bad gold answer
+          [index, outcome] | [index, "unparsed", reason]: what could not be compared
+          [index, "failed", reason]: a bad gold answer
           [index, "broken", traceback]: the grader raised; the process ends
 
 What always holds: an outcome is written before the next answer is begun, so the parent knows which
@@ -25,11 +26,14 @@ import signal
 import sys
 import time
 import traceback
+from collections.abc import Callable
 from types import TracebackType
 
 from pipeline.errors import BadData
-from pipeline.grading import expressions
-from pipeline.grading.grade import Gold, Outcome, grade_answer, quick_grade
+from pipeline.grading import algebra
+from pipeline.grading.grade import Gold, Verdict, judge
+
+Judge = Callable[[str, Gold], Verdict]
 
 _HARD_LIMIT = resource.getrlimit(resource.RLIMIT_CPU)[1]
 
@@ -59,47 +63,44 @@ class _Channel:
             self.say(self.at_work, "broken", text)
 
 
-def _allow(seconds: float | None) -> None:
-    """Let this process use so much more processor time (whole seconds, rounded up); None: any."""
-    soft = _HARD_LIMIT
-    if seconds is not None:
-        soft = math.ceil(time.process_time() + seconds)
-        soft = soft if _HARD_LIMIT == resource.RLIM_INFINITY else min(soft, _HARD_LIMIT)
+def _allow(seconds: float) -> None:
+    """Let this process use so much more processor time (whole seconds, rounded up)."""
+    soft = math.ceil(time.process_time() + seconds)
+    soft = soft if _HARD_LIMIT == resource.RLIM_INFINITY else min(soft, _HARD_LIMIT)
     resource.setrlimit(resource.RLIMIT_CPU, (soft, _HARD_LIMIT))
 
 
-def _outcome(answer: str, gold: Gold, deadline_s: float) -> Outcome:
-    _allow(deadline_s)
-    quick = quick_grade(answer, gold)
-    if quick is not None:
-        return quick
-    # Importing math-verify is not this answer's time.
-    _allow(None)
-    expressions.load()
+def _judged(judge: Judge, answer: str, gold: Gold, deadline_s: float) -> Verdict:
     _allow(deadline_s)
     try:
-        return grade_answer(answer, gold)
+        return judge(answer, gold)
     except (MemoryError, RecursionError):
         # Out of memory or stack is out of bounds like out of time; it is no verdict.
-        return "timeout"
+        return Verdict("timeout")
 
 
-def main(deadline_s: float) -> None:
-    """Grade batches until the parent closes the pipe."""
+def main(deadline_s: float, judge: Judge = judge, load: Callable[[], None] = algebra.load) -> None:
+    """Grade batches until the parent closes the pipe.
+
+    load: what has to be imported first; it is not the time of any answer.
+    """
     # Ctrl-C reaches the whole process group; the parent decides what it means.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     channel = _Channel()
     sys.excepthook = channel.report
+    load()
     channel.say("ready")
     for line in sys.stdin.buffer:
         for index, answer, (query_id, gold_answer, answer_type, choices) in json.loads(line):
             channel.at_work = index
             gold = Gold(query_id, gold_answer, answer_type, choices and tuple(choices))
             try:
-                channel.say(index, _outcome(answer, gold, deadline_s))
+                verdict = _judged(judge, answer, gold, deadline_s)
             except BadData as error:
                 channel.say(index, "failed", str(error))
+            else:
+                channel.say(index, verdict.outcome, *filter(None, [verdict.reason]))
         channel.at_work = None
 
 

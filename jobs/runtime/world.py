@@ -96,7 +96,8 @@ def running(
         interruptible()
         pool = generator_pool(config, store, Path(tempfile.gettempdir()), say)
         stack.callback(pool.close)
-        grader = PoolGrader(store, GradePool(config.grade.processes, config.grade.deadline_s))
+        processes = GradePool(config.grade.processes, config.grade.deadline_s)
+        grader = PoolGrader(store, processes, say)
         stack.callback(grader.close)
         scorer = _scorer(config, store, say, stack) if config.select.reward == "prm" else None
         start = ray_start(StoreImages(store.url))

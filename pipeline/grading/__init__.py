@@ -1,1 +1,1 @@
-"""Grading answers: extraction, choices, quantities, expressions, and the verdict."""
+"""Grading answers: text, structure (forms and their grammar), comparison, choices, the verdict."""

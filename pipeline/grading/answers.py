@@ -1,14 +1,14 @@
-"""An answer as plain text, and what plain text can state without arithmetic: words, yes, no, lists.
+"""An answer as plain text, and what plain text can state without arithmetic: words, yes, no, times.
 
-What always holds: a text is changed only in ways that cannot change what it says (LaTeX and
-Markdown wrappers, spaces, lead-ins such as "The answer is"). A reading that is not the only one is
-no reading.
+What always holds: a text is changed only in ways that cannot change what it says (wrappers of
+LaTeX, Markdown and HTML, full-width letters, spaces, lead-ins such as "The answer is" or "故选"). A
+reading that is not the only one is no reading.
 """
 
 from __future__ import annotations
 
 import re
-from typing import Literal
+from dataclasses import dataclass
 
 _CHARACTERS = str.maketrans(
     {0xFF01 + i: 0x21 + i for i in range(94)}  # full-width ASCII
@@ -18,37 +18,47 @@ _CHARACTERS = str.maketrans(
     | dict.fromkeys(map(ord, "‐‑‒–—−"), "-")
     | dict.fromkeys(map(ord, "“”„«»"), '"')
     | dict.fromkeys(map(ord, "‘’"), "'")
-    | {ord("⁄"): "/", ord("∕"): "/", ord("º"): "°"}
+    | {ord("⁄"): "/", ord("∕"): "/", ord("º"): "°", ord("。"): ".", ord("∶"): ":", ord("【"): "[",
+       ord("】"): "]"}
 )  # fmt: skip
 
 _BOX = re.compile(r"\\(?:boxed|fbox)\s*\{")
-
+_TAGS = re.compile(r"[\s$]*<answer>(.*)</answer>[\s$]*", re.DOTALL)
 _WRAPPER = re.compile(
-    r"\\(?:text(?:bf|it|rm|sf|tt|normal)?|math(?:rm|bf|it|sf|tt)|mbox|operatorname)\s*\{([^{}]*)\}"
+    r"\\(?:text(?:bf|it|rm|sf|tt|normal)?|math(?:rm|bf|it|sf|tt|cal)|boldsymbol|mbox|operatorname"
+    r"|underline)\s*\{([^{}]*)\}"
 )
-
+# A backslash that begins a command, not the second of a line break.
+_COMMAND = r"(?<!\\)\\"
 _REWRITES: tuple[tuple[re.Pattern[str], str], ...] = (
-    (re.compile(r"\\[dtc]frac(?![A-Za-z])"), r"\\frac"),
-    (re.compile(r"\\(?:left|right|displaystyle)(?![A-Za-z])"), ""),
+    (re.compile(r"\\\\\s*\[\s*-?[\d.]+\s*(?:pt|em|ex|cm|mm|in)\s*\]"), r"\\\\ "),
+    (re.compile(rf"{_COMMAND}[dtc]frac(?![A-Za-z])"), r"\\frac"),
+    (re.compile(rf"{_COMMAND}(?:left|right|displaystyle|rm|[bB]igg?[lrm]?)(?![A-Za-z])"), ""),
+    # What stands between the digits of one number: "11,\! 111", "1{,}234", "1\,234".
+    (re.compile(r"(?<=\d)(?:,\\!\s*|\{,\}\s*(?:\\!\s*)?|\\,)(?=\d{3}(?!\d))"), ""),
     (re.compile(r"\{,\}"), ","),
-    # A thin space separates thousands; every other one is a space.
-    (re.compile(r"(?<=\d)\\,(?=\d{3})"), ","),
-    (re.compile(r"\\!"), ""),
-    (re.compile(r"\\(?:[,;: ]|quad(?![A-Za-z])|qquad(?![A-Za-z]))"), " "),
-    (re.compile(r"\s*\^\s*(?:\{\s*\\circ\s*\}|\\circ(?![A-Za-z]))|\s*\\degrees?(?![A-Za-z])"), "°"),
-    (re.compile(r"\\([%$#&_])"), r"\1"),
-    (re.compile(r"\\[()\[\]]"), " "),
+    (re.compile(rf"{_COMMAND}!"), ""),
+    (re.compile(rf"{_COMMAND}(?:[,;: ]|quad(?![A-Za-z])|qquad(?![A-Za-z]))"), " "),
+    (re.compile(r"(?<=\S)~(?=\S)"), " "),
+    (re.compile(r"(?:\{\})?\s*\^\s*(?:\{\s*\\circ\s*\}|\\circ(?![A-Za-z])|\{\s*°\s*\}|°)"
+                r"|\s*\\degrees?(?![A-Za-z])|(?<=[\d})])\s*\^\s*(?:\{\s*[oO]\s*\}|[oO](?![A-Za-z]))"),
+     "°"),
+    (re.compile(rf"{_COMMAND}([%$#&_])"), r"\1"),
+    (re.compile(rf"{_COMMAND}[()\[\]]"), " "),
     # Bold and code; "x**2" stays.
     (re.compile(r"(?<![\w)])\*\*|\*\*(?![\w(])|`"), ""),
     (re.compile(r"\s+"), " "),
-)
-
+)  # fmt: skip
 _LEAD = re.compile(
-    r"(?:(?:so|thus|hence|therefore)\b,?\s*)?(?:(?:the|my|our)\s+)?"
-    r"(?:(?:final|correct|right|best)\s+)*(?:answer|result|option|choice)\s*"
-    r"(?:is\b\s*:?|=|:)\s*(?=\S)",
+    r"(?:(?:so|thus|hence|therefore)\b,?\s*|∴\s*|(?:所以|因此|故)[,:]?\s*)?(?:"
+    r"(?:(?:the|my|our)\s+)?(?:(?:final|correct|right|best)\s+)*(?:answer|result|option|choice)\s*"
+    r"(?:is\b\s*:?|=|:)"
+    r"|(?:本题|正确|最终|最后)*的?(?:答案|选项|结果)(?:应?该?[是为选])?:?"
+    r"|(?:本题|应|故|答案)*选择?(?=[:\s(\[]*[A-Za-z]\b):?"
+    r")\s*(?=\S)",
     re.IGNORECASE,
 )
+_FINAL = " .,;:、"
 
 
 def plain(text: str) -> str:
@@ -57,37 +67,48 @@ def plain(text: str) -> str:
     if text.isascii() and text.isalnum():
         return text
     text = text.translate(_CHARACTERS)
-    boxes = len(_BOX.findall(text))
-    if boxes > 1:
+    tagged = _TAGS.fullmatch(text)
+    if tagged is not None:
+        text = tagged[1]
+    if "<answer>" in text or "</answer>" in text:
         return ""
-    if boxes:
-        text = _boxed(text)
-    dollars = len(re.findall(r"(?<!\\)\$", text))
-    if dollars and dollars % 2 == 0:
-        text = re.sub(r"(?<!\\)\$", "", text)
+    while _BOX.search(text):
+        inner = _boxed(text)
+        if inner is None:
+            return ""
+        text = inner
+    text = _without_dollars(text.strip())
     while (unwrapped := _WRAPPER.sub(r"\1", text)) != text:
         text = unwrapped
     for pattern, replacement in _REWRITES:
         text = pattern.sub(replacement, text)
-    lead = _LEAD.match(text.lstrip())
-    text = text.strip() if lead is None else text.strip()[lead.end() :]
-    return text.rstrip(" .,;:")
+    text = text.strip()
+    lead = _LEAD.match(text)
+    text = text if lead is None else text[lead.end() :]
+    return text.rstrip(_FINAL)
 
 
-def _boxed(text: str) -> str:
-    """What is inside the only box; "" when it is not closed."""
+def _without_dollars(text: str) -> str:
+    """Without the signs of math mode; one that is left over is a currency's."""
+    dollars = len(re.findall(r"(?<!\\)\$", text))
+    if dollars % 2 and dollars > 1 and text.startswith("$") and text.endswith("$"):
+        return text[1:-1].strip()
+    return text if dollars % 2 else re.sub(r"(?<!\\)\$", "", text)
+
+
+def _boxed(text: str) -> str | None:
+    """What is inside the outermost box; None when it is not closed or another follows."""
     match = _BOX.search(text)
-    assert match is not None  # the caller has counted it
+    assert match is not None  # the caller has found it
     depth, start = 1, match.end()
     for index in range(start, len(text)):
         depth += {"{": 1, "}": -1}.get(text[index], 0)
         if depth == 0:
-            return text[start:index]
-    return ""
+            return None if _BOX.search(text, index) else text[start:index]
+    return None
 
 
 _HYPHEN = re.compile(r"(?<=[^\W\d])[-_](?=[^\W\d])")
-
 _ARTICLE = re.compile(r"(?:the|an?)\s+(?=\S)")
 
 
@@ -99,52 +120,66 @@ def words(text: str) -> str:
     return " ".join(_ARTICLE.sub("", text, count=1).split())
 
 
+# A word, where it is none of a LaTeX command: a text that holds one is compared as words.
+_WORD = re.compile(r"(?<![\\A-Za-z])(?!sqrt|sin|cos|tan|log)[A-Za-z]{3,}|[A-Za-z]{2,} [A-Za-z]{2,}")
+_SIGNS = re.compile(r"[\\√π^=<>≤≥+*/×·÷_|]|(?<![A-Za-z])[A-Za-z]\s*-\s*[A-Za-z](?![A-Za-z])")
+
+
+def is_mathematical(text: str) -> bool:
+    """Whether case and hyphens count in a text: R-r is not r-R."""
+    return _WORD.search(text) is None and _SIGNS.search(text) is not None
+
+
 # Case folding of ASCII only: in Unicode the Kelvin sign is a "k".
 _FOLD = re.IGNORECASE | re.ASCII
 
 _YES_NO = {"yes": True, "true": True, "no": False, "false": False}
-
+_YES_NO_CHINESE = {
+    "是": True, "是的": True, "对": True, "对的": True, "正确": True,
+    "否": False, "不是": False, "不对": False, "错": False, "错误": False, "不正确": False,
+}  # fmt: skip
 _YES_NO_SENTENCE = re.compile(r"(yes|no|true|false)\b(?:\s*[,.;:!-]\s*(.*))?", _FOLD)
 
 
 def read_yes_no(text: str) -> bool | None:
     """Yes, no, true or false, alone or at the head of a sentence that holds no other of them."""
-    match = _YES_NO_SENTENCE.fullmatch(text.strip("\"' ()!"))
+    text = text.strip("\"' ()!")
+    match = _YES_NO_SENTENCE.fullmatch(text)
     if match is None:
-        return None
+        return _YES_NO_CHINESE.get(text)
     said = _YES_NO[match[1].lower()]
     others = {_YES_NO[w] for w in re.findall(r"[a-z]+", (match[2] or "").lower()) if w in _YES_NO}
     return said if others <= {said} else None
 
 
-_BRACKETS = {"(": ")", "[": "]", "{": "}"}
+@dataclass(frozen=True)
+class Time:
+    """A time of the day as on a clock. half: "am", "pm", or "" where it is not said."""
 
-_AND = re.compile(r"\s*,?\s+(?:and|&)\s+", _FOLD)
+    hours: int
+    minutes: int
+    seconds: int
+    half: str
 
-_GROUPED = re.compile(r"(?<=\d),(?=\d{3}(?!\d))")
 
-_NUMERALS = re.compile(r"[-+]?\d+(?:\.\d+)?(?: [-+]?\d+(?:\.\d+)?)+")
+_TIME = re.compile(
+    r"(\d{1,2}):([0-5]\d)(?::([0-5]\d))?\s*(?:([ap])\.?\s?m\.?|o'clock)?|(\d{1,2})\s*([ap])\.?\s?m\.?",
+    _FOLD,
+)
 
 
-def split_list(text: str) -> tuple[list[str], Literal["ordered", "set"]] | None:
-    """The elements of a list, and whether braces make it a set; None when one of them is empty.
+def read_time(text: str) -> Time | None:
+    """3:45, 03:45, 3:45 pm, 15:45, 3 pm; None for anything else.
 
-    Separated by semicolons if there are any, else by commas and "and", else by spaces between
-    plain numbers. Where every list comma has a space after it, a comma within digits separates
-    thousands.
+    A time after noon is read on the 24-hour clock, whichever way it is written: 3:45 pm is 15:45.
     """
-    text = text.strip().replace("\\{", "{").replace("\\}", "}")
-    kind: Literal["ordered", "set"] = "set" if text.startswith("{") else "ordered"
-    if text[:1] in _BRACKETS and text.endswith(_BRACKETS[text[0]]) and len(text) > 1:
-        text = text[1:-1]
-    text = _AND.sub(", ", text.strip())
-    if ";" in text:
-        elements = text.split(";")
-    elif ", " in text:
-        elements = _GROUPED.sub("", text).split(",")
-    elif "," in text:
-        elements = text.split(",")
-    else:
-        elements = text.split(" ") if _NUMERALS.fullmatch(text) else [text]
-    stripped = [element.strip() for element in elements]
-    return (stripped, kind) if all(stripped) else None
+    match = _TIME.fullmatch(text.strip())
+    if match is None:
+        return None
+    hours, half = int(match[1] or match[5]), (match[4] or match[6] or "").lower()
+    if hours > 24 or (half and not 1 <= hours <= 12):
+        return None
+    if half:
+        hours = hours % 12 + (12 if half == "p" else 0)
+    known = "pm" if half == "p" or hours > 12 else "am" if half else ""
+    return Time(hours, int(match[2] or 0), int(match[3] or 0), known)

@@ -1,24 +1,25 @@
 """Whether a response's answer is the gold answer: `correct`, `wrong` or `unparsed`.
 
-    response --extract_answer--> answer --quick_grade--> outcome          no sympy, microseconds
-                    |                        `--None--> grade_answer --> outcome   math-verify
-                    `--None--> unparsed
+    response --extract_answer--> answer --plain--> text --read--> form --same--> outcome
+                    |                        |              |
+                    `--None                  `--""          `--Unreadable: unparsed
 
 What always holds: the outcome is a function of answer, gold answer, type and choices alone.
 `unparsed` is an answer that cannot be read as its type or can be read in two ways; an ambiguous
 answer is never settled by a guess, and no option is taken for being similar (paper section 7,
-points 8, 9, 11). Failing to grade is an exception, never `wrong`. An answer may take for ever in
-`grade_answer`: `actors.grading.pool.GradePool` calls it in processes, adds the fourth outcome,
-`timeout`, and kills what overruns.
+points 8, 9, 11). A comparison that the library under `algebra` fails at is `unparsed` too, with the
+reason, for the run's log. An answer may take for ever: `actors.grading` calls this in processes,
+adds the fourth outcome, `timeout`, and kills what overruns.
 
-The rules, by answer type:
-* `number`: a numeral, fraction, percentage, with or without a unit (`quantities.same_quantity`); an
-  exact form with roots or π goes to math-verify. A calculation ("3+4") is no number: a policy that
-  is paid for it stops before the arithmetic.
-* `expression`: math-verify (`expressions.same_expression`).
+The rules, by answer type (docs/grading.md):
+* `number`: a numeral, fraction, percentage, with or without a unit, or an exact form with roots, π,
+  logarithms or angles. A calculation ("3+4") is no number: a policy that is paid for it stops
+  before the arithmetic.
+* `expression`: any form of `forms`, by the rules of `compare`.
 * `letter`, and every query with choices: by letter, by the option's text, or both if they agree.
-* `word`: equal text, but for case, quotes, articles and hyphens. `yes_no`: also true and false.
-* `list`: equal element by element, in order; in any order if the gold answer is in braces.
+* `word`: equal text, but for case, quotes, articles and hyphens; the same time; the same number.
+* `yes_no`: also true and false, 是 and 否.
+* `list`: item by item, in order; in any order if the gold answer has braces, "or" or ±.
 """
 
 from __future__ import annotations
@@ -26,33 +27,42 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import lru_cache, partial
+from functools import lru_cache
 from importlib.metadata import version
 from typing import Literal
 
 from pipeline.errors import BadData
-from pipeline.grading.answers import plain, read_yes_no, split_list, words
-from pipeline.grading.choices import Same, by_text, letter, lone_letter, named_options
-from pipeline.grading.expressions import (
-    IRRATIONAL,
-    MATHEMATICAL,
+from pipeline.grading import algebra
+from pipeline.grading.algebra import Failed
+from pipeline.grading.answers import is_mathematical, plain, read_time, read_yes_no, words
+from pipeline.grading.arithmetic import Undefined
+from pipeline.grading.choices import letter, lone_letter, named_options
+from pipeline.grading.compare import same, same_items
+from pipeline.grading.forms import (
+    Apply,
+    Based,
+    Constant,
+    Expression,
+    Form,
+    Named,
+    Sequence,
+    Term,
+    Text,
     Unreadable,
-    UnreadableGold,
-    same_expression,
+    nodes,
+    symbols,
+    terms_of,
 )
-from pipeline.grading.quantities import read_quantity, same_quantity
+from pipeline.grading.quantities import Quantity, read_quantity
+from pipeline.grading.reading import gathered, read, read_element, read_elements, read_number
+from pipeline.grading.units import is_operator
 from pipeline.query import AnswerType, Query
 from pipeline.responses import extract_answer
 
 Outcome = Literal["correct", "wrong", "unparsed", "timeout"]
 
-# Part of every grade's key: to be raised when a rule changes; the libraries' versions are in it.
-GRADER_VERSION = "-".join(
-    [
-        "1",
-        *(f"{name}-{version(name)}" for name in ("math-verify", "latex2sympy2-extended", "sympy")),
-    ]
-)
+# Part of every grade's key: to be raised when a rule changes; the library's version is in it.
+GRADER_VERSION = f"2-mpmath-{version('mpmath')}"
 
 # A longer text is no answer, and would cost the patterns more than an answer is worth.
 MAX_ANSWER_CHARS = 1000
@@ -68,11 +78,12 @@ class Gold:
     choices: tuple[str, ...] | None = None
 
 
-_LONE_LETTER = re.compile(r"(?<![A-Za-z])[A-Za-z]$")
+@dataclass(frozen=True)
+class Verdict:
+    """An outcome; reason: why a comparison failed that should have been possible."""
 
-
-class NeedsMath(Exception):
-    """Only math-verify can tell; raised inside `quick_grade`, never out of it."""
+    outcome: Outcome
+    reason: str | None = None
 
 
 def gold_of(query: Query) -> Gold:
@@ -98,58 +109,45 @@ def grade_answer(answer: str, gold: Gold) -> Outcome:
     Raises:
         BadData: when the gold answer itself cannot be read as its type.
     """
-    return _graded(answer, gold, same_expression)
+    return judge(answer, gold).outcome
 
 
-def quick_grade(answer: str, gold: Gold) -> Outcome | None:
-    """The outcome if it can be told without math-verify, in bounded time; else None."""
+def judge(answer: str, gold: Gold) -> Verdict:
+    """The outcome of one extracted answer, and why it could not be compared; may take for ever.
+
+    Raises:
+        BadData: when the gold answer itself cannot be read as its type.
+    """
+    wanted = _plain(gold.answer)
     try:
-        return _graded(answer, gold, _no_math)
-    except NeedsMath:
-        return None
+        rule = _rule(gold, wanted)
+    except (_Unfit, Unreadable, Undefined, Failed) as error:
+        raise BadData(f"query {gold.query_id}: {unreadable_gold(gold)}") from error
+    text = plain(answer) if len(answer) <= MAX_ANSWER_CHARS else ""
+    if not text:
+        return Verdict("unparsed")
+    try:
+        return Verdict(rule(text, wanted))
+    except (Unreadable, Undefined):
+        return Verdict("unparsed")
+    except Failed as error:
+        return Verdict(
+            "unparsed", f"{answer!r} could not be compared with {gold.answer!r}: {error}"
+        )
 
 
 def check_gold(gold: Gold) -> str | None:
-    """What is wrong with a gold answer, or None; for checking data, without sympy.
-
-    Nothing that passes is refused when it is graded, but for an `expression`: whether that is one
-    shows only then.
-    """
+    """What is wrong with a gold answer, or None. What passes is never refused when it is graded."""
     if len(gold.answer) > MAX_ANSWER_CHARS:
         return (
             f"the answer has {len(gold.answer)} characters, and none of more than "
             f"{MAX_ANSWER_CHARS} is graded; shorten it, or set unlabelled to true"
         )
     try:
-        _graded("?", gold, _no_match)
+        judge("?", gold)
     except BadData:
         return unreadable_gold(gold)
     return None
-
-
-def _no_math(answer: str, gold: str) -> bool:
-    raise NeedsMath
-
-
-def _graded(answer: str, gold: Gold, same: Same) -> Outcome:
-    wanted = _plain(gold.answer)
-    if not wanted:
-        raise _bad_gold(gold)
-    text = plain(answer) if len(answer) <= MAX_ANSWER_CHARS else ""
-    if not text:
-        return "unparsed"
-    try:
-        if gold.choices is not None or gold.answer_type == "letter":
-            return _grade_option(text, wanted, gold.choices, same)
-        return _RULES[gold.answer_type](text, wanted, same)
-    except (_Unfit, UnreadableGold) as error:
-        raise _bad_gold(gold) from error
-    except Unreadable:
-        return "unparsed"
-
-
-class _Unfit(Exception):
-    """A gold answer that is not of its type."""
 
 
 def unreadable_gold(gold: Gold) -> str:
@@ -161,8 +159,27 @@ def unreadable_gold(gold: Gold) -> str:
     )
 
 
-def _bad_gold(gold: Gold) -> BadData:
-    return BadData(f"query {gold.query_id}: {unreadable_gold(gold)}")
+class _Unfit(Exception):
+    """A gold answer that is not of its type."""
+
+
+_Rule = Callable[[str, str], Outcome]
+
+
+def _rule(gold: Gold, wanted: str) -> _Rule:
+    """How answers are compared with this gold answer.
+
+    Raises:
+        _Unfit, Unreadable, Undefined, Failed: when it is not of its type.
+    """
+    if not wanted:
+        raise _Unfit
+    if gold.choices is None and gold.answer_type != "letter":
+        _CHECKS[gold.answer_type](wanted)
+        return _RULES[gold.answer_type]
+    options = None if gold.choices is None else _plain_choices(gold.choices)
+    letters = _gold_letters(wanted, options)
+    return lambda text, _: _grade_option(text, letters, options)
 
 
 @lru_cache(maxsize=8192)
@@ -170,88 +187,174 @@ def _plain(text: str) -> str:
     return plain(text)
 
 
-def _verdict(same: bool) -> Outcome:
-    return "correct" if same else "wrong"
+def _verdict(is_same: bool) -> Outcome:
+    return "correct" if is_same else "wrong"
 
 
-def _grade_number(text: str, wanted: str, same: Same) -> Outcome:
-    gold = read_quantity(wanted)
-    if gold is None and not IRRATIONAL.search(wanted):
+# -- numbers and expressions -------------------------------------------------------------------
+
+
+@lru_cache(maxsize=8192)
+def _check_number(wanted: str) -> None:
+    if not _is_number(_checked(read_number(wanted))):
         raise _Unfit
+
+
+def _grade_number(text: str, wanted: str) -> Outcome:
     if text == wanted:
         return "correct"
-    answer = read_quantity(text)
-    if answer is not None and gold is not None:
-        return _verdict(same_quantity(answer, gold))
-    if answer is None and not IRRATIONAL.search(text):
-        return "unparsed"
-    return _verdict(same(text, wanted))
+    form = read_number(text)
+    return _verdict(same(form, read_number(wanted))) if _is_number(form) else "unparsed"
 
 
-def _grade_expression(text: str, wanted: str, same: Same) -> Outcome:
+def _is_number(form: Form) -> bool:
+    """Whether a form is a number, and no calculation."""
+    value = form.value if isinstance(form, Named) else form
+    if isinstance(value, Expression):
+        return not symbols(value.term) and any(map(_needs_algebra, nodes(value.term)))
+    return isinstance(value, Quantity | Based)
+
+
+def _needs_algebra(node: Term) -> bool:
+    if isinstance(node, Constant):
+        return True
+    return isinstance(node, Apply) and node.op not in _CALCULATIONS
+
+
+_CALCULATIONS = frozenset(
+    [
+        "+",
+        "neg",
+        "*",
+        "/",
+        "^",
+        "!",
+        "abs",
+        "binom",
+        "max",
+        "min",
+        "gcd",
+        "lcm",
+        "floor",
+        "ceil",
+        "deg",
+    ]
+)
+
+
+@lru_cache(maxsize=8192)
+def _check_expression(wanted: str) -> None:
+    if read_time(wanted) is None:
+        _checked(read(wanted))
+
+
+def _grade_expression(text: str, wanted: str) -> Outcome:
     if text == wanted:
         return "correct"
-    answer, gold = read_quantity(text), read_quantity(wanted)
-    # The "m" of "3 m" may be metres, or a variable: algebra does not drop it.
-    variable = _LONE_LETTER.search(text) or _LONE_LETTER.search(wanted)
-    if answer is not None and gold is not None and not variable:
-        return _verdict(same_quantity(answer, gold))
-    return _verdict(same(text, wanted))
+    time = read_time(wanted)
+    if time is not None:  # "9:30" could be a ratio too, and 3:10 is the same one
+        return _verdict(read_time(text) == time)
+    return _verdict(same(read(text), read(wanted)))
 
 
-def _grade_word(text: str, wanted: str, same: Same) -> Outcome:
+def _checked(form: Form) -> Form:
+    """The form of a gold answer.
+
+    Raises:
+        _Unfit, Undefined, Failed: when nothing can be compared with it.
+    """
+    for value in terms_of(form):
+        if isinstance(value, Quantity):
+            if value.unit is not None and is_operator(value.unit):
+                raise _Unfit
+        else:
+            algebra.check(value)
+    return form
+
+
+# -- words and lists ---------------------------------------------------------------------------
+
+
+def _check_word(wanted: str) -> None:
     if not words(wanted):
         raise _Unfit
+
+
+def _grade_word(text: str, wanted: str) -> Outcome:
     if not words(text):
         return "unparsed"
-    answer, gold = read_quantity(text), read_quantity(wanted)
-    if answer is not None and gold is not None:
-        return _verdict(same_quantity(answer, gold, rounding=False))
-    return _verdict(words(text) == words(wanted))
-
-
-def _grade_yes_no(text: str, wanted: str, same: Same) -> Outcome:
-    answer, gold = read_yes_no(text), read_yes_no(wanted)
-    if gold is None:
-        raise _Unfit
-    return "unparsed" if answer is None else _verdict(answer == gold)
-
-
-def _grade_list(text: str, wanted: str, same: Same) -> Outcome:
-    answers, golds = split_list(text), split_list(wanted)
-    if golds is None:
-        raise _Unfit
-    if answers is None:
-        return "unparsed"
-    if len(answers[0]) != len(golds[0]):
+    if is_mathematical(text) or is_mathematical(wanted):
+        return _verdict(
+            text.replace(" ", "") == wanted.replace(" ", "") or _same_texts(text, wanted)
+        )
+    if words(text) == words(wanted):
+        return "correct"
+    times = read_time(text), read_time(wanted)
+    if times[0] is not None and times[1] is not None:
+        return _verdict(times[0] == times[1])
+    if _CODE.match(text) or _CODE.match(wanted):
         return "wrong"
-    if golds[1] == "ordered":
-        return _verdict(all(map(partial(_same_element, same), answers[0], golds[0])))
-    left = list(golds[0])
-    for answer in answers[0]:
-        match = next((gold for gold in left if _same_element(same, answer, gold)), None)
-        if match is None:
-            return "wrong"
-        left.remove(match)
-    return "correct"
+    answer, gold = read_quantity(text), read_quantity(wanted)
+    return _verdict(answer is not None and gold is not None and same(answer, gold, rounding=False))
 
 
-def _same_element(same: Same, answer: str, gold: str, *, rounding: bool = True) -> bool:
-    """Whether two texts, of which neither needs to be mathematical, say the same."""
-    if words(answer) == words(gold):
-        return True
-    numbers = read_quantity(answer), read_quantity(gold)
-    if numbers[0] is not None and numbers[1] is not None:
-        return same_quantity(numbers[0], numbers[1], rounding=rounding)
-    if not (MATHEMATICAL.search(answer) and MATHEMATICAL.search(gold)):
+# "007" is no 7 where it is a word.
+_CODE = re.compile(r"0\d")
+
+
+def _same_texts(text: str, wanted: str) -> bool:
+    """Whether two texts state the same exactly; words alone are left to the caller."""
+    answer, gold = read_element(text), read_element(wanted)
+    if isinstance(answer, Text) or isinstance(gold, Text):
         return False
+    return same(answer, gold, rounding=False)
+
+
+def _check_yes_no(wanted: str) -> None:
+    if read_yes_no(wanted) is None:
+        raise _Unfit
+
+
+def _grade_yes_no(text: str, wanted: str) -> Outcome:
+    answer = read_yes_no(text)
+    return "unparsed" if answer is None else _verdict(answer == read_yes_no(wanted))
+
+
+@lru_cache(maxsize=8192)
+def _check_list(wanted: str) -> None:
+    elements = read_elements(wanted)
+    if elements is None:
+        raise _Unfit
+    _checked(elements)
+
+
+def _grade_list(text: str, wanted: str) -> Outcome:
+    if text == wanted:
+        return "correct"
+    answer, gold = read_elements(text), read_elements(wanted)
+    if answer is None or gold is None:
+        return "unparsed"
+    named = [_gathered(form) for form in (answer, gold)]
+    if all(isinstance(form, Sequence) for form in named):
+        return _verdict(same_items(answer.items, gold.items, ordered=gold.ordered))
+    return _verdict(same(*named))
+
+
+def _gathered(elements: Sequence) -> Form:
     try:
-        return same(answer, gold)
-    except (Unreadable, UnreadableGold):
-        return False
+        return gathered(elements)
+    except Unreadable:
+        return elements
 
 
-_RULES: dict[AnswerType, Callable[[str, str, Same], Outcome]] = {
+_CHECKS: dict[AnswerType, Callable[[str], None]] = {
+    "number": _check_number,
+    "expression": _check_expression,
+    "word": _check_word,
+    "yes_no": _check_yes_no,
+    "list": _check_list,
+}
+_RULES: dict[AnswerType, _Rule] = {
     "number": _grade_number,
     "expression": _grade_expression,
     "word": _grade_word,
@@ -260,30 +363,50 @@ _RULES: dict[AnswerType, Callable[[str, str, Same], Outcome]] = {
 }
 
 
+# -- options -----------------------------------------------------------------------------------
+
+
 @lru_cache(maxsize=4096)
 def _plain_choices(choices: tuple[str, ...]) -> tuple[str, ...]:
     return tuple(plain(choice) for choice in choices)
 
 
-def _grade_option(text: str, wanted: str, choices: tuple[str, ...] | None, same: Same) -> Outcome:
-    gold_letter = letter(wanted)
-    if choices is None:
-        if gold_letter is None:
-            raise _Unfit
-        answer = lone_letter(text)
-        return "unparsed" if answer is None else _verdict(answer == gold_letter)
-    options = _plain_choices(choices)
-    if gold_letter is not None and gold_letter < len(options):
-        gold = frozenset([gold_letter])
-    else:
-        gold = by_text(wanted, options, _no_match)
-    if not gold:
+@lru_cache(maxsize=8192)
+def _gold_letters(wanted: str, options: tuple[str, ...] | None) -> frozenset[int]:
+    """The options that a gold answer names, by letter or by text.
+
+    Raises:
+        _Unfit: when there is none.
+    """
+    index = letter(wanted)
+    if options is None and index is None:
         raise _Unfit
-    named = named_options(text, options, same)
-    if len(named) > 1 and not named <= gold:
+    if index is not None and (options is None or index < len(options)):
+        return frozenset([index])
+    named = named_options(wanted, options or (), _same_option)
+    if not named:
+        raise _Unfit
+    return named
+
+
+def gold_options(answer: str, choices: tuple[str, ...]) -> frozenset[int]:
+    """The options that the gold answer of a row can mean, by letter, by text or by both."""
+    return named_options(plain(answer), _plain_choices(choices), _same_option)
+
+
+def _grade_option(text: str, gold: frozenset[int], options: tuple[str, ...] | None) -> Outcome:
+    if options is None:
+        answer = lone_letter(text)
+        return "unparsed" if answer is None else _verdict(answer in gold)
+    named = named_options(text, options, _same_option)
+    if not named or (len(named) > 1 and not named <= gold):
         return "unparsed"
-    return _verdict(named <= gold) if named else "unparsed"
+    return _verdict(named <= gold)
 
 
-def _no_match(answer: str, gold: str) -> bool:
-    return False
+def _same_option(text: str, choice: str) -> bool:
+    """Whether a text is that of a choice; of two that have no value, it is not."""
+    try:
+        return _same_texts(text, choice)
+    except (Undefined, Failed):
+        return False

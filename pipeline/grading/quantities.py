@@ -13,10 +13,9 @@ from dataclasses import dataclass, replace
 from fractions import Fraction
 from functools import lru_cache
 
-from pipeline.grading.units import CURRENCIES, Unit, read_unit
+from pipeline.grading.units import CHINESE, CURRENCIES, Unit, read_unit
 
 MAX_DIGITS = 60
-
 # Case folding of ASCII only: in Unicode the Kelvin sign is a "k".
 _FOLD = re.IGNORECASE | re.ASCII
 
@@ -38,83 +37,88 @@ class Quantity:
     unit: Unit | None = None
 
 
+# "The 1990s" are no number of seconds.
+_DECADE = Unit((("decade", 1),))
 _HEDGE = re.compile(
-    r"(?:(?:approximately|approx\.?|about|around|roughly)\s+|\\approx|\\sim|≈|~)\s*", _FOLD
+    r"(?:(?:approximately|approx\.?|about|around|roughly)\s+|\\approx|\\sim|≈|~|约为?|大约)\s*",
+    _FOLD,
 )
-
-# "x =", "AB =", "\angle ABC =", "area ≈": a name, never a calculation.
-_NAME = re.compile(
-    r"(?:(?:\\angle\s*|∠\s*)?\\?[A-Za-z]{1,12}(?:_\{?\w{1,3}\}?)?\s*)?(?:=|≈|\\approx)\s*(?=[^=\s])"
-)
-
 _LATEX_FRACTION = re.compile(
     r"\\frac\s*(?:\{\s*([-+]?\d{1,60})\s*\}|(\d))\s*(?:\{\s*(\d{1,60})\s*\}|(\d))"
 )
-
 _VULGAR = {
     "½": "1/2", "⅓": "1/3", "⅔": "2/3", "¼": "1/4", "¾": "3/4", "⅕": "1/5", "⅖": "2/5",
     "⅗": "3/5", "⅘": "4/5", "⅙": "1/6", "⅚": "5/6", "⅛": "1/8", "⅜": "3/8", "⅝": "5/8",
     "⅞": "7/8",
 }  # fmt: skip
-
 _VULGAR_SIGN = re.compile("[" + "".join(_VULGAR) + "]")
-
 _SUPERSCRIPTS = str.maketrans("⁰¹²³⁴⁵⁶⁷⁸⁹⁻⁺", "0123456789-+")
 
-_SIGN = r"(?:[-+]|minus(?=\s)|negative(?=\s))"
-
+_SIGN = r"(?:[-+]|minus(?=\s)|negative(?=\s)|负)"
 _SIGNED = re.compile(
     rf"(?P<sign>{_SIGN})?\s*(?P<currency>[{CURRENCIES}])?\s*(?P<late>[-+])?\s*", _FOLD
 )
-
+REPEATING = re.compile(
+    r"(?P<units>\d{0,30})\.(?P<fixed>\d{0,30}?)"
+    r"(?:\\(?:overline|bar|dot)\s*(?:\{(?P<period>\d{1,30})\}|(?P<digit>\d))(?![\d.\\({])"
+    r"|\\dot\s*\{?(?P<first>\d)\}?(?P<between>\d{0,30})\\dot\s*\{?(?P<last>\d)\}?(?![\d.\\({])"
+    r"|\((?P<round>\d{1,30})\)(?![\d.\\({]))"
+)
 _NUMERAL = re.compile(
     r"(?:(?P<whole>\d{1,60})\s+)?(?P<over>\d{1,60})\s*/\s*(?P<under>\d{1,60})(?![\d.])"
     r"|(?P<integer>\d{1,3}(?:,\d{3})+|\d{1,3}(?: \d{3})+|\d+)?(?P<decimal>\.\d*)?(?![\d,.])"
 )
-
 _POWER_OF_TEN = re.compile(
     r"[eE](?P<e>[-+]?\d{1,3})(?!\d)"
     r"|\s*(?:×|x|\*|·|\\times|\\cdot)\s*10\s*"
     r"(?:\^\s*\{\s*(?P<braced>[-+]?\d{1,3})\s*\}|\^\s*(?P<bare>[-+]?\d{1,3})(?!\d)"
     r"|(?P<raised>[⁻⁺]?[⁰¹²³⁴⁵⁶⁷⁸⁹]{1,3}))"
 )
-
 _SMALL = (
     "zero|one|two|three|four|five|six|seven|eight|nine|ten|eleven|twelve|thirteen|fourteen|fifteen|"
     "sixteen|seventeen|eighteen|nineteen"
 )
-
 _ONES = "one|two|three|four|five|six|seven|eight|nine"
-
 _TENS = "twenty|thirty|forty|fifty|sixty|seventy|eighty|ninety"
-
-_SCALES = {
-    "hundred": 10**2,
-    "thousand": 10**3,
-    "million": 10**6,
-    "billion": 10**9,
-    "trillion": 10**12,
-}
-
 _WORDS = {word: value for value, word in enumerate(_SMALL.split("|"))} | {
     word: 10 * tens for tens, word in enumerate(_TENS.split("|"), start=2)
 }
-
 _WORDED = re.compile(rf"(?:({_TENS})(?:[- ]({_ONES}))?|({_SMALL}))(?![\w-])", _FOLD)
-
-_SCALE = re.compile(rf"\s*(?<![A-Za-z])({'|'.join(_SCALES)})\b", _FOLD)
-
+_SCALES = {
+    "dozen": 12, "hundred": 10**2, "thousand": 10**3, "lakh": 10**5, "million": 10**6,
+    "crore": 10**7, "billion": 10**9, "trillion": 10**12, "万": 10**4, "亿": 10**8,
+}  # fmt: skip
+_SCALE = re.compile(
+    rf"\s*(?<![A-Za-z])(?:({'|'.join(word for word in _SCALES if word.isascii())})s?\b|([万亿]))",
+    _FOLD,
+)
+# "3 tenths", "two thirds", "one-half". A "second" is a time and "4 quarters" may be coins.
+_ORDINALS = {
+    "half": 2, "halves": 2, "third": 3, "fourth": 4, "fifth": 5, "sixth": 6, "seventh": 7,
+    "eighth": 8, "ninth": 9, "tenth": 10, "hundredth": 100, "thousandth": 1000,
+}  # fmt: skip
+_PART = re.compile(
+    rf"(?:(?P<digits>\d{{1,30}})|(?P<word>{_SMALL}))[ -]"
+    rf"(?P<part>{'|'.join(_ORDINALS)})(?P<many>s?)",
+    _FOLD,
+)
 _PERCENT = re.compile(r"\s*(?:%|percent(?:age)?(?: points?)?|per cent|pct)\.?", _FOLD)
 
 
 @lru_cache(maxsize=8192)
 def read_quantity(text: str) -> Quantity | None:
     """The one number that `text` states, or None."""
-    text = _without(_HEDGE, _without(_NAME, text.strip()))
+    if text.isascii() and text.isdigit() and len(text) <= MAX_DIGITS:
+        return Quantity(Fraction(int(text)))
+    text = _without(_HEDGE, text.strip())
     if text.startswith("(") and text.endswith(")") and text.count("(") == 1:
         text = text[1:-1].strip()
     text = _LATEX_FRACTION.sub(_slashed, text)
     text = _VULGAR_SIGN.sub(lambda match: f" {_VULGAR[match[0]]}", text).strip()
+    return _signed(text) or _compound(text)
+
+
+def _signed(text: str) -> Quantity | None:
     head = _SIGNED.match(text)
     assert head is not None  # every part of it is optional
     if head["sign"] and head["late"]:
@@ -139,10 +143,16 @@ def _slashed(match: re.Match[str]) -> str:
 
 def _number(text: str, start: int) -> tuple[Quantity, int] | None:
     """The unsigned number at `start`, and where it ends."""
+    part = _PART.match(text, start)
+    if part is not None and not text[part.end() : part.end() + 1].isalnum():
+        return _part(part)
     worded = _WORDED.match(text, start)
     if worded is not None:
         words = [word.lower() for word in worded.groups() if word]
         return _scaled(Quantity(Fraction(sum(_WORDS[word] for word in words))), text, worded.end())
+    period = REPEATING.match(text, start)
+    if period is not None:
+        return Quantity(repeating(period)), period.end()
     match = _NUMERAL.match(text, start)
     if match is None or not any(char.isdigit() for char in match[0]):
         return None
@@ -163,6 +173,26 @@ def _number(text: str, start: int) -> tuple[Quantity, int] | None:
     return _scaled(Quantity(value, step), text, match.end())
 
 
+def _part(match: re.Match[str]) -> tuple[Quantity, int] | None:
+    """ "3 tenths"; not "3 tenth" or "one thirds"."""
+    count = int(match["digits"]) if match["digits"] else _WORDS[match["word"].lower()]
+    part = match["part"].lower()
+    plural = part == "halves" or bool(match["many"])
+    if (count != 1) != plural or (part in ("half", "halves") and match["many"]):
+        return None
+    return Quantity(Fraction(count, _ORDINALS[part])), match.end()
+
+
+def repeating(match: re.Match[str]) -> Fraction:
+    """0.1\\overline{6}, 0.\\dot{1}4285\\dot{7}, 0.1(6)."""
+    period = match["period"] or match["digit"] or match["round"]
+    if period is None:
+        period = match["first"] + match["between"] + match["last"]
+    fixed = match["fixed"]
+    start = Fraction(int((match["units"] or "0") + fixed), 10 ** len(fixed))
+    return start + Fraction(int(period), (10 ** len(period) - 1) * 10 ** len(fixed))
+
+
 def _fraction(match: re.Match[str]) -> Fraction | None:
     over, under = int(match["over"]), int(match["under"])
     if under == 0:
@@ -176,7 +206,7 @@ def _fraction(match: re.Match[str]) -> Fraction | None:
 def _scaled(quantity: Quantity, text: str, end: int) -> tuple[Quantity, int]:
     """The number times the scale words after it: "two hundred thousand"."""
     while (scale := _SCALE.match(text, end)) is not None:
-        quantity = Quantity(quantity.value * _SCALES[scale[1].lower()])
+        quantity = Quantity(quantity.value * _SCALES[(scale[1] or scale[2]).lower()])
         end = scale.end()
     return quantity, end
 
@@ -189,10 +219,50 @@ def _with_suffix(quantity: Quantity, rest: str, currency: str | None) -> Quantit
         return None
     if _PERCENT.fullmatch(rest.rstrip()):
         return replace(quantity, percent=True)
+    if rest.strip() == "s" and rest[0] == "s" and _is_decade(quantity.value):
+        return replace(quantity, unit=_DECADE)
     unit = read_unit(rest.strip(), spaced=rest[0].isspace())
     if unit is None:
         return None
     return replace(quantity, unit=unit if unit.dimension else None)
+
+
+def _is_decade(value: Fraction) -> bool:
+    return value.denominator == 1 and 1000 <= value <= 2990 and value % 10 == 0
+
+
+_SEAM = re.compile(
+    rf"(?<=[A-Za-z.°′'{CHINESE}])(?:\s*,\s*|\s+and\s+|\s*)(?=\d)|(?<=[A-Za-z])\s+and\s+(?=\d)"
+)
+_MINUTES = re.compile(
+    r"(\d{1,3})°\s*(\d{1,2})\s*['′](?:\s*(\d{1,2}(?:\.\d{1,9})?)\s*(?:''|[\"″]))?"
+)
+
+
+def _compound(text: str) -> Quantity | None:
+    """ "2 hours 30 minutes", "5 ft 3 in", "30°15'": one quantity, from larger units to smaller."""
+    if (angle := _MINUTES.fullmatch(text)) is not None:
+        minutes, seconds = Fraction(angle[2]), Fraction(angle[3] or 0)
+        if minutes >= 60 or seconds >= 60:
+            return None
+        value = int(angle[1]) + minutes / 60 + seconds / 3600
+        return Quantity(value, unit=read_unit("°"))
+    pieces = _SEAM.split(text)
+    if not 2 <= len(pieces) <= 4 or not all(piece[:1].isdigit() for piece in pieces):
+        return None
+    parts = [_signed(piece.strip()) for piece in pieces]
+    total, last = Fraction(0), None
+    for index, part in enumerate(parts):
+        if part is None or part.unit is None or part.unit.noun is not None:
+            return None
+        if index < len(parts) - 1 and part.value.denominator != 1:
+            return None
+        size = part.value * part.unit.factor
+        if last is not None and (part.unit.dimension != last.dimension or size >= last.factor):
+            return None
+        total, last = total + size, part.unit
+    assert last is not None  # there are two pieces
+    return Quantity(total / last.factor, unit=last)
 
 
 def same_quantity(answer: Quantity, gold: Quantity, *, rounding: bool = True) -> bool:
@@ -200,19 +270,29 @@ def same_quantity(answer: Quantity, gold: Quantity, *, rounding: bool = True) ->
 
     Exact, with two allowances when `rounding`: a gold answer with decimals is met by what rounds to
     it ("3.14" by "3.1416", as MathVista does), and a gold fraction without a finite decimal form by
-    its rounding to three decimals or more ("1/3" by "0.333"). A unit counts when both name one;
-    lengths, weights and the like are converted. A percent sign may be left out or added ("50" for
-    "50%"), and a percentage may be written as a share ("0.5").
+    its rounding to three decimals or more ("1/3" by "0.333"). A known unit counts when both name
+    one, and is converted; a noun only the gold answer may add: "7" is met by "7 cm", not by
+    "7 apples", and "7 apples" by "7". A percent sign may be left out or added ("50" for "50%"), and
+    a percentage may be written as a share ("0.5").
     """
     if answer.percent or gold.percent:
         if answer.unit is not None or gold.unit is not None:
             return False
         return _same_percentage(answer, gold, rounding)
+    if not same_unit(answer.unit, gold.unit):
+        return False
     if answer.unit is None or gold.unit is None:
         return _close(answer, gold, rounding)
-    if answer.unit.dimension != gold.unit.dimension:
-        return False
     return _close(_times(answer, answer.unit.factor), _times(gold, gold.unit.factor), rounding)
+
+
+def same_unit(answer: Unit | None, gold: Unit | None) -> bool:
+    """Whether the units allow that two numbers state the same."""
+    if _DECADE in (answer, gold) and answer != gold:
+        return False
+    if answer is None or gold is None:
+        return answer is None or answer.noun is None
+    return answer.dimension == gold.dimension
 
 
 def _same_percentage(answer: Quantity, gold: Quantity, rounding: bool) -> bool:

@@ -2,7 +2,7 @@
 
     python scripted_grader.py SECONDS_TO_LOAD DEADLINE_S
 
-Used by test_grading_pool.py: the script of an answer is its first word.
+Used by tests/actors/grading/test_pool.py: the script of an answer is its first word.
 """
 
 from __future__ import annotations
@@ -13,12 +13,11 @@ import sys
 import time
 from pathlib import Path
 
-from actors.grading import worker as grading_worker
-from pipeline.grading import expressions
-from pipeline.grading.grade import Gold, Outcome
+from actors.grading import worker
+from pipeline.grading.grade import Gold, Verdict
 
 
-def scripted(answer: str, gold: Gold) -> Outcome:
+def scripted(answer: str, gold: Gold) -> Verdict:
     """Act as the answer says; "correct" where the process survives it."""
     word, _, argument = answer.partition(" ")
     if word == "spin":
@@ -37,7 +36,11 @@ def scripted(answer: str, gold: Gold) -> Outcome:
         with Path(argument).open("a") as log:
             log.write(f"{gold.answer}\n")
         _spin(100.0 if word == "log-and-spin" else 0.0)
-    return "correct"
+    elif word == "deaf":
+        3 ** (10**10)  # one call into C that never lets Python run again
+    elif word == "reason":
+        return Verdict("unparsed", argument)
+    return Verdict("correct")
 
 
 def _spin(seconds: float) -> None:
@@ -56,6 +59,4 @@ def _first(mark: Path) -> bool:
 
 if __name__ == "__main__":
     loading_s = float(sys.argv[1])
-    vars(grading_worker).update(quick_grade=lambda answer, gold: None, grade_answer=scripted)
-    vars(expressions).update(load=lambda: _spin(loading_s))
-    grading_worker.main(float(sys.argv[2]))
+    worker.main(float(sys.argv[2]), judge=scripted, load=lambda: _spin(loading_s))

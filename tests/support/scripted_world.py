@@ -89,6 +89,7 @@ def read_image(store: Store, sha: str) -> None:
 class Grading:
     outcome: str
     extracted: str | None
+    reason: str | None = None
 
 
 def grade_many(items: list[tuple[str, Query]]) -> Sequence[Grading]:

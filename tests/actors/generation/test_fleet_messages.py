@@ -143,7 +143,7 @@ def test_grading_runs_beside_the_driver(program: RunSpec) -> None:
     store = open_store("memory://")
     task = graded_task(program, store)
     pool = FakeGradePool()
-    grader = PoolGrader(store, pool)  # type: ignore[arg-type]
+    grader = PoolGrader(store, pool, print)  # type: ignore[arg-type]
     grader.submit(task)
     grader.submit(task)
     answer = wait_for(grader)
@@ -167,7 +167,7 @@ def test_answers_that_cannot_be_graded_name_their_query_and_cost_no_other(
             results: list[Any] = [None, *grade_many(items)[1:]]
             raise GradingFailed([(0, "the gold answer is no number")], results)
 
-    grader = PoolGrader(store, Refusing())  # type: ignore[arg-type]
+    grader = PoolGrader(store, Refusing(), print)  # type: ignore[arg-type]
     grader.submit(task)
     answer = wait_for(grader)
     (bad,) = answer.bad
@@ -181,7 +181,7 @@ def test_answers_that_cannot_be_graded_name_their_query_and_cost_no_other(
 def test_a_grader_that_raises_is_heard_of_where_the_driver_polls(program: RunSpec) -> None:
     store = open_store("memory://")
     task = graded_task(program, store)
-    grader = PoolGrader(store, FakeGradePool(BadData("the gold answer is no number")))  # type: ignore[arg-type]
+    grader = PoolGrader(store, FakeGradePool(BadData("the gold answer is no number")), print)  # type: ignore[arg-type]
     grader.submit(task)
     with pytest.raises(BadData, match="no number"):
         wait_for(grader)
@@ -191,7 +191,7 @@ def test_a_grader_that_raises_is_heard_of_where_the_driver_polls(program: RunSpe
 def test_a_rollout_that_is_not_whole_is_lost_and_not_graded(program: RunSpec) -> None:
     store = open_store("memory://")
     task = graded_task(program, store)
-    grader = PoolGrader(store, FakeGradePool())  # type: ignore[arg-type]
+    grader = PoolGrader(store, FakeGradePool(), print)  # type: ignore[arg-type]
     grader.submit(GradeTask(**{**task.__dict__, "samples": 4}))
     assert "2 samples are missing" in wait_for(grader).reason
     other = {**task.__dict__, "key": "other", "rollout": f"shards/rollout/{'0' * 64}.parquet"}
