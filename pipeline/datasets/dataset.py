@@ -40,7 +40,7 @@ from pipeline.datasets.row_checks import (
 )
 from pipeline.datasets.splits import Carve, carve, check_disjoint
 from pipeline.errors import BadData
-from pipeline.grading.grade import Gold, quick_grade
+from pipeline.grading.grade import Gold, grade_answer
 from pipeline.hashing import sha256_hex
 from pipeline.query import ANSWER_TYPES, LETTERS, AnswerType, Query
 
@@ -339,7 +339,7 @@ def _same_answer(one: Query, other: Query) -> bool:
     if one.answer is None or other.answer is None:
         return False
     return all(
-        quick_grade(answer, Gold("", gold, one.answer_type, one.choices)) == "correct"
+        grade_answer(answer, Gold("", gold, one.answer_type, one.choices)) == "correct"
         for answer, gold in ((one.answer, other.answer), (other.answer, one.answer))
     )
 

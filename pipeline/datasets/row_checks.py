@@ -16,9 +16,7 @@ from typing import Any
 from pipeline.datasets.cells import is_absent, kind_of, number_text
 from pipeline.datasets.files import split_problem
 from pipeline.datasets.placeholders import asks_about_html, is_picture, placeholder_in
-from pipeline.grading.answers import plain
-from pipeline.grading.choices import named_options
-from pipeline.grading.grade import Gold, check_gold
+from pipeline.grading.grade import Gold, check_gold, gold_options
 from pipeline.query import ANSWER_TYPES, LETTERS, AnswerType
 
 COLUMNS = (
@@ -311,19 +309,8 @@ def _gold_letter(answer: str, choices: tuple[str, ...] | None, say: Note) -> str
 def _letters_by_text(answer: str, choices: tuple[str, ...]) -> list[str]:
     """The letters of the choices that an answer names: verbatim, else as the grader reads it."""
     lettered = list(zip(LETTERS, choices, strict=False))
-    return (
-        [letter for letter, text in lettered if text == answer]
-        or [letter for letter, text in lettered if text.lower() == answer.lower()]
-        or [
-            LETTERS[index]
-            for index in sorted(named_options(plain(answer), list(map(plain, choices)), _no_match))
-        ]
-    )
-
-
-def _no_match(answer: str, gold: str) -> bool:
-    """Comparing by sympy is left to the grader: data is read without it."""
-    return False
+    verbatim = [letter for letter, text in lettered if text == answer]
+    return verbatim or [LETTERS[index] for index in sorted(gold_options(answer, choices))]
 
 
 def _no_one_choice(answer: str, by_text: Sequence[str], choices: tuple[str, ...]) -> str:
