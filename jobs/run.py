@@ -25,7 +25,7 @@ from jobs.runtime.cards import Cards
 from jobs.runtime.check_models import check_models
 from jobs.runtime.check_queries import check_queries
 from jobs.runtime.cli import ending
-from jobs.runtime.console import PlainConsole, RichBars, make_console
+from jobs.runtime.console import PlainConsole, RichBars, make_console, warning
 from jobs.runtime.export import export_policy
 from jobs.runtime.prepare import images_of, load_data, out_folder, upload_images
 from jobs.runtime.tensorboard import Board
@@ -38,10 +38,11 @@ from pipeline.datasets.dataset import Dataset
 from pipeline.driver.driver import Driver
 from pipeline.driver.evaluate import lost_evaluations
 from pipeline.grading.grade import GRADER_VERSION
-from pipeline.reports.card import model_card
+from pipeline.reports.card import chain_of, model_card
 from pipeline.reports.comparison import named_policies
 from pipeline.reports.summary import summary
 from pipeline.reports.tables import comparison_rows, difference_lines, text_table
+from pipeline.reports.warnings import data_warnings
 from pipeline.run.lease import Lease
 from pipeline.run.ledger import Ledger
 from pipeline.run.spec import RunSpec
@@ -79,6 +80,8 @@ def evolve(config: Config, *, take_over: bool = False) -> dict[str, Any]:
         if done is not None and not lost_evaluations(state, program, store, done):
             console.say(f"run {config.run.name} is finished; nothing is left to do")
         else:
+            for line in data_warnings(program):
+                console.say(warning(line))
             check_models(config)
             check_queries(config, program.by_hash.values(), dataset, console.say)
             state = _drive(program, store, dataset, console, take_over=take_over)
@@ -87,12 +90,17 @@ def evolve(config: Config, *, take_over: bool = False) -> dict[str, Any]:
         path.write_text(json.dumps(found, indent=1, sort_keys=True) + "\n", "utf-8")
         show(found, config, console)
         if state.finished is not None:
-            final = out_folder(config) / "final"
-            card = model_card("final", state, program)
-            export_policy(store, named_policies(state)["final"], final, card, console.say)
-            one = found["policies"]["final"]
-            console.say(f"final policy ({one['name']}): {final}, sha256 {one['sha256']}")
+            _hand_over(state, program, store, console.say)
         return found
+
+
+def _hand_over(state: State, program: RunSpec, store: Store, say: Callable[[str], None]) -> None:
+    """The final policy as a folder that a person can open, and its hash: the last line of a run."""
+    policy = named_policies(state)["final"]
+    folder = out_folder(program.config) / "final"
+    export_policy(store, policy, folder, model_card("final", state, program), say)
+    sha256 = policy.path.rsplit("/", 1)[-1]
+    say(f"final policy ({chain_of('final', state)}): {folder}, sha256 {sha256}")
 
 
 def drive_to(config: Config, until: Callable[[State], bool], *, take_over: bool = False) -> State:
@@ -165,7 +173,7 @@ def show(found: dict[str, Any], config: Config, console: PlainConsole | RichBars
     console.say("")
     console.say("greedy accuracy in percent, 95 % intervals:")
     console.say(text_table(comparison_rows(found, config.data.test)))
-    for line in difference_lines(found):
+    for line in [*difference_lines(found), *map(warning, found["warnings"])]:
         console.say(line)
     folder = out_folder(config)
     console.say(

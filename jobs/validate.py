@@ -48,7 +48,9 @@ from pipeline.query import Query
 from pipeline.records import Score
 from pipeline.refs import PolicyRef
 from pipeline.reports.tables import text_table
+from pipeline.reports.warnings import data_warnings
 from pipeline.run.spec import RunSpec
+from pipeline.selection.coverage import Coverage
 from pipeline.storage.models import publish_folder
 from pipeline.storage.store import open_store
 from pipeline.training.job import LearnDone
@@ -92,6 +94,8 @@ def validate(config: Config, samples: int, say: Say) -> bool:
     program = replace(whole, splits={train: whole.splits[train][:QUERIES]})
     scratch = open_store(f"{store.url}/{SCRATCH}{secrets.token_hex(4)}", say=say)
     verdicts = Verdicts()
+    for line in data_warnings(whole):
+        verdicts.doubt(True, line)
     try:
         upload_images(scratch, dataset, images_of(program))
         with (
@@ -134,8 +138,10 @@ class Verdicts:
         say("")
         for how, words in self.found:
             say(f"{how:>8}  {words}")
-        good = all(how != "FAILED" for how, _ in self.found)
-        say("verdict: " + ("this can be run" if good else "this cannot be run as it is"))
+        hows = {how for how, _ in self.found}
+        good = "FAILED" not in hows
+        doubts = ", but see what is doubtful" if "doubtful" in hows else ""
+        say("verdict: " + (f"this can be run{doubts}" if good else "this cannot be run as it is"))
         return good
 
 
@@ -224,11 +230,14 @@ class Validation:
             "be in a run (generate.max_bad_queries)"
             + "".join(f"\n          {one.reason}" for one in sampled.bad),
         )
-        self.verdicts.check(
-            counts.samples > 0,
-            f"{counts.samples} responses: {counts.correct} right, {counts.wrong} wrong, "
-            f"{counts.unparsed} unparsed, {counts.timeout} timed out, {counts.cut} cut",
-        )
+        own = self.config.warmup.checkpoint is not None
+        how = "ok" if counts.correct else "FAILED" if own else "doubtful"
+        without = "" if counts.correct else (
+            ": a run samples what it trains on from this policy (warmup.checkpoint)"
+            if own
+            else ": the warm-up has to teach it"
+        )  # fmt: skip
+        self.verdicts.found.append((how, f"{shares(counts, 'responses')}{without}"))
         self.verdicts.doubt(
             counts.cut == counts.samples, "every response was cut: raise generate.max_new_tokens"
         )
@@ -295,15 +304,14 @@ class Validation:
             query = self.once.program.by_hash[row.query]
             self.say(f"\n=== a warm-up chain of {query.query_id}, told the answer:")
             self.say(f"{asked_of(chains.spec, query)}\n---\n{row.text}")
+        without = "" if counts.kept else (
+            ": a run that finds none stops there. Look at more of them (--samples), or tell the "
+            "base what a chain looks like (warmup.template)"
+        )  # fmt: skip
         self.verdicts.check(
-            counts.samples > 0,
-            f"{counts.samples} warm-up chains: {counts.correct} right, of which {counts.leaning} "
-            f"lean on the given answer; {counts.kept} to train on",
-        )
-        self.verdicts.doubt(
-            counts.kept == 0,
-            "no warm-up chain of these queries can be trained on: more samples, or another "
-            "warmup.template, may give some",
+            counts.kept > 0,
+            f"{shares(counts, 'warm-up chains')}, {counts.leaning} more give the gold answer away; "
+            f"{counts.kept} to train on{without}",
         )
 
     # --- learning ------------------------------------------------------------------------------
@@ -321,6 +329,18 @@ class Validation:
             f"one training step on {done.tokens} tokens: loss {done.loss:.3f}; {done.seconds:.0f} s"
             " with the start of the ranks",
         )
+
+
+def shares(counts: Coverage, what: str) -> str:
+    """How many samples there are, and which shares of them could be read and were correct."""
+    all_ = max(1, counts.samples)
+    read = counts.samples - counts.unparsed
+    return (
+        f"{counts.samples} {what}: {100 * read / all_:.0f} % could be read, "
+        f"{100 * counts.correct / all_:.0f} % are correct ({counts.correct} correct, "
+        f"{counts.wrong} wrong, {counts.unparsed} without a readable answer, {counts.timeout} not "
+        f"graded in time; {counts.cut} truncated)"
+    )
 
 
 def _show_memory(memory: PeakMemory, say: Say) -> None:

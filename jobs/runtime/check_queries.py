@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
+from actors.generation.engine_settings import engine_settings
 from actors.model.processor import Processor, load_processor
 from actors.model.prompt_checks import PromptChecks
 from pipeline.config.schema import Config
@@ -54,7 +55,7 @@ def _checks(
 ) -> PromptChecks:
     shown = {sha for query in queries for sha in query.images}
     sizes = {sha: size for sha, size in dataset.image_sizes.items() if sha in shown}
-    checks = PromptChecks(processor, sizes, config.generate.max_model_len)
+    checks = PromptChecks(processor, sizes, engine_settings(config).max_model_len)
     if checks.untried:
         say(
             f"{checks.untried:,} of {len(set(sizes.values())):,} sizes of images were not tried "

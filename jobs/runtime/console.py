@@ -22,6 +22,7 @@ from rich.progress import (
 )
 
 from pipeline.reports.tables import interval, iteration_table, percent, text_table
+from pipeline.reports.warnings import sampling_warnings
 from pipeline.run.state import State
 from pipeline.stages.workers import Progress as Moved
 
@@ -39,7 +40,7 @@ def event_lines(event: Mapping[str, Any], state: State) -> list[str]:
         case "policy_published":
             lines = [f"{event['name']} is {event['version']}"]
         case "sampling_closed":
-            lines = _sampling_line(event)
+            lines = _sampling_lines(event)
         case "evaluated":
             lines = [_evaluated_line(event, state)]
         case "job_done":
@@ -61,7 +62,12 @@ def _job_line(event: Mapping[str, Any]) -> str:
     )
 
 
-def _sampling_line(event: Mapping[str, Any]) -> list[str]:
+def warning(text: str) -> str:
+    """A warning as a line."""
+    return f"warning: {text}"
+
+
+def _sampling_lines(event: Mapping[str, Any]) -> list[str]:
     counts, purpose = event["coverage"], event["purpose"]
     if purpose.startswith("evaluate/"):
         return []
@@ -70,7 +76,8 @@ def _sampling_line(event: Mapping[str, Any]) -> list[str]:
     return [
         f"{purpose} sampled: {counts['samples']} responses to {counts['queries']} queries, "
         f"{counts['correct']} right, {counts['unparsed']} unparsed{late}, {counts['cut']} cut"
-        f"{leaning}, {counts['kept']} kept"
+        f"{leaning}, {counts['kept']} kept",
+        *map(warning, sampling_warnings(purpose, counts)),
     ]
 
 

@@ -38,8 +38,9 @@ def next_warmup(state: State, program: RunSpec) -> Step | None:
     if not selections(state, "warmup"):
         raise RunStopped(
             "warm-up: not one of the base's chains has the right answer, so there is nothing to "
-            "train on; look at them with `python -m jobs.validate`, or give a warm-up of your own "
-            "(warmup.checkpoint)"
+            "train on. Look at them with `python -m jobs.validate`: an instruction-tuned model has "
+            "to be told what a chain looks like (warmup.template; jobs/recipes/own.yaml has an "
+            "example). Or give a warm-up of your own (warmup.checkpoint)"
         )
     epochs = min(warmup.epochs_per_evaluation, epochs_left)
     return Train("warmup/learn", _warmup_job(state, program, len(rounds), epochs))

@@ -12,6 +12,7 @@ from typing import Any
 from pipeline.refs import PolicyRef
 from pipeline.reports.card import chain_of
 from pipeline.reports.comparison import comparisons, named_policies
+from pipeline.reports.warnings import run_warnings
 from pipeline.run.spec import RunSpec
 from pipeline.run.state import GREEDY, SAMPLED, State
 from pipeline.storage.store import Store
@@ -84,6 +85,7 @@ def summary(state: State, program: RunSpec, store: Store) -> dict[str, Any]:
         "comparisons": comparisons(state, program, store) if state.finished else {},
         "prm": state.prm and {**state.prm, "labels": state.labels},
         "iterations": state.iterations,
+        "warnings": run_warnings(state, program),
         "bad_queries": state.bad_queries,
         "stage_s": stage_seconds(state),
         "wall_s": round(wall_seconds(state), 3),

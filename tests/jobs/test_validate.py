@@ -21,6 +21,8 @@ from jobs.runtime.single_round import OneRound, StageFailed
 from jobs.validate import Validation, Verdicts
 from pipeline.errors import RunStopped
 from pipeline.generation.shards import SamplingParams, ShardSpec
+from pipeline.query import Query
+from pipeline.records import Rollout
 from pipeline.refs import PolicyRef
 from pipeline.stages.tasks import InProcess, TaskContext
 from pipeline.stages.workers import Workers
@@ -195,6 +197,34 @@ def test_an_untrained_head_that_says_more_than_half_is_not_the_one_that_was_serv
     assert any("untrained, each is 0.5" in words for words in failed)
 
 
+class Unskilled(ScriptedFleet):
+    """Engines of a policy that never answers correctly, not even when it is given the answer."""
+
+    def _sample(self, spec: ShardSpec, query: Query, skill: float, k: int) -> Rollout:
+        row = super()._sample(spec, query, skill, k)
+        return replace(row, text="I cannot tell")
+
+
+def test_what_can_come_to_nothing_is_not_called_ok(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("jobs.validate.load_processor", lambda folder: Words())
+    config = with_base(make_config(), tmp_path / "base")
+    program, store = make_program(config), open_store("memory://")
+    world, _, _ = make_world(store, program)
+    world = replace(world, fleet=Unskilled(store, program.by_hash, Mail(Random(0))))
+    verdicts = Verdicts()
+    Validation(OneRound(program, store, world), verdicts, lambda text: None, tmp_path).run(2)
+    (asked,) = (found for found in verdicts.found if "24 responses" in found[1])
+    (chains,) = (found for found in verdicts.found if "24 warm-up chains" in found[1])
+    assert asked[0] == "doubtful"
+    assert "0 % could be read, 0 % are correct" in asked[1]
+    assert asked[1].endswith("the warm-up has to teach it")
+    assert chains[0] == "FAILED"
+    assert "warmup.template" in chains[1]
+    assert not verdicts.show(lambda text: None)
+
+
 def test_a_stage_that_fails_is_named(setting: Setting) -> None:
     sampled = setting.once.sample("question", setting.policy, setting.sampling)
     setting.learner.guard = "they differ by 0.3 nats"
@@ -225,6 +255,7 @@ def test_one_failure_spoils_the_verdict_and_a_doubt_does_not() -> None:
     verdicts.doubt(True, "every response was cut")
     verdicts.doubt(False, "never said")
     assert verdicts.show(said.append)
+    assert said[-1] == "verdict: this can be run, but see what is doubtful"
     verdicts.check(False, "learning: they differ")
     assert not verdicts.show(said.append)
     assert "  FAILED  learning: they differ" in said
@@ -263,5 +294,5 @@ def test_the_real_parts_agree_on_the_digits(tmp_path: Path) -> None:
     assert ended.stdout.count("prompt tokens, equal in the engine") == 5
     assert "log-probabilities differ by" in ended.stdout
     assert "ray::GeneratorActor" in ended.stdout
-    assert ended.stdout.splitlines()[-1] == "verdict: this can be run"
+    assert ended.stdout.splitlines()[-1].startswith("verdict: this can be run")
     assert list((tmp_path / "tiny" / "store").rglob("*.parquet")) == []
