@@ -54,11 +54,12 @@ from pipeline.training.job import (
     LearnJob,
     LearnProgress,
     LearnSaved,
+    StepPoint,
 )
 from pipeline.training.metrics import TrainMetrics
 from pipeline.training.rows import TrainRow
 from pipeline.training.segments import Lengths, first_batch, segments, steps_of
-from pipeline.training.settings import LearnSettings
+from pipeline.training.settings import LearnSettings, learning_rate_at
 
 _STEP = re.compile(r"step (\d+) of")
 
@@ -174,6 +175,7 @@ class GroupLearner:
 
     def _run(self, job: LearnJob, resume: CheckpointRef | None) -> None:
         started = self._clock()
+        self._doing(job, "fetching the policy and the selected responses")
         policy = self._fetch("policies", job.policy.path)
         made = self._rows.rows(policy, job.data, job.prm)
         rows = made.rows
@@ -182,6 +184,7 @@ class GroupLearner:
         group = self._at_start(job, resume or job.start)
         done = resume or CheckpointRef("", "", job.name, 0, job.start.step if job.start else 0)
         if job.check_logprobs and resume is None:
+            self._doing(job, "comparing log-probabilities with the engine's")
             first = first_batch(job, lengths, **sizes)
             deviation = self._compare(job, group, made, first)
             done = replace(done, logprob_deviation=deviation)
@@ -197,7 +200,16 @@ class GroupLearner:
                 nats=done.nats + metrics.loss * metrics.tokens,
                 tokens=done.tokens + part.tokens,
             )
-            self._tell(LearnProgress(job.name, part.cursor, total, metrics.loss, done.tokens))
+            self._tell(
+                LearnProgress(
+                    job.name,
+                    part.cursor,
+                    total,
+                    metrics.loss,
+                    done.tokens,
+                    curve=_curve(metrics, group.settings),
+                )
+            )
             if part.save and part.cursor < total:
                 done = self._save(group, done)
                 self._tell(LearnSaved(job.name, done))
@@ -216,7 +228,9 @@ class GroupLearner:
         since: float,
     ) -> None:
         deviation, done = done.logprob_deviation, replace(done, logprob_deviation=None)
+        self._doing(job, "storing the checkpoint", done.cursor)
         done = self._save(group, done)
+        self._doing(job, "storing the policy", done.cursor)
         folder = self._new_folder("policies")
         group.publish(folder)
         policy = publish_folder(self._store, folder)
@@ -249,6 +263,10 @@ class GroupLearner:
 
         return moved
 
+    def _doing(self, job: LearnJob, what: str, done: int = 0) -> None:
+        """Say what takes time besides training steps; done: all steps of the job, at its end."""
+        self._tell(LearnProgress(job.name, done, done, None, 0, doing=what))
+
     def _tell(self, event: LearnEvent) -> None:
         self._events.put(event)
 
@@ -275,8 +293,10 @@ class GroupLearner:
             policy = write_headed(policy, headed, surprise=job.prm.surprise)
         checkpoint = None if start is None else self._fetch("checkpoints", start.path)
         if group is None:
+            self._doing(job, f"starting the learner: {settings.ranks} ranks load the policy")
             group = self._group = self._start(settings, policy, checkpoint)
         else:
+            self._doing(job, "the learner begins anew from another policy or checkpoint")
             group.reset(policy, checkpoint, settings=settings)
         return group
 
@@ -336,6 +356,16 @@ class GroupLearner:
                 "lower precision"
             )
         return deviation
+
+
+def _curve(metrics: TrainMetrics, settings: LearnSettings) -> tuple[StepPoint, ...]:
+    """The steps of one call of `train`, which ended with optimizer step `metrics.step`."""
+    first = metrics.step - metrics.steps
+    pairs = zip(metrics.loss_S, metrics.grad_norm_S, strict=True)
+    return tuple(
+        StepPoint(first + place + 1, loss, norm, learning_rate_at(first + place, settings))
+        for place, (loss, norm) in enumerate(pairs)
+    )
 
 
 def _objective(job: LearnJob) -> dict[str, Any]:

@@ -64,10 +64,11 @@ def _sizes(row: Mapping[str, Any]) -> dict[str, float]:
 
 
 class Board:
-    """TensorBoard: one point for each iteration, each training job and each evaluation.
+    """TensorBoard: a point for each optimizer step, iteration, training job and evaluation.
 
-    A point is on disk a second later. Its step is the iteration or epoch it belongs to, counted
-    from 1, and 0 for a policy that this run did not train.
+    A point is on disk a second later. `<chain>/step/…` (loss, gradient norm, learning rate) counts
+    optimizer steps of the chain; everything else counts the iteration or epoch it belongs to, from
+    1, and 0 for a policy that this run did not train.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -81,7 +82,10 @@ class Board:
             self._writer.add_scalar(name, value, step)
 
     def progress(self, progress: Moved) -> None:
-        """Not kept."""
+        chain = progress.stage.partition("/")[0]
+        for point in progress.curve:
+            for name in ("loss", "grad_norm", "learning_rate"):
+                self._writer.add_scalar(f"{chain}/step/{name}", getattr(point, name), point.step)
 
     def say(self, text: str) -> None:
         """Not kept."""

@@ -376,8 +376,9 @@ def _published(name: str, policy: PolicyRef) -> dict[str, Any]:
 
 
 def _progress(stage: str, event: LearnProgress) -> Progress:
-    note = "" if event.loss is None else f"loss {event.loss:.3f}"
-    return Progress(stage, event.steps, event.steps_total, "steps", note)
+    loss = "" if event.loss is None else f"loss {event.loss:.3f}"
+    note = event.doing or loss
+    return Progress(stage, event.steps, event.steps_total, "steps", note, event.curve)
 
 
 def build(driver: Driver, step: Annotate | JudgePrm) -> None:

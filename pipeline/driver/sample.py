@@ -43,6 +43,7 @@ class SampleStage:
 
     def run(self) -> None:
         """Until every shard is done; then the purpose is closed."""
+        self._show()
         while self._unfinished():
             adopted = self._dispatch()
             events = adopted + self._collect({event["index"] for event in adopted})
@@ -208,9 +209,9 @@ class SampleStage:
     def _show(self) -> None:
         done = sum(map(self._done, self._shards))
         tokens = sum(shard.tokens for shard in self._shards.values())
-        self.driver.watch.progress(
-            Progress(self.step.stage, done, len(self.step.specs), "shards", f"{tokens} tokens")
-        )
+        note = f"{tokens} tokens" if tokens else "until the first: engines start, load the policy"
+        total = len(self.step.specs)
+        self.driver.watch.progress(Progress(self.step.stage, done, total, "shards", note))
 
 
 def score_task(driver: Driver, step: SampleShards, spec: ShardSpec, shard: ShardState) -> ScoreTask:

@@ -20,20 +20,21 @@ from pipeline.refs import PolicyRef
 from pipeline.stages.grade import Grader
 from pipeline.stages.score import Scorer
 from pipeline.stages.tasks import StageWorker
-from pipeline.training.job import Learner
+from pipeline.training.job import Learner, StepPoint
 
 # --- looking on ----------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
 class Progress:
-    """How far a stage has come, in `unit`s; `total` is 0 while unknown."""
+    """How far a stage has come, in `unit`s; `total` is 0 while unknown. curve: training steps."""
 
     stage: str
     done: int
     total: int
     unit: str
     note: str = ""
+    curve: tuple[StepPoint, ...] = ()
 
 
 class Watch(Protocol):

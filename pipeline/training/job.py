@@ -44,14 +44,30 @@ class LearnFailed:
 
 
 @dataclass(frozen=True)
+class StepPoint:
+    """One optimizer step, counted over all jobs of a chain: loss in nats a token, the gradient norm
+    before clipping."""
+
+    step: int
+    loss: float
+    grad_norm: float
+    learning_rate: float
+
+
+@dataclass(frozen=True)
 class LearnProgress:
-    """For people: `steps_total` is 0 and `loss` None while unknown."""
+    """For people: `steps_total` is 0 and `loss` None while unknown.
+
+    doing: what is going on besides steps. curve: the steps since the last progress that had some.
+    """
 
     job: str
     steps: int
     steps_total: int
     loss: float | None
     tokens: int
+    doing: str = ""
+    curve: tuple[StepPoint, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -32,11 +32,13 @@ class TrainMetrics:
     """What training on one interval gave.
 
     loss: nats per response token, each taken before the step it belongs to; loss_S by step.
+    grad_norm_S: global gradient norm before clipping, by step.
     tokens: response tokens trained on. seconds: of the slowest rank.
     """
 
     loss: float
     loss_S: tuple[float, ...]
+    grad_norm_S: tuple[float, ...]
     steps: int
     step: int
     rows: int
@@ -60,6 +62,7 @@ def merge(reports: Sequence[RankReport]) -> TrainMetrics:
     return TrainMetrics(
         loss=math.fsum(nll_S) / tokens if tokens else 0.0,
         loss_S=tuple(nll / count for nll, count in zip(nll_S, first.tokens_S, strict=True)),
+        grad_norm_S=first.grad_norm_S,
         steps=steps,
         step=first.step,
         rows=sum(first.rows_S),

@@ -24,6 +24,7 @@ from pipeline.reports.tables import (
 )
 from pipeline.run.state import State
 from pipeline.stages.workers import Progress
+from pipeline.training.job import StepPoint
 from tests.support.scripted import Clock
 
 COUNTS = {
@@ -148,6 +149,8 @@ def test_tensorboard_gets_a_point_for_each_iteration_job_and_evaluation(tmp_path
     ]
     for event in told:
         both.event(event, state)
+    curve = tuple(StepPoint(n, 1.0 / n, 0.25, 1e-3) for n in (5, 6))
+    both.progress(Progress("evolve/1/learn", 6, 6, "steps", curve=curve))
     # Before it is closed: a run is looked at while it works, and may be killed.
     end = time.monotonic() + 60.0
     while "policy-other/ood/greedy" not in (found := points(tmp_path / "board")):
@@ -158,6 +161,9 @@ def test_tensorboard_gets_a_point_for_each_iteration_job_and_evaluation(tmp_path
     assert found["iteration/pass_at_16"] == [(1, 0.75)]
     assert found["iteration/kept_tokens"] == [(1, 40.5)]
     assert found["warmup/loss"] == [(2, 0.5)]
+    assert found["evolve/step/grad_norm"] == [(5, 0.25), (6, 0.25)]
+    assert [step for step, _ in found["evolve/step/loss"]] == [5, 6]
+    assert set(found) >= {"evolve/step/learning_rate"}
     assert found["base/test/greedy"] == [(0, 0.5)]
     assert found["warmup/test/greedy"] == [(2, 0.5)]
     assert found["evolve/ood/pass_at_4"] == [(1, 0.75)]

@@ -106,7 +106,8 @@ class FakeGroup:
             tokens += sum(map(len, ids))
         return TrainMetrics(
             loss=0.5,
-            loss_S=(),
+            loss_S=(0.5,) * len(plan_S),
+            grad_norm_S=tuple(float(self.step - len(plan_S) + n) for n in range(len(plan_S))),
             steps=len(plan_S),
             step=self.step,
             rows=sum(map(len, plan_S)),
@@ -224,7 +225,16 @@ def test_a_job_gives_checkpoints_a_policy_and_its_figures(bench: Bench) -> None:
     assert end.rows == 26
     assert end.loss == pytest.approx(0.5)
     assert [e.checkpoint.cursor for e in events if isinstance(e, LearnSaved)] == [2, 4, 6]
-    moves = [e for e in events if isinstance(e, LearnProgress)]
+    heard = [e for e in events if isinstance(e, LearnProgress)]
+    assert [e.doing for e in heard if e.doing][:2] == [
+        "fetching the policy and the selected responses",
+        "starting the learner: 1 ranks load the policy",
+    ]
+    curve = [point for e in heard for point in e.curve]
+    assert [point.step for point in curve] == [1, 2, 3, 4, 5, 6, 7, 8]
+    assert [point.grad_norm for point in curve] == [0.0, 1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 7.0]
+    assert {point.loss for point in curve} == {0.5}
+    moves = [e for e in heard if not e.doing]
     assert [e.steps for e in moves] == [0, 1, 2, 2, 3, 4, 4, 5, 6, 6, 7, 8]
     assert [e.loss for e in moves][:3] == [None, None, 0.5]
     assert {e.steps_total for e in moves} == {8}
