@@ -30,9 +30,9 @@ from pipeline.reports.seeds import (
     markdown,
     pooled_lines,
 )
+from pipeline.run.events.wire import from_wire, replay
 from pipeline.run.ledger import Ledger
 from pipeline.run.queries import spec_of
-from pipeline.run.state import State
 from pipeline.storage.store import Store, open_store
 from pipeline.tasks.digits.build import read_truth
 
@@ -93,10 +93,10 @@ def finished(folder: Path) -> Finished:
         raise BadConfig(f"{folder}: no folder of a run: it has no store with runs")
     store = open_store(folder / "store", say=say)
     events = list(Ledger(store, _only_run(store, folder)).replay())
-    state = State.replay(events)
+    state = replay(events)
     if state.finished is None:
         raise BadConfig(f"{folder}: this run is not finished; start it again and it goes on")
-    return Finished(state, spec_of(store, events[0]), store, events)
+    return Finished(state, spec_of(store, from_wire(events[0])), store, events)
 
 
 def _only_run(store: Store, folder: Path) -> str:

@@ -43,6 +43,7 @@ from pipeline.reports.comparison import named_policies
 from pipeline.reports.summary import summary
 from pipeline.reports.tables import comparison_rows, difference_lines, text_table
 from pipeline.reports.warnings import data_warnings
+from pipeline.run.events.wire import replay
 from pipeline.run.lease import Lease
 from pipeline.run.ledger import Ledger
 from pipeline.run.spec import RunSpec
@@ -127,9 +128,7 @@ def state_so_far(config: Config, store: Store) -> State:
         BadConfig: the run was started under settings of another meaning.
     """
     snapshot, events = Ledger(store, config.run.name).resume()
-    state = State() if snapshot is None else State.from_dict(snapshot)
-    for event in events:
-        state.apply(event)
+    state = replay(events, State() if snapshot is None else State.from_dict(snapshot))
     if state.config is not None:
         check_resume(config_from_dict(state.config, where="the run's ledger"), config)
     return state

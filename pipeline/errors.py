@@ -72,3 +72,7 @@ class TrainingDiverged(UserError):
 
 class RunStopped(UserError):
     """The run cannot go on; the message says why and what can be done."""
+
+
+class LedgerNewer(UserError):
+    """A ledger that a newer version of this program wrote: nothing of it is changed."""

@@ -14,9 +14,7 @@ import os
 import resource
 import sys
 import time
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 from pipeline.config.load import config_from_dict
 from pipeline.datasets.dataset import Dataset
@@ -27,6 +25,9 @@ from pipeline.hashing import sha256_hex
 from pipeline.query import Query
 from pipeline.records import Grade
 from pipeline.refs import CheckpointRef, PolicyRef
+from pipeline.run.events import wire
+from pipeline.run.events.event import Event
+from pipeline.run.events.lifecycle import IterationClosed
 from pipeline.run.ledger import Ledger
 from pipeline.run.spec import RunSpec
 from pipeline.run.state import State
@@ -46,9 +47,7 @@ def replay(store: Store) -> dict[str, float]:
     """Seconds, and the most memory that this process ever had."""
     begun = time.perf_counter()
     snapshot, events = Ledger(store, RUN).resume()
-    state = State() if snapshot is None else State.from_dict(snapshot)
-    for event in events:
-        state.apply(event)
+    wire.replay(events, State() if snapshot is None else State.from_dict(snapshot))
     took = time.perf_counter() - begun
     return {"seconds": took, "MB": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1000.0}
 
@@ -126,8 +125,8 @@ class Memory:
     def __init__(self) -> None:
         self.mb: list[float] = []
 
-    def event(self, event: Mapping[str, Any], state: Any) -> None:
-        if event["type"] == "iteration_closed":
+    def event(self, event: Event, state: State) -> None:
+        if isinstance(event, IterationClosed):
             pages = int(Path("/proc/self/statm").read_text().split()[1])
             self.mb.append(pages * os.sysconf("SC_PAGE_SIZE") / 1e6)
 

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 from pipeline.reports.card import model_card
+from pipeline.run.events.evaluation import Evaluated
+from pipeline.run.events.event import Event
+from pipeline.run.events.training import JobDone
 from pipeline.run.spec import RunSpec
 from pipeline.run.state import State
 from pipeline.stages.workers import Progress
@@ -19,10 +20,14 @@ class Cards:
         self._folder = folder
         self._spec = spec
 
-    def event(self, event: Mapping[str, Any], state: State) -> None:
-        if event["type"] not in ("job_done", "evaluated"):
-            return
-        version = event["version"] if event["type"] == "evaluated" else event["policy"]["version"]
+    def event(self, event: Event, state: State) -> None:
+        match event:
+            case JobDone():
+                version = event.policy.version
+            case Evaluated():
+                version = event.version
+            case _:
+                return
         for name, policy in state.policies.items():
             if policy.version == version and name in state.jobs and not name.startswith("prm/"):
                 self._folder.mkdir(parents=True, exist_ok=True)

@@ -8,8 +8,7 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Callable, Mapping
-from typing import Any
+from collections.abc import Callable
 
 from rich.console import Console as RichConsole
 from rich.progress import (
@@ -23,42 +22,52 @@ from rich.progress import (
 
 from pipeline.reports.tables import interval, iteration_table, percent, text_table
 from pipeline.reports.warnings import sampling_warnings
+from pipeline.run.events.evaluation import Evaluated
+from pipeline.run.events.event import Event
+from pipeline.run.events.lifecycle import (
+    DriverStarted,
+    IterationClosed,
+    PolicyPublished,
+    RunCreated,
+)
+from pipeline.run.events.sampling import SamplingClosed
+from pipeline.run.events.training import JobDone, WarmupChosen
 from pipeline.run.state import State
 from pipeline.stages.workers import Progress as Moved
 
 EVERY_S = 10.0
 
 
-def event_lines(event: Mapping[str, Any], state: State) -> list[str]:
+def event_lines(event: Event, state: State) -> list[str]:
     """What an event means, in words; nothing for the events of single shards."""
-    match event["type"]:
-        case "run_created":
-            lines = [f"a new run, config {event['config_hash']}"]
-        case "driver_started":
+    match event:
+        case RunCreated():
+            lines = [f"a new run, config {event.config_hash}"]
+        case DriverStarted():
             done = len(state.iterations)
             lines = [f"going on where the run stopped: {done} iterations are done"]
-        case "policy_published":
-            lines = [f"{event['name']} is {event['version']}"]
-        case "sampling_closed":
+        case PolicyPublished():
+            lines = [f"{event.name} is {event.version}"]
+        case SamplingClosed():
             lines = _sampling_lines(event)
-        case "evaluated":
+        case Evaluated():
             lines = [_evaluated_line(event, state)]
-        case "job_done":
+        case JobDone():
             lines = [_job_line(event)]
-        case "warmup_chosen":
-            lines = [f"the warm-up policy is that of {event['name']}"]
-        case "iteration_closed":
+        case WarmupChosen():
+            lines = [f"the warm-up policy is that of {event.name}"]
+        case IterationClosed():
             lines = ["", *text_table(iteration_table(state.iterations)).splitlines(), ""]
         case _:
             lines = []
     return lines
 
 
-def _job_line(event: Mapping[str, Any]) -> str:
-    speed = event["tokens"] / event["seconds"] if event["seconds"] else 0.0
+def _job_line(event: JobDone) -> str:
+    speed = event.tokens / event.seconds if event.seconds else 0.0
     return (
-        f"{event['job']} trained: {event['steps']} steps on {event['rows']} responses, "
-        f"loss {event['loss']:.3f}, {speed:.0f} tokens/s"
+        f"{event.job} trained: {event.steps} steps on {event.rows} responses, "
+        f"loss {event.loss:.3f}, {speed:.0f} tokens/s"
     )
 
 
@@ -67,39 +76,39 @@ def warning(text: str) -> str:
     return f"warning: {text}"
 
 
-def _sampling_lines(event: Mapping[str, Any]) -> list[str]:
-    counts, purpose = event["coverage"], event["purpose"]
-    if purpose.startswith("evaluate/"):
+def _sampling_lines(event: SamplingClosed) -> list[str]:
+    counts = event.coverage
+    if event.purpose.startswith("evaluate/"):
         return []
-    late = f", {counts['timeout']} not graded in time" if counts["timeout"] else ""
-    leaning = f", {counts['leaning']} leaning on the gold answer" if counts["leaning"] else ""
+    late = f", {counts.timeout} not graded in time" if counts.timeout else ""
+    leaning = f", {counts.leaning} leaning on the gold answer" if counts.leaning else ""
     return [
-        f"{purpose} sampled: {counts['samples']} responses to {counts['queries']} queries, "
-        f"{counts['correct']} right, {counts['unparsed']} unparsed{late}, {counts['cut']} cut"
-        f"{leaning}, {counts['kept']} kept",
-        *map(warning, sampling_warnings(purpose, counts)),
+        f"{event.purpose} sampled: {counts.samples} responses to {counts.queries} queries, "
+        f"{counts.correct} right, {counts.unparsed} unparsed{late}, {counts.cut} cut"
+        f"{leaning}, {counts.kept} kept",
+        *map(warning, sampling_warnings(event.purpose, counts.to_dict())),
     ]
 
 
-def _evaluated_line(event: Mapping[str, Any], state: State) -> str:
-    result, name = event["result"], series_names(event, state)[-1]
+def _evaluated_line(event: Evaluated, state: State) -> str:
+    result, name = event.result, series_names(event, state)[-1]
     late = f", {result['timeouts']} not graded in time" if result["timeouts"] else ""
     if "greedy" in result:
         return (
-            f"{name} on {event['split']}: greedy {percent(result['greedy'])} % "
+            f"{name} on {event.split}: greedy {percent(result['greedy'])} % "
             f"{interval(result['ci95'])}, n = {result['n']}{late}"
         )
     k, best = list(result["pass_at"].items())[-1]
     return (
-        f"{name} on {event['split']}: Pass@{k} {percent(best['value'])} % "
+        f"{name} on {event.split}: Pass@{k} {percent(best['value'])} % "
         f"{interval(best['ci95'])}, n = {result['n']}{late}"
     )
 
 
-def series_names(event: Mapping[str, Any], state: State) -> list[str]:
+def series_names(event: Evaluated, state: State) -> list[str]:
     """What the measured policy is called, oldest name first."""
-    names = [name for name, ref in state.policies.items() if ref.version == event["version"]]
-    return names or [event["version"]]
+    names = [name for name, ref in state.policies.items() if ref.version == event.version]
+    return names or [event.version]
 
 
 class PlainConsole:
@@ -114,7 +123,7 @@ class PlainConsole:
         self._clock = clock
         self._last = clock()
 
-    def event(self, event: Mapping[str, Any], state: State) -> None:
+    def event(self, event: Event, state: State) -> None:
         for line in event_lines(event, state):
             self.say(line)
 
@@ -149,7 +158,7 @@ class RichBars:
         self._stage = ""
         self._task: TaskID | None = None
 
-    def event(self, event: Mapping[str, Any], state: State) -> None:
+    def event(self, event: Event, state: State) -> None:
         for line in event_lines(event, state):
             self.say(line)
 

@@ -7,15 +7,18 @@ from pathlib import Path
 from typing import Any
 
 from jobs.runtime.console import series_names
+from pipeline.run.events.evaluation import Evaluated
+from pipeline.run.events.event import Event
+from pipeline.run.events.lifecycle import IterationClosed
+from pipeline.run.events.training import JobDone
 from pipeline.run.state import State
 from pipeline.stages.workers import Progress as Moved
 
 
-def _points(event: Mapping[str, Any], state: State) -> list[tuple[str, float, int]]:
+def _points(event: Event, state: State) -> list[tuple[str, float, int]]:
     """What an event adds to TensorBoard: name, value, step."""
-    match event["type"]:
-        case "iteration_closed":
-            row = event["row"]
+    match event:
+        case IterationClosed(row=row):
             plain = {
                 name: value
                 for name, value in row.items()
@@ -26,12 +29,12 @@ def _points(event: Mapping[str, Any], state: State) -> list[tuple[str, float, in
                 row["iteration"] + 1,
                 plain | _shares(row) | _sizes(row),
             )
-        case "job_done":
-            series, step = _series(event["job"])
-            found = {"loss": event["loss"]}
-        case "evaluated":
+        case JobDone():
+            series, step = _series(event.job)
+            found = {"loss": event.loss}
+        case Evaluated():
             chain, step = _series(series_names(event, state)[0])
-            series, found = f"{chain}/{event['split']}", _shares(event["result"])
+            series, found = f"{chain}/{event.split}", _shares(event.result)
         case _:
             return []
     return [(f"{series}/{name}", value, step) for name, value in found.items()]
@@ -77,7 +80,7 @@ class Board:
         # Its flush() leaves what its thread has not taken from the queue yet.
         self._writer = SummaryWriter(str(folder), flush_secs=1)
 
-    def event(self, event: Mapping[str, Any], state: State) -> None:
+    def event(self, event: Event, state: State) -> None:
         for name, value, step in _points(event, state):
             self._writer.add_scalar(name, value, step)
 

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
-
 from jobs.runtime.cards import Cards
 from jobs.runtime.console import PlainConsole, RichBars
 from jobs.runtime.tensorboard import Board
+from pipeline.run.events.event import Event
 from pipeline.run.state import State
 from pipeline.stages.workers import Progress as Moved
 
@@ -18,7 +16,7 @@ class Watchers:
     def __init__(self, *parts: PlainConsole | RichBars | Board | Cards) -> None:
         self._parts = parts
 
-    def event(self, event: Mapping[str, Any], state: State) -> None:
+    def event(self, event: Event, state: State) -> None:
         for part in self._parts:
             part.event(event, state)
 

@@ -15,18 +15,9 @@ from typing import Any
 
 from pipeline.config.load import config_from_dict
 from pipeline.config.resume import diff
-from pipeline.run.references import GAVE_UP
-
-Event = Mapping[str, Any]
-
-_ALWAYS_DIFFERENT = {"at", "stage", "type", "seconds", "engine", "adopted", "versions", "key"}
-
-_NOT_COMPARED = {*GAVE_UP, "checkpoint_saved", "driver_started"}
-
-# What comes once more, and the same, after something of it was lost.
-_MADE_AGAIN = {"labels_made", "evaluated", "finished"}
-
-_OF_SHARDS = {"shard_accepted", "shard_graded", "shard_scored"}
+from pipeline.run.events.event import Event
+from pipeline.run.events.sampling import OfShard, SamplingClosed
+from pipeline.run.events.wire import from_wire
 
 
 @dataclass(frozen=True)
@@ -50,66 +41,51 @@ class Difference:
         return "\n  ".join([shared, *self.details])
 
 
-def facts(events: Iterable[Event]) -> Iterator[Fact]:
-    """What a run did, in plan order. A purpose's shards come when it is closed, and once more when
-    something of them was lost and made again otherwise."""
+def facts(wires: Iterable[Mapping[str, Any]]) -> Iterator[Fact]:
+    """What a run did, in plan order: what its events have to be compared.
+
+    The shards of a set come when it is closed, and once more when something of them was lost and
+    made again otherwise. Whatever comes once more, and the same, is one fact.
+    """
     shards: dict[str, dict[int, dict[str, Any]]] = {}
-    told: dict[tuple[str, int], dict[str, Any]] = {}
-    again: dict[str, Fact] = {}
+    last: dict[str, Fact] = {}
 
-    def tell(purpose: str) -> Iterator[Fact]:
-        for index, values in sorted(shards.get(purpose, {}).items()):
-            if told.get((purpose, index)) != values:
-                told[purpose, index] = dict(values)
-                yield Fact(f"shard {index} of {purpose}", dict(values))
-
-    for event in events:
-        kind = event["type"]
-        if kind in _OF_SHARDS:
-            one = shards.setdefault(event["purpose"], {}).setdefault(event["index"], {})
-            one |= _values(event)
-        elif kind == "sampling_closed":
-            yield from tell(event["purpose"])
-        elif kind not in _NOT_COMPARED:
-            fact = Fact(_name(event), _values(event))
-            if kind in _MADE_AGAIN:
-                if again.get(fact.name) == fact:
-                    continue
-                again[fact.name] = fact
+    def news(fact: Fact) -> Iterator[Fact]:
+        if last.get(fact.name) != fact:
+            last[fact.name] = fact
             yield fact
+
+    def shards_of(purpose: str) -> Iterator[Fact]:
+        for index, values in sorted(shards.get(purpose, {}).items()):
+            yield from news(Fact(f"shard {index} of {purpose}", dict(values)))
+
+    for event in map(from_wire, wires):
+        compared = event.compared()
+        if isinstance(event, OfShard):
+            of_set = shards.setdefault(event.purpose, {})
+            of_set[event.index] = of_set.get(event.index, {}) | compared
+        elif isinstance(event, SamplingClosed):
+            yield from shards_of(event.purpose)
+        elif compared:
+            yield from news(Fact(_name(event), compared))
     for purpose in shards:  # those that are still open
-        yield from tell(purpose)
+        yield from shards_of(purpose)
 
 
 def _name(event: Event) -> str:
-    about = [event[key] for key in ("name", "job", "iteration", "purpose") if key in event]
-    return " ".join([event["type"], *map(str, about)])
+    about = [getattr(event, name, None) for name in ("name", "job", "iteration", "purpose")]
+    return " ".join([event.type, *(str(part) for part in about if part is not None)])
 
 
-def _values(event: Event) -> dict[str, Any]:
-    values = {key: value for key, value in event.items() if key not in _ALWAYS_DIFFERENT}
-    if "checkpoint" in values:
-        # its path holds the run's name
-        kept = ("sha256", "cursor", "step")
-        values["checkpoint"] = {key: values["checkpoint"][key] for key in kept}
-    if event["type"] == "run_created":
-        values = {"data": values["data"], "queries": values["queries"]}
-    # how near engine and learner are says something of the machine, nothing of the run
-    values.pop("logprob_deviation", None)
-    if event["type"] == "iteration_closed":
-        row = event["row"].items()
-        left_out = ("_s", "logprob_deviation")
-        values["row"] = {key: value for key, value in row if not key.endswith(left_out)}
-    return values
-
-
-def settings_changed(a: Event, b: Event) -> list[str]:
+def settings_changed(a: Mapping[str, Any], b: Mapping[str, Any]) -> list[str]:
     """What differs between the settings that two runs were created with, and matters."""
-    old, new = (config_from_dict(one["config"], where="the run's ledger") for one in (a, b))
+    old, new = (config_from_dict(wire["config"], where="the run's ledger") for wire in (a, b))
     return [str(change) for change in diff(old, new) if change.kind != "free"]
 
 
-def first_difference(a: Iterable[Event], b: Iterable[Event]) -> Difference | None:
+def first_difference(
+    a: Iterable[Mapping[str, Any]], b: Iterable[Mapping[str, Any]]
+) -> Difference | None:
     """Where two runs part; None when one is what the other is, whole."""
     for number, (left, right) in enumerate(zip_longest(facts(a), facts(b))):
         if left is None or right is None:

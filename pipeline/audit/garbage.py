@@ -12,10 +12,12 @@ import secrets
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 
-from pipeline.errors import BadData, StoreError
+from pipeline.errors import BadData, LedgerNewer, StoreError
+from pipeline.run.events.lifecycle import RunCreated
+from pipeline.run.events.wire import from_wire
 from pipeline.run.ledger import Ledger
 from pipeline.run.queries import spec_of
-from pipeline.run.references import GAVE_UP, TREES, given_up, named
+from pipeline.run.references import TREES, named
 from pipeline.storage.backend import Entry
 from pipeline.storage.store import Store
 from pipeline.storage.trees import manifest_path
@@ -55,7 +57,7 @@ def needed(store: Store, runs: Iterable[str]) -> Named:
     for run in runs:
         try:
             paths = _named_by(store, run)
-        except (StoreError, ValueError, KeyError) as error:
+        except (StoreError, LedgerNewer, ValueError, KeyError) as error:
             raise BadData(
                 f"run {run}: what it needs cannot be told ({error}); nothing is removed. "
                 f"`python -m jobs.audit {store.url} --run {run}` says what is damaged."
@@ -71,12 +73,10 @@ def needed(store: Store, runs: Iterable[str]) -> Named:
 
 def _named_by(store: Store, run: str) -> set[str]:
     paths: set[str] = set()
-    for event in Ledger(store, run).replay():
-        if event["type"] in GAVE_UP:
-            paths -= given_up(event)
-            continue
-        paths |= set(named(event))
-        if event["type"] == "run_created":
+    for wire in Ledger(store, run).replay():
+        event = from_wire(wire)
+        paths = (paths | set(named(wire))) - event.drops()
+        if isinstance(event, RunCreated):
             program = spec_of(store, event)
             paths |= {f"images/{sha}" for query in program.by_hash.values() for sha in query.images}
     return paths

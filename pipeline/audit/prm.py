@@ -39,6 +39,7 @@ from pipeline.prm.gate import shortfalls
 from pipeline.prm.labels import Decode, Labelled, Picked, Prefix, Reached, next_prefixes
 from pipeline.records import Grade, Rollout, Score, StepValues
 from pipeline.refs import PolicyRef
+from pipeline.run.events.prm import LabelsMade, PrmJudged
 from pipeline.run.spec import RunSpec
 from pipeline.run.state import State
 from pipeline.stages.grade import with_grades
@@ -153,9 +154,9 @@ class PrmAudit:
 
     # --- labels ---------------------------------------------------------------------------------
 
-    def labels(self, state: State, step: Step | None, event: Mapping[str, Any]) -> Iterator[Found]:
+    def labels(self, state: State, step: Step | None, event: LabelsMade) -> Iterator[Found]:
         """What is wrong with the step values that an event names, given their completions."""
-        path = event["path"]
+        path = event.path
         if not isinstance(step, Annotate):
             yield path, "nothing asked for these labels"
             return
@@ -174,7 +175,7 @@ class PrmAudit:
         if path.split("/")[2] != labels_key(want):
             yield path, "its key is not that of the values which its completions give"
         told = labels_told(program, path, want, annotation.counts, annotation.responses)
-        if any(event[name] != told[name] for name in told):
+        if event.compared() != told.compared():
             yield path, "its event counts other responses or another cost"
         if len(got) != len(want):
             yield path, f"it holds {len(got)} responses, and {len(want)} were labelled"
@@ -195,19 +196,19 @@ class PrmAudit:
         prm = state.policies[TRAINED]
         return Scoring(prm, judged_places(labels), self._program.config.prm.aggregate)
 
-    def verdict(self, state: State, step: Step | None, event: Mapping[str, Any]) -> Iterator[Found]:
+    def verdict(self, state: State, step: Step | None, event: PrmJudged) -> Iterator[Found]:
         """What is wrong with a judgement, given labels, scores and the model that was trained."""
-        path, card = event["path"], event["card"]
+        path, card = event.path, event.card
         if not isinstance(step, JudgePrm):
             yield path, "nothing asked for a judgement of it"
             return
         assert state.labels is not None
         reasons = shortfalls(card, bar_of(self._program))
         used = not reasons or self._program.config.prm.use_anyway
-        if (event["reasons"], event["used"]) != (reasons, used):
+        if (event.reasons, event.used) != (list(reasons), used):
             yield path, "whether it is used does not follow from its card"
-        if event["version"] != policy_at(path).version:
-            yield path, f"its event calls it {event['version']}"
+        if event.version != policy_at(path).version:
+            yield path, f"its event calls it {event.version}"
         try:
             if self._weights(path) != self._weights(step.prm.path):
                 yield path, f"it is not the model that was trained, {step.prm.path}, with a card"

@@ -18,7 +18,7 @@ What is checked, each by reading the bytes again:
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field, replace
 from functools import partial
@@ -26,17 +26,38 @@ from typing import Any
 
 from pipeline.audit.prm import Decoder, PrmAudit, is_round
 from pipeline.audit.shard import RECORDS_OF, Judge, ShardFiles, check_shard
-from pipeline.errors import BadConfig, CorruptObject, RunStopped, StoreError, StoreMissing
+from pipeline.errors import (
+    BadConfig,
+    CorruptObject,
+    LedgerNewer,
+    RunStopped,
+    StoreError,
+    StoreMissing,
+)
 from pipeline.generation.shards import ShardSpec
 from pipeline.phases.order import next_step
 from pipeline.phases.prm import JUDGE
 from pipeline.phases.steps import Annotate, SampleShards, Step, Train
+from pipeline.run.events.evaluation import EvaluationLost
+from pipeline.run.events.event import Event
+from pipeline.run.events.lifecycle import RunCreated
+from pipeline.run.events.prm import LabelsLost, LabelsMade, PrmJudged
+from pipeline.run.events.sampling import (
+    ObjectLost,
+    OfShard,
+    SamplingClosed,
+    ShardAccepted,
+    ShardGraded,
+    ShardScored,
+)
+from pipeline.run.events.training import CheckpointSaved, JobDone
+from pipeline.run.events.wire import from_wire
 from pipeline.run.lease import last_tenure
 from pipeline.run.ledger import GENESIS, Ledger, LedgerEntry, unseal
 from pipeline.run.queries import spec_of
-from pipeline.run.references import GAVE_UP, given_up, named, shard_stage
+from pipeline.run.references import named, shard_stage
 from pipeline.run.spec import RunSpec
-from pipeline.run.state import State, closing
+from pipeline.run.state import State
 from pipeline.selection.rules import Rule
 from pipeline.stages.score import Scoring
 from pipeline.storage.artifacts import get_verified
@@ -113,6 +134,10 @@ class _Audit:
         if problem not in self.report.problems:
             self.report.problems.append(problem)
 
+    def _all_bad(self, problems: Iterable[tuple[str, str]]) -> None:
+        for path, what in problems:
+            self._bad(path, what)
+
     # --- the ledger -----------------------------------------------------------------------------
 
     def _read(self, snapshots: list[int]) -> None:
@@ -169,40 +194,50 @@ class _Audit:
 
     # --- events ---------------------------------------------------------------------------------
 
-    def _event(self, n: int, event: Mapping[str, Any]) -> None:
-        kind = event["type"]
-        if kind in GAVE_UP:
-            for path in given_up(event):
-                self.needed.pop(path, None)
+    def _event(self, n: int, wire: Mapping[str, Any]) -> None:
+        try:
+            event = from_wire(wire)
+        except LedgerNewer as error:
+            self._broken(n, str(error))
+            return
+        for path in event.drops():
+            self.needed.pop(path, None)
+        if event.drops():
             self._forget(event)
         else:
-            self.needed.update(dict.fromkeys(named(event), n))
-            if is_round(event.get("purpose", "")):
-                self.of_rounds.update(named(event))
+            self.needed.update(dict.fromkeys(named(wire), n))
+            if is_round(wire.get("purpose", "")):
+                self.of_rounds.update(named(wire))
         if self.whole:
             try:
                 self._follow(n, event)
                 self.state.apply(event)
             except (CorruptObject, StoreMissing, RunStopped, ValueError, KeyError) as error:
-                self._broken(n, f"its {kind} event does not follow from those before it: {error}")
+                self._broken(
+                    n, f"its {event.type} event does not follow from those before: {error}"
+                )
 
-    def _forget(self, event: Mapping[str, Any]) -> None:
+    def _forget(self, event: Event) -> None:
         """A lost object takes what was made from it along."""
-        if event["type"] == "labels_lost" or _of_prm(event.get("purpose", "")):
-            self._forget_prm()
-        if event["type"] == "labels_lost":
-            self._forget_rounds()
-        if event["type"] == "evaluation_lost":
-            self._forget_purpose(event["purpose"])
-        if event["type"] != "object_lost":
-            return
-        place = (event["purpose"], event["index"])
+        match event:
+            case LabelsLost():
+                self._forget_prm()
+                self._forget_rounds()
+            case EvaluationLost():
+                self._forget_purpose(event.purpose)
+            case ObjectLost():
+                if _of_prm(event.purpose):
+                    self._forget_prm()
+                self._forget_object(event)
+
+    def _forget_object(self, event: ObjectLost) -> None:
+        place = (event.purpose, event.index)
         files = self.shards.pop(place, None)
         if files is None:
             return
         kept: list[str] = []
-        if files.accepted["rollout"] != event["path"]:
-            scores = files.scored is not None and files.scored["scores"] == event["path"]
+        if files.accepted.rollout != event.path:
+            scores = files.scored is not None and files.scored.scores == event.path
             left = replace(files, scored=None) if scores else ShardFiles(files.spec, files.accepted)
             self.shards[place], kept = left, left.paths
         for path in set(files.paths) - set(kept):
@@ -228,45 +263,42 @@ class _Audit:
         self.specs = {place: spec for place, spec in self.specs.items() if not is_round(place[0])}
         self.choices = {place: one for place, one in self.choices.items() if not _of_prm(place[0])}
 
-    def _follow(self, n: int, event: Mapping[str, Any]) -> None:
+    def _follow(self, n: int, event: Event) -> None:
         """The event is what the program asks for at this point."""
-        match event["type"]:
-            case "run_created":
+        match event:
+            case RunCreated():
                 self.program = spec_of(self.store, event)
                 self.prm = PrmAudit(self.store, self.program, self.decoder)
                 self._images(self.program)
-            case "shard_accepted":
+            case ShardAccepted():
                 self._accepted(n, event)
-            case "shard_graded":
-                rule, scoring = self._choice(event)
+            case ShardGraded():
+                rule, scoring = self._choice(event.purpose, event.stage)
                 self._add(event, graded=event, scored=None, rule=rule, scoring=scoring)
-            case "shard_scored":
-                rule, scoring = self._choice(event)
+            case ShardScored():
+                rule, scoring = self._choice(event.purpose, event.stage)
                 self._add(event, scored=event, rule=rule, scoring=scoring)
-            case "sampling_closed":
+            case SamplingClosed():
                 self._closed(n, event)
-            case "checkpoint_saved" | "job_done":
+            case CheckpointSaved() | JobDone():
                 step = self._step()
-                if not isinstance(step, Train) or step.job.key != event["key"]:
-                    self._bad(
-                        self.ledger.path(n),
-                        f"job {event['job']} did not train what the plan asks for",
-                    )
-            case "labels_made" | "prm_judged" if self.prm is not None:
-                made = event["type"] == "labels_made"
-                check = self.prm.labels if made else self.prm.verdict
-                for path, what in check(self.state, self._step(), event):
-                    self._bad(path, what)
+                if not isinstance(step, Train) or step.job.key != event.key:
+                    what = f"job {event.job} did not train what the plan asks for"
+                    self._bad(self.ledger.path(n), what)
+            case LabelsMade() if self.prm is not None:
+                self._all_bad(self.prm.labels(self.state, self._step(), event))
+            case PrmJudged() if self.prm is not None:
+                self._all_bad(self.prm.verdict(self.state, self._step(), event))
 
-    def _accepted(self, n: int, event: Mapping[str, Any]) -> None:
+    def _accepted(self, n: int, event: ShardAccepted) -> None:
         spec = self._spec(event)
-        if spec is not None and spec.key == event["key"]:
-            self.shards[event["purpose"], event["index"]] = ShardFiles(spec, event)
-        elif not (self.prm is not None and self.prm.lost and is_round(event["purpose"])):
-            self._bad(self.ledger.path(n), f"accepts {event['rollout']}, which no plan asks for")
+        if spec is not None and spec.key == event.key:
+            self.shards[event.purpose, event.index] = ShardFiles(spec, event)
+        elif not (self.prm is not None and self.prm.lost and is_round(event.purpose)):
+            self._bad(self.ledger.path(n), f"accepts {event.rollout}, which no plan asks for")
 
-    def _add(self, about: Mapping[str, Any], **events: Any) -> None:
-        place = (about["purpose"], about["index"])
+    def _add(self, about: OfShard, **events: Any) -> None:
+        place = (about.purpose, about.index)
         if place in self.shards:
             self.shards[place] = replace(self.shards[place], **events)
 
@@ -275,19 +307,18 @@ class _Audit:
             raise CorruptObject("the run has no beginning")
         return next_step(self.state, self.program)
 
-    def _closed(self, n: int, event: Mapping[str, Any]) -> None:
+    def _closed(self, n: int, event: SamplingClosed) -> None:
         """Nothing that the plan asks for was left out, and the sums are those of its shards."""
-        purpose, path = event["purpose"], self.ledger.path(n)
+        purpose, path = event.purpose, self.ledger.path(n)
         if not any(name == purpose for name, _ in self.specs):
             self._plan(purpose)
         planned = {index for name, index in self.specs if name == purpose}
         shards = self.state.shards.get(purpose, {})
-        told = {key: event[key] for key in ("type", "purpose", "coverage", "rows", "tokens")}
-        if told != closing(purpose, shards):
+        if replace(event, stage="", at=0.0) != SamplingClosed.of(purpose, shards):
             self._bad(path, f"closes {purpose} with other sums than those of its shards")
         if not planned and self.prm is not None and self.prm.lost and is_round(purpose):
             return
-        scored = self._choice(event)[1] is not None
+        scored = self._choice(purpose, event.stage)[1] is not None
         done = {i for i, one in shards.items() if one.done and (one.scores or not scored)}
         if done != planned:
             left = ", ".join(map(str, sorted(planned - done))) or "none"
@@ -302,19 +333,19 @@ class _Audit:
             specs = self.prm.round(self.state, step, int(purpose.rpartition("/")[2]))
         self.specs |= {(spec.purpose, spec.index): spec for spec in specs}
 
-    def _spec(self, event: Mapping[str, Any]) -> ShardSpec | None:
+    def _spec(self, event: OfShard) -> ShardSpec | None:
         """The shard that the plan has there. A purpose's plan is fixed when it is first used."""
-        place = (event["purpose"], event["index"])
+        place = (event.purpose, event.index)
         if place not in self.specs:
             self._plan(place[0])
         return self.specs.get(place)
 
-    def _choice(self, event: Mapping[str, Any]) -> tuple[Rule | None, Scoring | None]:
+    def _choice(self, purpose: str, stage: str) -> tuple[Rule | None, Scoring | None]:
         """What is to be selected of a purpose's shards, and scored for it or for the gate."""
-        place = (event["purpose"], event["stage"])
+        place = (purpose, stage)
         if place not in self.choices:
             step = self._step()
-            if place[1] == JUDGE and self.prm is not None:  # also of shards that are made again
+            if stage == JUDGE and self.prm is not None:  # also of shards that are made again
                 self.choices[place] = None, self.prm.scoring(self.state)
             elif isinstance(step, SampleShards):
                 self.choices[place] = step.rule, step.scoring

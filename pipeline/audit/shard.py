@@ -18,6 +18,7 @@ from pipeline.generation.shards import SamplePart, ShardSpec
 from pipeline.prm.labels import Decode
 from pipeline.records import Asked, Grade, Rollout, Score, Selected, StepValues
 from pipeline.responses import MOST_STEPS, merged, step_ends
+from pipeline.run.events.sampling import ShardAccepted, ShardGraded, ShardScored
 from pipeline.run.spec import RunSpec
 from pipeline.selection.coverage import coverage
 from pipeline.selection.rewards import reward_p
@@ -60,22 +61,24 @@ class ShardFiles:
     """
 
     spec: ShardSpec
-    accepted: Mapping[str, Any]
-    graded: Mapping[str, Any] | None = None
-    scored: Mapping[str, Any] | None = None
+    accepted: ShardAccepted
+    graded: ShardGraded | None = None
+    scored: ShardScored | None = None
     rule: Rule | None = None
     scoring: Scoring | None = None
 
     @property
     def selected(self) -> str | None:
         """What is trained on; where there are scores, it was selected by them."""
-        return (self.scored or self.graded or {}).get("selected")
+        chosen = self.scored or self.graded
+        return None if chosen is None else chosen.selected
 
     @property
     def paths(self) -> list[str]:
         """Its objects: rollout, then grades, scores and selection where there are any."""
-        grades, scores = (self.graded or {}).get("grades"), (self.scored or {}).get("scores")
-        found = [self.accepted["rollout"], grades, scores, self.selected]
+        grades = None if self.graded is None else self.graded.grades
+        scores = None if self.scored is None else self.scored.scores
+        found = [self.accepted.rollout, grades, scores, self.selected]
         return [path for path in found if path]
 
 
@@ -100,9 +103,9 @@ def check_shard(judge: Judge, files: ShardFiles) -> list[Found]:
             found.append((path, str(error)))
             return None
 
-    rollouts = rows(files.accepted["rollout"], Rollout)
-    grades = None if files.graded is None else rows(files.graded["grades"], Grade)
-    scores = None if files.scored is None else rows(files.scored["scores"], Score)
+    rollouts = rows(files.accepted.rollout, Rollout)
+    grades = None if files.graded is None else rows(files.graded.grades, Grade)
+    scores = None if files.scored is None else rows(files.scored.scores, Score)
     selected = rows(files.selected, Selected) if files.selected else None
     if rollouts is None:
         return found
@@ -133,15 +136,15 @@ class _Graded:
         return cls(rows, mine, outcomes_of(files.spec.prompt, rows, mine))
 
 
-def _bad_of(event: Mapping[str, Any]) -> set[str]:
-    return {item["query"] for item in event.get("bad", ())}
+def _bad_of(event: ShardAccepted | ShardGraded) -> set[str]:
+    return {item.query for item in event.bad}
 
 
 # --- sampled and graded ----------------------------------------------------------------------
 
 
 def _rollouts(judge: Judge, files: ShardFiles, rows: Sequence[Rollout]) -> Iterator[Found]:
-    spec, event, path = files.spec, files.accepted, files.accepted["rollout"]
+    spec, event, path = files.spec, files.accepted, files.accepted.rollout
     if path.split("/")[2] != spec.key:
         yield path, f"it does not lie under its shard's key {spec.key}"
     asked = [query for query in spec.queries_Q if query not in _bad_of(event)]
@@ -149,7 +152,7 @@ def _rollouts(judge: Judge, files: ShardFiles, rows: Sequence[Rollout]) -> Itera
     if problem is not None:
         yield path, problem
         return
-    if len(rows) != event["rows"] or sum(len(row.token_ids) for row in rows) != event["tokens"]:
+    if len(rows) != event.rows or sum(len(row.token_ids) for row in rows) != event.tokens:
         yield path, "its event counts other rows or tokens"
     parts = {query: spec.parts(query) for query in asked}
     for row in rows:
@@ -177,9 +180,9 @@ def _grades(
     judge: Judge, files: ShardFiles, rollouts: Sequence[Rollout], grades: Sequence[Grade]
 ) -> Iterator[Found]:
     assert files.graded is not None
-    path, program, bad = files.graded["grades"], judge.program, _bad_of(files.accepted)
+    path, program, bad = files.graded.grades, judge.program, _bad_of(files.accepted)
     asked = [program.by_hash[one] for one in files.spec.queries_Q if one not in bad]
-    if path.split("/")[2] != grade_key(files.accepted["rollout"], asked, program.grader):
+    if path.split("/")[2] != grade_key(files.accepted.rollout, asked, program.grader):
         yield path, "another grader made it, or against other answers"
     left_out = _bad_of(files.graded)
     want = [(row.query, row.sample_index) for row in rollouts if row.query not in left_out]
@@ -194,7 +197,7 @@ def _scores(
     judge: Judge, files: ShardFiles, graded: _Graded, scores: Sequence[Score]
 ) -> Iterator[Found]:
     assert files.scored is not None
-    path, scoring = files.scored["scores"], files.scoring
+    path, scoring = files.scored.scores, files.scoring
     origin = {(row.query, row.sample_index): row for row in graded.rows}
     for score in scores:
         row = origin.get((score.query, score.sample_index))
@@ -213,7 +216,7 @@ def _scores(
     key = score_key(task, asked, program.engine, scored_how(program.config))
     if path.split("/")[2] != key:
         yield path, f"another process reward model than {scoring.prm.version} made it, or of others"
-    problem = scores_problem(asked, scores, files.scored["excluded"])
+    problem = scores_problem(asked, scores, files.scored.excluded)
     if problem is not None:
         yield path, problem
 
@@ -223,8 +226,8 @@ def _score_task(judge: Judge, files: ShardFiles, scoring: Scoring) -> ScoreTask:
     spec, by_hash, bad = files.spec, judge.program.by_hash, _bad_of(files.accepted)
     return ScoreTask(
         key=spec.key,
-        rollout=files.accepted["rollout"],
-        grades=files.graded["grades"],
+        rollout=files.accepted.rollout,
+        grades=files.graded.grades,
         queries_Q=tuple(by_hash[item] for item in spec.queries_Q if item not in bad),
         prompt=spec.prompt,
         scoring=scoring,
@@ -251,7 +254,7 @@ def _scored_otherwise(judge: Judge, scoring: Scoring, row: Rollout, score: Score
 
 def _selected(files: ShardFiles, graded: _Graded, selected: Sequence[Selected]) -> Iterator[Found]:
     """Rows that were never sampled, or not right."""
-    path, rollout = str(files.selected), files.accepted["rollout"]
+    path, rollout = str(files.selected), files.accepted.rollout
     origin = {
         (row.query, row.sample_index): (row, grade.outcome)
         for row, grade in zip(graded.rows, graded.grades, strict=True)
@@ -276,7 +279,7 @@ def _unselected(files: ShardFiles) -> Iterator[Found]:
     waits = files.scoring is not None and files.scored is None
     if files.selected is None and files.rule is not None and not waits:
         what = f"nothing of it was selected, which {files.rule.name} is for"
-        yield files.graded["grades"], what
+        yield files.graded.grades, what
 
 
 def _chosen(
@@ -295,11 +298,11 @@ def _chosen(
     if rule is None:
         yield path, "nothing asked for a selection"
         return
-    read, reward_of = files.graded["grades"], None
+    read, reward_of = files.graded.grades, None
     if scores is None or files.scored is None:
         kept = select(graded.rows, graded.outcomes, None, rule, seed=seed)
     else:
-        read = f"{read}+{files.scored['scores']}"
+        read = f"{read}+{files.scored.scores}"
         reward_of = {(one.query, one.sample_index): one.reward_p for one in scores}
         scored = with_scores(graded.rows, graded.outcomes, reward_of)
         kept = kept_by_score(scored, reward_of, rule, seed)
@@ -310,9 +313,9 @@ def _chosen(
     places = [(row.query, row.sample_index) for row in kept]
     if [(row.query, row.sample_index) for row in selected] != places:
         yield path, f"it does not hold what {rule.name} keeps of its shard"
-    key = select_key(files.accepted["rollout"], read, rule.identity, seed, files.spec.prompt)
+    key = select_key(files.accepted.rollout, read, rule.identity, seed, files.spec.prompt)
     if path.split("/")[2] != key:
         yield path, "other grades or scores, or another rule, chose it"
     event = files.scored or files.graded
-    if event["coverage"] != coverage(graded.rows, graded.outcomes, kept).to_dict():
+    if event.coverage != coverage(graded.rows, graded.outcomes, kept):
         yield path, "its event counts another coverage"

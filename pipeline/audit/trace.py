@@ -3,13 +3,17 @@ policy version, seed, sampling parameters, grade and score, every object on the 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
 from typing import Any
 
 from pipeline.errors import BadConfig, CorruptObject, StoreMissing
 from pipeline.query import Query
 from pipeline.records import Grade, Rollout, Score, Selected
+from pipeline.run.events.event import Event
+from pipeline.run.events.sampling import OfShard
+from pipeline.run.events.training import JobDone
+from pipeline.run.events.wire import from_wire
 from pipeline.run.ledger import Ledger
 from pipeline.run.queries import spec_of
 from pipeline.run.spec import RunSpec
@@ -55,16 +59,17 @@ def trace(store: Store, run: str, sample: str) -> list[dict[str, Any]]:
         BadConfig: there is no such run, or nothing like it was trained on.
         CorruptObject, StoreMissing: an object on the way is damaged or gone.
     """
-    events = list(Ledger(store, run).replay())
+    events = [from_wire(wire) for wire in Ledger(store, run).replay()]
     if not events:
         raise BadConfig(f"{store.url} holds no run {run!r}")
     program = spec_of(store, events[0])
-    state = State.replay(events)
-    told: dict[tuple[str, int], dict[str, Any]] = {}
+    state = State()
+    shards: dict[tuple[str, int], dict[str, Any]] = {}
     for event in events:
-        if event["type"] in ("shard_accepted", "shard_graded", "shard_scored"):
-            told.setdefault((event["purpose"], event["index"]), {}).update(event)
-    chosen = {place: facts for place, facts in told.items() if facts.get("selected")}
+        state.apply(event)
+        if isinstance(event, OfShard):
+            shards.setdefault((event.purpose, event.index), {}).update(vars(event))
+    chosen = {place: facts for place, facts in shards.items() if facts.get("selected")}
     wanted = parse(sample, sorted({purpose for purpose, _ in chosen}, key=len, reverse=True))
     found = []
     for place, facts in chosen.items():
@@ -83,19 +88,19 @@ def _rows(store: Store, path: str, kind: type[Any]) -> list[Any]:
     return from_parquet(get_verified(store, path, quarantine=False), kind)
 
 
-def _trained_by(events: list[dict[str, Any]], purpose: str) -> list[dict[str, Any]]:
+def _trained_by(events: Sequence[Event], purpose: str) -> list[dict[str, Any]]:
     """The jobs that read a purpose's selections: the control repeats the warm-up's."""
     chains = ("warmup/", "control/") if purpose == "warmup" else (purpose,)
     return [
         {
-            "job": event["job"],
-            "key": event["key"],
-            "steps": event["steps"],
-            "policy": event["policy"],
-            "checkpoint": event["checkpoint"],
+            "job": event.job,
+            "key": event.key,
+            "steps": event.steps,
+            "policy": asdict(event.policy),
+            "checkpoint": asdict(event.checkpoint),
         }
         for event in events
-        if event["type"] == "job_done" and event["job"].startswith(chains)
+        if isinstance(event, JobDone) and event.job.startswith(chains)
     ]
 
 

@@ -50,6 +50,8 @@ from pipeline.phases.steps import (
 )
 from pipeline.refs import CheckpointRef, PolicyRef
 from pipeline.reports.iteration import iteration_row
+from pipeline.run.events.event import Event
+from pipeline.run.events.wire import from_wire, replay
 from pipeline.run.lease import Lease
 from pipeline.run.ledger import Ledger
 from pipeline.run.queries import store_queries
@@ -133,9 +135,7 @@ class Driver:
     def _begin(self) -> None:
         written = -1 if self._lease is None else self._lease.inherited_position
         snapshot, events = self.ledger.resume(at_least=written)
-        self.state = State() if snapshot is None else State.from_dict(snapshot)
-        for event in events:
-            self.state.apply(event)
+        self.state = replay(events, State() if snapshot is None else State.from_dict(snapshot))
         config = self.program.config
         if self.state.config is None:
             created = {
@@ -156,7 +156,7 @@ class Driver:
             started = {"type": "driver_started", "versions": self.world.versions, "changes": noted}
             (event,) = self._stamped("prepare", [started])
             # From here on nothing that an earlier driver of this run still writes is accepted.
-            self._written(self.ledger.claim(event, self.state.apply))
+            self._written(self.ledger.claim(event, lambda wire: self.state.apply(from_wire(wire))))
             self._fold([event])
         if lost:
             self.commit("final/evaluate", give_up(self, lost))
@@ -183,7 +183,7 @@ class Driver:
                 )
         return changes
 
-    def commit(self, stage: str, events: Sequence[Mapping[str, Any]]) -> None:
+    def commit(self, stage: str, events: Sequence[Event | Mapping[str, Any]]) -> None:
         """Ledger first, then the state: the very events that a replay would read."""
         stamped = self._stamped(stage, events)
         self._written(self.ledger.append(stamped))
@@ -194,12 +194,16 @@ class Driver:
         if self._lease is not None:
             self._lease.position = position
 
-    def _stamped(self, stage: str, events: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    def _stamped(
+        self, stage: str, events: Sequence[Event | Mapping[str, Any]]
+    ) -> list[dict[str, Any]]:
         """Events as a replay will read them: plain JSON, with stage and time."""
         at = round(self._clock() - self._started, 3)
-        return [json.loads(canonical_json({**event, "stage": stage, "at": at})) for event in events]
+        wires = [event.to_wire() if isinstance(event, Event) else event for event in events]
+        return [json.loads(canonical_json({**wire, "stage": stage, "at": at})) for wire in wires]
 
-    def _fold(self, events: Sequence[Mapping[str, Any]]) -> None:
+    def _fold(self, wires: Sequence[Mapping[str, Any]]) -> None:
+        events = [from_wire(wire) for wire in wires]
         for event in events:
             self.state.apply(event)
         for event in events:

@@ -14,7 +14,8 @@ from pipeline.generation.adoption import adoptable
 from pipeline.generation.fleet import ShardDone, ShardFailed
 from pipeline.generation.shards import ShardSpec
 from pipeline.phases.steps import SampleShards
-from pipeline.run.state import ShardState, closing
+from pipeline.run.events.sampling import SamplingClosed
+from pipeline.run.state import ShardState
 from pipeline.stages.grade import GradeDone, GradeTask, ObjectLost
 from pipeline.stages.score import ScoreFailed, Scorer, ScoreTask
 from pipeline.stages.workers import Progress
@@ -54,7 +55,7 @@ class SampleStage:
             self.driver.commit(self.step.stage, events)
             self._check_bad_queries(known)
             self._show()
-        self.driver.commit(self.step.stage, [closing(self.step.purpose, self._shards)])
+        self.driver.commit(self.step.stage, [SamplingClosed.of(self.step.purpose, self._shards)])
 
     @property
     def _shards(self) -> dict[int, ShardState]:

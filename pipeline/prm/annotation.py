@@ -34,6 +34,7 @@ from pipeline.prm.labels import (
 from pipeline.query import Query
 from pipeline.records import Rollout, Score, StepValues
 from pipeline.refs import PolicyRef
+from pipeline.run.events.prm import LabelsMade
 from pipeline.run.spec import RunSpec
 from pipeline.run.state import ShardState
 
@@ -123,17 +124,16 @@ def labels_told(
     rows: Sequence[StepValues],
     counts: Picked,
     responses: Sequence[Labelled],
-) -> dict[str, Any]:
+) -> LabelsMade:
     """The event that says that the step values lie at `path`."""
     held_out = sum(row.held_out for row in rows)
-    return {
-        "type": "labels_made",
-        "path": path,
-        "trained": len(rows) - held_out,
-        "held_out": held_out,
-        "counts": (counts + Picked(unknown=len(responses) - len(rows))).to_dict(),
-        "cost": asdict(cost(responses, program.config.prm.completions)),
-    }
+    return LabelsMade(
+        path=path,
+        trained=len(rows) - held_out,
+        held_out=held_out,
+        counts=(counts + Picked(unknown=len(responses) - len(rows))).to_dict(),
+        cost=asdict(cost(responses, program.config.prm.completions)),
+    )
 
 
 # --- what the gate judges --------------------------------------------------------------------

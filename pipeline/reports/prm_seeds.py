@@ -29,6 +29,8 @@ from pipeline.reports.prm_label_ceiling import ceiling
 from pipeline.reports.seeds import Finished, points, queries_of, together
 from pipeline.reports.summary import wall_seconds
 from pipeline.reports.tables import percent
+from pipeline.run.events.lifecycle import IterationClosed
+from pipeline.run.events.wire import from_wire
 from pipeline.run.state import ShardState, State
 from pipeline.selection.rules import Rule, candidates
 from pipeline.stages.grade import graded_rows
@@ -120,10 +122,10 @@ def _matters(change: Change) -> bool:
 def evolved(events: Iterable[Mapping[str, Any]]) -> dict[int, list[ShardState]]:
     """The shards that each iteration of a run was made of, as they stood when it was closed."""
     state, found = State(), {}
-    for event in events:
-        if event["type"] == "iteration_closed":
-            shards = state.shards.get(f"evolve/{event['iteration']}", {})
-            found[event["iteration"]] = [shards[index] for index in sorted(shards)]
+    for event in map(from_wire, events):
+        if isinstance(event, IterationClosed):
+            shards = state.shards.get(f"evolve/{event.iteration}", {})
+            found[event.iteration] = [shards[index] for index in sorted(shards)]
         state.apply(event)
     return found
 

@@ -30,7 +30,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from pipeline.errors import BadConfig, CorruptObject, StoreError, StoreMissing
+from pipeline.errors import BadConfig, CorruptObject, LedgerNewer, StoreError, StoreMissing
 from pipeline.hashing import canonical_json, sha256_hex
 from pipeline.storage.store import Store
 
@@ -102,6 +102,7 @@ def unseal(data: bytes, what: str) -> dict[str, Any]:
 
     Raises:
         CorruptObject: naming `what`, when a byte of it is not what was sealed.
+        LedgerNewer: a later version of this program sealed it.
     """
     found = _SEAL.match(data)
     if found is None:
@@ -112,9 +113,9 @@ def unseal(data: bytes, what: str) -> dict[str, Any]:
         raise CorruptObject(f"{what} does not match its checksum")
     content: dict[str, Any] = json.loads(body)
     if content.get("format") != FORMAT:
-        raise CorruptObject(
-            f"{what} has format {content.get('format')!r}, and this code reads {FORMAT}: "
-            "use the code that wrote it"
+        raise LedgerNewer(
+            f"{what} has format {content.get('format')!r}, and this program reads {FORMAT}: "
+            "use the version that wrote it"
         )
     return content
 

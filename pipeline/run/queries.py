@@ -6,8 +6,7 @@ their meaning back, and the program (which shards, which jobs) can be derived ag
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any, cast, get_args
+from typing import cast, get_args
 
 from pipeline.config.load import config_from_dict
 from pipeline.errors import CorruptObject
@@ -15,6 +14,8 @@ from pipeline.generation.shards import EngineIdentity
 from pipeline.hashing import key_of
 from pipeline.query import AnswerType, Query
 from pipeline.records import Asked
+from pipeline.run.events.event import Event
+from pipeline.run.events.lifecycle import RunCreated
 from pipeline.run.spec import RunSpec
 from pipeline.storage.artifacts import get_verified, put_content
 from pipeline.storage.parquet import from_parquet, to_parquet
@@ -64,19 +65,21 @@ def _query(row: Asked) -> Query:
     return query
 
 
-def spec_of(store: Store, created: Mapping[str, Any]) -> RunSpec:
+def spec_of(store: Store, created: Event) -> RunSpec:
     """The program of a run, from its `run_created` event and the queries that it names.
 
     Raises:
         StoreMissing, CorruptObject: the queries are gone, or not those that the event is about.
     """
-    path = created["queries"]
+    if not isinstance(created, RunCreated):
+        raise CorruptObject(f"the ledger begins with a {created.type} event: it has no run_created")
+    path = created.queries
     splits: dict[str, list[Query]] = {}
     for row in from_parquet(get_verified(store, path, quarantine=False), Asked):
         splits.setdefault(row.split, []).append(_query(row))
-    data = created["data"]
+    data = created.data
     program = RunSpec(
-        config=config_from_dict(created["config"], where="the run's ledger"),
+        config=config_from_dict(created.config, where="the run's ledger"),
         splits={name: tuple(part) for name, part in splits.items()},
         engine=EngineIdentity(**data["engine"]),
         grader=data["grader"],

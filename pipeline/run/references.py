@@ -8,9 +8,6 @@ from typing import Any
 TREES = ("policies/", "checkpoints/")
 """Folders: `<kind>/<key>/<sha256 of the manifest>`."""
 
-GAVE_UP = ("object_lost", "evaluation_lost", "checkpoint_lost", "labels_lost", "retired")
-"""Events whose paths are no longer needed."""
-
 
 def shard_stage(path: str) -> str | None:
     """The stage of a shard's path (`shards/<stage>/<key>/<sha256>.parquet`), None for others."""
@@ -30,10 +27,3 @@ def named(value: Any) -> Iterator[str]:
     elif isinstance(value, list | tuple):
         for item in value:
             yield from named(item)
-
-
-def given_up(event: Mapping[str, Any]) -> set[str]:
-    """What a run needs no longer after this event."""
-    if event["type"] not in GAVE_UP:
-        return set()
-    return {path for path in (event.get("path"), *event.get("paths", ())) if path}

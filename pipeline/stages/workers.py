@@ -11,12 +11,14 @@ has been retried by it and comes here only when it gave up.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Protocol
 
 from pipeline.generation.fleet import Fleet
 from pipeline.refs import PolicyRef
+from pipeline.run.events.event import Event
+from pipeline.run.state import State
 from pipeline.stages.grade import Grader
 from pipeline.stages.score import Scorer
 from pipeline.stages.tasks import StageWorker
@@ -40,7 +42,7 @@ class Progress:
 class Watch(Protocol):
     """Who looks on: a console, TensorBoard, a test. Changes nothing."""
 
-    def event(self, event: Mapping[str, Any], state: Any) -> None:
+    def event(self, event: Event, state: State) -> None:
         """An event was committed and folded into the `State`."""
 
     def progress(self, progress: Progress) -> None:

@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 
 from pipeline.driver.driver import Driver
+from pipeline.run.events.wire import replay
 from pipeline.run.lease import Lease, LeaseHeld, Process
 from pipeline.run.ledger import Ledger, LedgerFenced
 from pipeline.run.spec import RunSpec
@@ -89,7 +90,7 @@ def test_a_live_driver_is_left_alone_until_it_is_taken_over(
     ended: list[BaseException | State] = []
 
     def accepted_one() -> bool:
-        return any(event["type"] == "shard_accepted" for event in first.events)
+        return any(event.type == "shard_accepted" for event in first.events)
 
     def pause() -> None:
         """The first stays in the middle of its run until the second has taken it over."""
@@ -120,7 +121,7 @@ def test_a_live_driver_is_left_alone_until_it_is_taken_over(
     once_each(events)
     nonces = [entry.nonce for entry in Ledger(opened(), RUN).entries()]
     assert [a != b for a, b in pairwise(nonces)].count(True) == 1
-    assert State.replay(events) == state
+    assert replay(events) == state
 
 
 def test_a_run_goes_on_with_more_ranks_and_says_what_that_means(tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ from tensorboardX.proto.event_pb2 import Event
 from jobs.runtime.console import PlainConsole, RichBars, make_console
 from jobs.runtime.tensorboard import Board
 from jobs.runtime.watchers import Watchers
-from pipeline.refs import PolicyRef
+from pipeline.refs import CheckpointRef, PolicyRef
 from pipeline.reports.tables import (
     ITERATION_COLUMNS,
     comparison_rows,
@@ -22,15 +23,18 @@ from pipeline.reports.tables import (
     iteration_table,
     text_table,
 )
+from pipeline.run.events import event as run_event
+from pipeline.run.events.evaluation import Evaluated
+from pipeline.run.events.lifecycle import IterationClosed
+from pipeline.run.events.sampling import SamplingClosed, ShardAccepted
+from pipeline.run.events.training import JobDone
 from pipeline.run.state import State
+from pipeline.selection.coverage import Coverage
 from pipeline.stages.workers import Progress
 from pipeline.training.job import StepPoint
 from tests.support.scripted import Clock
 
-COUNTS = {
-    **dict.fromkeys(("queries", "samples", "correct", "unparsed", "cut", "leaning", "kept"), 4),
-    "timeout": 0,
-}
+COUNTS = Coverage(queries=4, samples=4, correct=4, unparsed=4, cut=4, leaning=4, kept=4)
 
 ROW: dict[str, Any] = {
     "iteration": 0,
@@ -60,7 +64,17 @@ ROW: dict[str, Any] = {
 }
 
 
-def lines_of(event: dict[str, Any], state: State) -> list[str]:
+def evaluated(version: str, split: str, result: dict[str, Any]) -> Evaluated:
+    return Evaluated(version, split, "greedy", f"evaluate/{version}/{split}/greedy", [], result)
+
+
+def job_done(job: str, tokens: int, seconds: float) -> JobDone:
+    checkpoint = CheckpointRef("checkpoints/c", "sha", job, 3, 3)
+    policy = PolicyRef("policy-1", "p")
+    return JobDone(job, "learn-1", checkpoint, policy, 3, 9, tokens, 0.5, seconds, None)
+
+
+def lines_of(event: run_event.Event, state: State) -> list[str]:
     lines: list[str] = []
     PlainConsole(lines.append).event(event, state)
     return lines
@@ -68,19 +82,20 @@ def lines_of(event: dict[str, Any], state: State) -> list[str]:
 
 def test_events_in_words() -> None:
     state = State(policies={"warmup": PolicyRef("policy-1", "p")}, iterations=[ROW])
-    sampled = {"type": "sampling_closed", "purpose": "evolve/0", "coverage": COUNTS}
+    sampled = SamplingClosed("evolve/0", COUNTS, 4, 40)
     assert "4 right, 4 unparsed, 4 cut" in lines_of(sampled, state)[0]
-    assert lines_of({**sampled, "purpose": "evaluate/p/test/greedy"}, state) == []
+    assert lines_of(replace(sampled, purpose="evaluate/p/test/greedy"), state) == []
     greedy = {"greedy": 0.5, "n": 100, "ci95": [0.4, 0.6], "timeouts": 0}
-    evaluated = {"type": "evaluated", "version": "policy-1", "split": "test", "result": greedy}
-    assert lines_of(evaluated, state) == ["warmup on test: greedy 50.0 % [40.0, 60.0], n = 100"]
+    line = "warmup on test: greedy 50.0 % [40.0, 60.0], n = 100"
+    assert lines_of(evaluated("policy-1", "test", greedy), state) == [line]
     passes = {"pass_at": {"16": {"value": 0.75, "ci95": [0.7, 0.8]}}, "n": 9, "timeouts": 0}
-    assert "Pass@16 75.0 %" in lines_of({**evaluated, "result": passes}, state)[0]
-    job = {"type": "job_done", "job": "evolve/0", "steps": 3, "rows": 9, "loss": 0.5}
-    assert "loss 0.500, 50 tokens/s" in lines_of({**job, "tokens": 100, "seconds": 2.0}, state)[0]
-    table = lines_of({"type": "iteration_closed", "row": ROW}, state)
+    assert "Pass@16 75.0 %" in lines_of(evaluated("policy-1", "test", passes), state)[0]
+    job = job_done("evolve/0", tokens=100, seconds=2.0)
+    assert "loss 0.500, 50 tokens/s" in lines_of(job, state)[0]
+    table = lines_of(IterationClosed(0, ROW), state)
     assert any("50.0 [40.0, 60.0]" in line and "75.0 (K=16)" in line for line in table)
-    assert lines_of({"type": "shard_accepted"}, state) == []
+    accepted = ShardAccepted("evolve/0", 0, "k", "r", 4, 40, 1.0, "e", adopted=False)
+    assert lines_of(accepted, state) == []
 
 
 def test_plain_lines_are_few() -> None:
@@ -134,20 +149,18 @@ def test_tensorboard_gets_a_point_for_each_iteration_job_and_evaluation(tmp_path
     }
     policies["warmup"] = policies["warmup/1"]
     state = State(iterations=[ROW], policies=policies)
-    job = {"type": "job_done", "job": "warmup/1", "loss": 0.5, "steps": 1, "rows": 1, "tokens": 1,
-           "seconds": 1.0}  # fmt: skip
     greedy = {"greedy": 0.5, "n": 100, "ci95": [0.4, 0.6], "timeouts": 0}
     pass_at = {"1": {"value": 0.5}, "4": {"value": 0.75, "ci95": [0.7, 0.8]}}
     passes = {"pass_at": pass_at, "n": 9, "timeouts": 0}
-    told: list[dict[str, Any]] = [
-        {"type": "iteration_closed", "row": ROW},
-        job,
-        {"type": "evaluated", "version": "policy-base", "split": "test", "result": greedy},
-        {"type": "evaluated", "version": "policy-warmup/1", "split": "test", "result": greedy},
-        {"type": "evaluated", "version": "policy-evolve/0", "split": "ood", "result": passes},
-        {"type": "evaluated", "version": "policy-other", "split": "ood", "result": greedy},
+    events: list[run_event.Event] = [
+        IterationClosed(0, ROW),
+        job_done("warmup/1", tokens=1, seconds=1.0),
+        evaluated("policy-base", "test", greedy),
+        evaluated("policy-warmup/1", "test", greedy),
+        evaluated("policy-evolve/0", "ood", passes),
+        evaluated("policy-other", "ood", greedy),
     ]
-    for event in told:
+    for event in events:
         both.event(event, state)
     curve = tuple(StepPoint(n, 1.0 / n, 0.25, 1e-3) for n in (5, 6))
     both.progress(Progress("evolve/1/learn", 6, 6, "steps", curve=curve))
@@ -182,7 +195,7 @@ def test_cells_match_the_columns() -> None:
 
 def test_answers_that_were_not_graded_in_time_are_shown_where_there_are_some() -> None:
     late = {**ROW, "timeout": 3 / 2000}
-    closed = {"type": "iteration_closed", "row": late}
+    closed = IterationClosed(0, late)
     without = lines_of(closed, State(iterations=[ROW, ROW]))
     assert not any("timed out" in line for line in without)
     table = lines_of(closed, State(iterations=[ROW, late]))
@@ -191,14 +204,15 @@ def test_answers_that_were_not_graded_in_time_are_shown_where_there_are_some() -
     assert (first.split()[-1], second.split()[-1]) == ("0", "3")
     assert iteration_table([ROW]) == [list(ITERATION_COLUMNS), iteration_cells(ROW)]
 
-    sampled = {"type": "sampling_closed", "purpose": "evolve/0", "coverage": COUNTS}
+    sampled = SamplingClosed("evolve/0", COUNTS, 4, 40)
     assert "in time" not in lines_of(sampled, State())[0]
-    sampled["coverage"] = {**COUNTS, "timeout": 2}
+    sampled = replace(sampled, coverage=replace(COUNTS, timeout=2))
     assert "4 unparsed, 2 not graded in time, 4 cut" in lines_of(sampled, State())[0]
 
     result = {"greedy": 0.5, "n": 9, "ci95": [0.4, 0.6], "timeouts": 1}
-    measured = {"type": "evaluated", "version": "p", "split": "test", "result": result}
-    assert lines_of(measured, State())[0].endswith("n = 9, 1 not graded in time")
+    assert lines_of(evaluated("p", "test", result), State())[0].endswith(
+        "n = 9, 1 not graded in time"
+    )
 
 
 def test_the_final_comparison_has_every_policy_and_family() -> None:

@@ -15,6 +15,7 @@ from jobs.evaluate import Through, chosen, evaluate
 from pipeline.config.schema import Config
 from pipeline.errors import BadConfig
 from pipeline.reports.voting import Group
+from pipeline.run.events.wire import replay
 from pipeline.run.ledger import Ledger
 from pipeline.run.state import State
 from pipeline.stages.score import Scoring
@@ -40,7 +41,7 @@ def world(bench: PrmBench, monkeypatch: pytest.MonkeyPatch) -> Workers:
 
 @pytest.fixture
 def state(bench: PrmBench) -> State:
-    return State.replay(bench.events)
+    return replay(bench.events)
 
 
 def groups_of(bench: PrmBench, world: Workers, state: State) -> list[Group]:

@@ -16,6 +16,7 @@ from pipeline.config.schema import Config
 from pipeline.driver.driver import Driver
 from pipeline.errors import CorruptObject, RunStopped, StoreError, StoreMissing
 from pipeline.hashing import sha256_hex
+from pipeline.run.events.event import Event
 from pipeline.run.lease import Lease, LeaseHeld
 from pipeline.run.ledger import Ledger, LedgerFenced
 from pipeline.run.spec import RunSpec
@@ -355,11 +356,12 @@ class Looking(Quiet):
         self.driver: Driver | None = None
         self.react: Callable[[Mapping[str, Any]], None] = lambda event: None
 
-    def event(self, event: Mapping[str, Any], state: State) -> None:
-        for path in _named(event):
+    def event(self, event: Event, state: State) -> None:
+        wire = event.to_wire()
+        for path in _named(wire):
             good = self._lives.memory.good
-            assert path in good, f"{event['type']} names {path}, which was never whole"
-        self.react(event)
+            assert path in good, f"{event.type} names {path}, which was never whole"
+        self.react(wire)
 
 
 def _named(event: Mapping[str, Any]) -> list[str]:

@@ -8,8 +8,8 @@ from typing import Any
 
 from pipeline.config.schema import Config
 from pipeline.driver.driver import Driver
+from pipeline.run.events.wire import replay
 from pipeline.run.ledger import Ledger
-from pipeline.run.state import State
 from pipeline.storage.backend import MemoryBackend
 from pipeline.storage.store import Store
 from tests.support.scripted import Clock, Crash, Quiet, make_config, make_program, with_base
@@ -97,7 +97,7 @@ class Bench:
 
 def result(bench: Bench) -> dict[str, Any]:
     """What must not depend on crashes, order or duplicates."""
-    state = State.replay(bench.events)
+    state = replay(bench.events)
     return {
         "policies": {name: ref.version for name, ref in state.policies.items()},
         "jobs": {name: (job.key, job.steps) for name, job in state.jobs.items()},

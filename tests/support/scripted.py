@@ -13,6 +13,7 @@ from pipeline.config.load import config_from_dict
 from pipeline.config.schema import Config
 from pipeline.datasets.dataset import Dataset
 from pipeline.query import Query
+from pipeline.run.events.event import Event
 from pipeline.run.spec import RunSpec
 from pipeline.run.state import State
 from pipeline.stages.workers import Progress
@@ -76,9 +77,9 @@ class Quiet:
     def __init__(self) -> None:
         self.said: list[str] = []
         self.moves: list[Progress] = []
-        self.events: list[Mapping[str, Any]] = []
+        self.events: list[Event] = []
 
-    def event(self, event: Mapping[str, Any], state: State) -> None:
+    def event(self, event: Event, state: State) -> None:
         self.events.append(event)
 
     def progress(self, progress: Progress) -> None:

@@ -19,6 +19,7 @@ from pipeline.query import Query
 from pipeline.records import Rollout, Score, StepValues
 from pipeline.refs import PolicyRef
 from pipeline.responses import step_ends
+from pipeline.run.events.event import Event
 from pipeline.run.ledger import Ledger
 from pipeline.selection.rewards import reward_p
 from pipeline.stages.score import scored_how
@@ -161,12 +162,13 @@ class PrmBench(Bench):
 
 
 def after_commits(driver: Driver, then: Callable[[str, Sequence[Any]], None]) -> None:
-    """From now on `then(stage, events)` is called after everything that the driver commits."""
+    """From now on `then(stage, events)` is called after everything that the driver commits, with
+    events as they are in the ledger."""
     commit = driver.commit
 
     def both(stage: str, events: Sequence[Any]) -> None:
         commit(stage, events)
-        then(stage, events)
+        then(stage, [e.to_wire() if isinstance(e, Event) else e for e in events])
 
     driver.commit = both  # type: ignore[method-assign]
 

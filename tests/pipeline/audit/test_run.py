@@ -18,8 +18,10 @@ from pipeline.audit.run import audit
 from pipeline.audit.trace import trace
 from pipeline.errors import BadConfig, CorruptObject
 from pipeline.records import Selected
+from pipeline.run.events.sampling import SamplingClosed
+from pipeline.run.events.wire import from_wire
 from pipeline.run.ledger import Ledger, seal
-from pipeline.run.state import State, closing
+from pipeline.run.state import State
 from pipeline.storage.artifacts import put_content
 from pipeline.storage.backend import MemoryBackend
 from pipeline.storage.parquet import from_parquet, to_parquet
@@ -256,14 +258,16 @@ def test_a_shard_that_was_left_out_is_found(objects: Objects, told: str) -> None
     last = max(event["index"] for event in of_purpose if event["type"] == "shard_accepted")
     state = State()
     for event in events:
-        state.apply(event)
+        state.apply(from_wire(event))
         if event["type"] == "sampling_closed" and event["purpose"] == "evolve/0":
             break
     rest = {i: shard for i, shard in state.shards["evolve/0"].items() if i != last}
 
     def change(event: dict[str, Any]) -> bool:
         if event.get("purpose") == "evolve/0" and event["type"] == "sampling_closed":
-            event.update(closing("evolve/0", rest) if told == "sums of the rest" else {})
+            sums = SamplingClosed.of("evolve/0", rest).to_wire()
+            if told == "sums of the rest":
+                event.update({name: sums[name] for name in ("coverage", "rows", "tokens")})
         return (event.get("purpose"), event.get("index")) != ("evolve/0", last)
 
     problems = [problem.what for problem in audit(rewritten(objects, change), RUN).problems]

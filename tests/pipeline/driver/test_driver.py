@@ -12,6 +12,7 @@ from pipeline.errors import BadConfig
 from pipeline.hashing import canonical_json
 from pipeline.refs import CheckpointRef
 from pipeline.reports.summary import summary
+from pipeline.run.events.wire import from_wire, replay
 from pipeline.run.state import State
 from pipeline.training.job import LearnJob
 from tests.support.driving import Bench, result
@@ -49,7 +50,7 @@ def test_a_run_goes_through_every_stage_in_order(plain: Bench) -> None:
 
 
 def test_the_test_split_is_only_measured_at_the_four_points(plain: Bench) -> None:
-    state = State.replay(plain.events)
+    state = replay(plain.events)
     assert state.finished is not None
     named = {
         state.policies[name].version
@@ -67,7 +68,7 @@ def test_the_test_split_is_only_measured_at_the_four_points(plain: Bench) -> Non
 
 
 def test_moments_are_inherited_and_the_control_is_as_long(plain: Bench) -> None:
-    state = State.replay(plain.events)
+    state = replay(plain.events)
     jobs = {event["job"]: event for event in plain.of_type("job_done")}
     for chain in ("evolve", "control"):
         steps = 0
@@ -99,14 +100,14 @@ def test_a_falling_rate_of_the_warmup_ends_with_its_epochs(tmp_path: Path) -> No
 
 
 def test_replay_and_snapshot_give_the_drivers_state(plain: Bench) -> None:
-    state = State.replay(plain.events)
+    state = replay(plain.events)
     again = State.from_dict(json.loads(canonical_json(state.to_dict())))
     assert again == state
     for cut in range(0, len(plain.events), 7):
-        before = State.replay(plain.events[:cut])
+        before = replay(plain.events[:cut])
         resumed = State.from_dict(json.loads(canonical_json(before.to_dict())))
         for event in plain.events[cut:]:
-            resumed.apply(event)
+            resumed.apply(from_wire(event))
         assert resumed == state
 
 
@@ -184,7 +185,7 @@ def test_an_iteration_that_selects_nothing_trains_nothing(tmp_path: Path) -> Non
 
 
 def test_old_checkpoints_go_and_the_one_to_continue_from_stays(plain: Bench) -> None:
-    state = State.replay(plain.events)
+    state = replay(plain.events)
     held = {path.split("/")[2][:64] for path in plain.backend._objects if "checkpoints/" in path}
     kept = {job.checkpoint.path[-64:] for job in state.jobs.values() if job.checkpoint}
     assert {name.split(".")[0] for name in held} == kept
@@ -249,7 +250,7 @@ def test_other_data_under_the_same_config_are_refused(tmp_path: Path) -> None:
 
 
 def test_the_summary_compares_and_times_every_policy(plain: Bench) -> None:
-    state = State.replay(plain.events)
+    state = replay(plain.events)
     found = summary(state, plain.program, plain.store)
     for name in ("base", "warmup", "control", "final"):
         assert {"greedy", "n", "ci95", "families"} <= set(found[name]["test"])

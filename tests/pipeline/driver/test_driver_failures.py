@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import pytest
 from hypothesis import given, settings
@@ -17,6 +16,9 @@ from pipeline.generation.fleet import ShardDone, ShardFailed
 from pipeline.generation.shards import ShardSpec
 from pipeline.records import Grade, Selected
 from pipeline.refs import PolicyRef
+from pipeline.run.events.event import Event
+from pipeline.run.events.sampling import ShardAccepted
+from pipeline.run.events.wire import replay
 from pipeline.run.state import State
 from pipeline.storage.artifacts import read_rows
 from tests.support.driving import Bench, result
@@ -88,10 +90,11 @@ def corrupt(bench: Bench, part: str, when: str) -> None:
     done = False
     original = bench.watch.event
 
-    def event(event: Mapping[str, Any], state: State) -> None:
+    def event(event: Event, state: State) -> None:
         nonlocal done
         original(event, state)
-        if not done and event["type"] == when and str(event.get("purpose")).startswith("evolve/1"):
+        purpose = str(getattr(event, "purpose", ""))
+        if not done and event.type == when and purpose.startswith("evolve/1"):
             done = True
             for path in list(bench.backend._objects):
                 if path.startswith(f"shards/{part}/"):
@@ -116,7 +119,7 @@ def test_a_corrupt_object_is_made_again_and_never_trained_on(
     bench.driver().run()
     if part != "grade":
         assert bench.of_type("object_lost")
-    state, expected = State.replay(bench.events), State.replay(plain.events)
+    state, expected = replay(bench.events), replay(plain.events)
     assert state.policies == expected.policies
     assert state.evaluations == expected.evaluations
 
@@ -126,10 +129,10 @@ def test_a_store_that_keeps_nothing_stops_the_run(tmp_path: Path) -> None:
     driver = bench.driver()
     original = bench.watch.event
 
-    def event(event: Mapping[str, Any], state: State) -> None:
+    def event(event: Event, state: State) -> None:
         original(event, state)
-        if event["type"] == "shard_accepted" and event["purpose"] == "evolve/0":
-            bench.backend._objects[event["rollout"]] = (b"flipped", 0.0)
+        if isinstance(event, ShardAccepted) and event.purpose == "evolve/0":
+            bench.backend._objects[event.rollout] = (b"flipped", 0.0)
 
     bench.watch.event = event  # type: ignore[method-assign]
     with pytest.raises(RunStopped, match="does not keep what it is given"):

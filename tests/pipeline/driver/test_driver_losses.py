@@ -14,8 +14,9 @@ from pipeline.audit.run import audit
 from pipeline.errors import CorruptObject, RunStopped, StoreError, StoreRefused, StoreUnavailable
 from pipeline.reports.comparison import compared_policies
 from pipeline.reports.summary import summary
+from pipeline.run.events.wire import replay
 from pipeline.run.spec import evaluation_purpose
-from pipeline.run.state import GREEDY, State
+from pipeline.run.state import GREEDY
 from pipeline.storage.backend import StoreFull
 from tests.pipeline.driver.test_driver_machine import outcome, undisturbed
 from tests.support.chaos_memory import Damage, damaged
@@ -101,7 +102,7 @@ def test_a_checkpoint_inside_a_job_costs_the_job_so_far(
     assert lost["job"] == "evolve/1"
     assert any("starts again from its beginning" in line for line in lives.watch.said)
     assert outcome(lives) == undisturbed()
-    lives.check_checkpoints(State.replay(lives.events()))
+    lives.check_checkpoints(replay(lives.events()))
 
 
 @pytest.mark.parametrize("how", HOW)
@@ -214,7 +215,7 @@ def test_a_store_that_is_full_or_refuses_or_stays_away_stops_the_run(
 def graded(lives: Lives, name: str) -> tuple[str, str]:
     """Rollout and grades of the first shard of a policy's greedy test evaluation."""
     events = lives.events()
-    state = State.replay(events)
+    state = replay(events)
     policy = compared_policies(state, state.finished or {"control": None, "final": None})[name]
     purpose = evaluation_purpose(policy, "test", GREEDY)
     shard = [one for one in events if one.get("purpose") == purpose and one.get("index") == 0]

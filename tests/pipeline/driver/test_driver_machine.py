@@ -18,7 +18,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, rule, run_state_machine_as_test
 
-from pipeline.run.state import State
+from pipeline.run.events.wire import replay
 from tests.support.chaos_memory import Damage
 from tests.support.chaos_world import Fault, Lives
 
@@ -52,7 +52,7 @@ faults = st.builds(
 def outcome(lives: Lives) -> dict[str, Any]:
     """What must not depend on what happened."""
     events = lives.events()
-    state = State.replay(events)
+    state = replay(events)
     return {
         "policies": {name: ref.version for name, ref in state.policies.items()},
         "jobs": {name: (job.key, job.steps) for name, job in state.jobs.items()},
@@ -108,7 +108,7 @@ class AnythingHappens(RuleBasedStateMachine):
         self.lives.heal()
         state = self.lives.live()
         assert state is not None
-        assert state == State.replay(self.lives.events())
+        assert state == replay(self.lives.events())
         assert outcome(self.lives) == undisturbed()
         self.lives.check_ledger()
         self.lives.check_checkpoints(state)

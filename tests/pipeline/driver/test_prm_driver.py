@@ -15,7 +15,7 @@ from pipeline.errors import RunStopped
 from pipeline.generation.shards import ShardSpec
 from pipeline.records import Grade, Rollout, Score, Selected, StepValues
 from pipeline.refs import PolicyRef
-from pipeline.run.state import State
+from pipeline.run.events.wire import replay
 from pipeline.storage.artifacts import read_rows
 from tests.support.driving import result
 from tests.support.scripted import Crash, make_config
@@ -161,7 +161,7 @@ def test_only_right_responses_are_scored_unless_all_are_wanted(
 
 
 def test_the_card_lies_in_the_prms_folder(plain: PrmBench, tmp_path: Path) -> None:
-    state = State.replay(plain.events)
+    state = replay(plain.events)
     card = json.loads(card_in(plain.store, state.policies["prm"], tmp_path / "prm"))
     assert card["shortfalls"] == []
     assert card["gate"]["auc_step"]["value"] > 0.6

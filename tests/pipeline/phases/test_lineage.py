@@ -4,11 +4,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.errors import RunStopped
+from pipeline.errors import LedgerNewer, RunStopped
 from pipeline.phases.lineage import best_of, checkpoint_before, selections
 from pipeline.phases.warmup import is_flat
 from pipeline.refs import CheckpointRef
 from pipeline.reports.summary import wall_seconds
+from pipeline.run.events.wire import replay
 from pipeline.run.state import JobState, ShardState, State
 
 
@@ -65,13 +66,13 @@ def test_selections_are_in_plan_order_and_leave_out_the_empty_ones() -> None:
 
 
 def test_an_unknown_event_is_refused() -> None:
-    with pytest.raises(ValueError, match="'tomorrow', unknown to this version"):
-        State().apply({"type": "tomorrow"})
+    with pytest.raises(LedgerNewer, match="'tomorrow', unknown to this version"):
+        replay([{"type": "tomorrow"}])
 
 
 def test_time_is_summed_over_drivers_and_never_runs_backwards() -> None:
     state = State()
-    created = {"config": {}, "config_hash": "", "data": {}, "versions": {}}
+    created = {"config": {}, "config_hash": "", "data": {}, "queries": "", "versions": {}}
     events = [
         {"type": "run_created", "stage": "prepare", "at": 1.0, **created},
         {"type": "warmup_chosen", "name": "a", "stage": "x", "at": 4.0},
@@ -79,8 +80,7 @@ def test_time_is_summed_over_drivers_and_never_runs_backwards() -> None:
         {"type": "warmup_chosen", "name": "a", "stage": "x", "at": 2.5},
     ]
     state.policies["a"] = state.policies["b"] = None  # type: ignore[assignment]
-    for event in events:
-        state.apply(event)
+    replay(events, state)
     assert state.stage_s == {"prepare": 1.5, "x": 5.0}
     # The last moments of both drivers.
     assert wall_seconds(state) == 4.0 + 2.5

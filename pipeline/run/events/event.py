@@ -1,0 +1,66 @@
+"""The event: what every entry of a ledger is a list of.
+
+What always holds: an event is a frozen value; `fold` is the only thing that it does, and it depends
+on nothing but the event and the state; `to_wire` gives the JSON that the ledger stores, and
+`pipeline.run.events.wire.from_wire` gives the event back.
+
+A new type is one class here (with its wire name, its fold, what `audit --diff` compares and which
+paths it gives up) and one word in `pipeline.run.events.wire.EVENTS`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+from pydantic import ConfigDict, TypeAdapter
+
+from pipeline.run.state import State
+
+
+@dataclass(frozen=True, kw_only=True)
+class Event:
+    """One thing that happened in a run.
+
+    type: its name in the ledger. COMPARED: the fields that two equal runs share; none: it says
+    nothing of what a run means (when, where, what was lost and made again). restarts_clock: a
+    driver's first event, from whose start `at` is counted.
+    stage: what the driver was at; at: seconds since that driver started. Both are stamped when the
+    event is committed.
+    """
+
+    __pydantic_config__ = ConfigDict(extra="forbid")
+
+    type: ClassVar[str]
+    COMPARED: ClassVar[tuple[str, ...]] = ()
+    restarts_clock: ClassVar[bool] = False
+
+    stage: str = ""
+    at: float = 0.0
+
+    def fold(self, state: State) -> None:
+        """Change the state by what happened."""
+        raise NotImplementedError(self.type)
+
+    def compared(self) -> dict[str, Any]:
+        """What two runs of one meaning share of this event, as JSON."""
+        wire = self.to_wire()
+        return {name: wire[name] for name in self.COMPARED}
+
+    def drops(self) -> frozenset[str]:
+        """Paths that the run needs no longer after this event."""
+        return frozenset()
+
+    def to_wire(self) -> dict[str, Any]:
+        """The plain form that a ledger stores."""
+        return {"type": self.type, **form(type(self)).dump_python(self)}
+
+
+_FORMS: dict[str, TypeAdapter[Any]] = {}
+
+
+def form(kind: type[Event]) -> TypeAdapter[Any]:
+    """Reads and writes the fields of one type of event."""
+    if kind.type not in _FORMS:
+        _FORMS[kind.type] = TypeAdapter(kind)
+    return _FORMS[kind.type]

@@ -1,0 +1,149 @@
+"""Events of sampling: a shard generated, graded, scored, lost; a set of shards closed."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from pipeline.generation.fleet import BadQuery
+from pipeline.run.events.event import Event
+from pipeline.run.state import ShardState, State
+from pipeline.selection.coverage import Coverage
+
+
+@dataclass(frozen=True)
+class OfShard(Event):
+    """What happened to one shard."""
+
+    purpose: str
+    index: int
+
+
+@dataclass(frozen=True)
+class ShardAccepted(OfShard):
+    """A rollout shard is complete in the store. bad: queries that have no rows in it."""
+
+    type = "shard_accepted"
+    COMPARED = ("rollout", "rows", "tokens", "bad")
+
+    key: str
+    rollout: str
+    rows: int
+    tokens: int
+    seconds: float
+    engine: str
+    adopted: bool
+    bad: tuple[BadQuery, ...] = ()
+
+    def fold(self, state: State) -> None:
+        bad = {item.query: item.reason for item in self.bad}
+        state.bad_queries.update(bad)
+        state.shards.setdefault(self.purpose, {})[self.index] = ShardState(
+            self.key, self.rollout, self.rows, self.tokens, tuple(bad), self.adopted
+        )
+
+
+@dataclass(frozen=True)
+class ShardGraded(OfShard):
+    """A shard has grades and, where its rule needs no scores, a selection."""
+
+    type = "shard_graded"
+    COMPARED = ("grades", "selected", "coverage", "bad", "choice")
+
+    key: str
+    rollout: str
+    grades: str
+    selected: str | None
+    coverage: Coverage
+    seconds: float
+    bad: tuple[BadQuery, ...] = ()
+    choice: dict[str, Any] = field(default_factory=dict)
+
+    def fold(self, state: State) -> None:
+        shard = state.shards[self.purpose][self.index]
+        state.bad_queries.update({item.query: item.reason for item in self.bad})
+        shard.grades, shard.selected = self.grades, self.selected
+        shard.coverage, shard.choice = self.coverage.to_dict(), dict(self.choice)
+
+
+@dataclass(frozen=True)
+class ShardScored(OfShard):
+    """A graded shard has scores and, where a rule chooses by them, a selection."""
+
+    type = "shard_scored"
+    COMPARED = ("scores", "selected", "coverage", "excluded", "choice")
+
+    key: str
+    rollout: str
+    scores: str
+    selected: str | None
+    coverage: Coverage | None
+    excluded: dict[str, int]
+    choice: dict[str, Any]
+    seconds: float
+
+    def fold(self, state: State) -> None:
+        shard = state.shards[self.purpose][self.index]
+        shard.scores, shard.selected = self.scores, self.selected
+        shard.choice = {**self.choice, "excluded": dict(self.excluded)}
+        if self.coverage is not None:
+            shard.coverage = self.coverage.to_dict()
+
+
+@dataclass(frozen=True)
+class ObjectLost(Event):
+    """An object of an open shard is corrupt or gone: it is made again."""
+
+    type = "object_lost"
+
+    purpose: str
+    index: int
+    path: str
+    reason: str
+
+    def fold(self, state: State) -> None:
+        """Back to before it: without its rollout a shard is gone, else only its grades are."""
+        shards = state.shards.get(self.purpose, {})
+        shard = shards.get(self.index)
+        if shard is None:
+            return
+        if self.path == shard.rollout:
+            del shards[self.index]
+        elif self.path in (shard.grades, shard.selected):
+            shard.grades = shard.selected = shard.scores = None
+        elif self.path == shard.scores:
+            shard.selected = shard.scores = None
+        state.closed.pop(self.purpose, None)
+
+    def drops(self) -> frozenset[str]:
+        return frozenset((self.path,))
+
+
+@dataclass(frozen=True)
+class SamplingClosed(Event):
+    """Every shard of a set is done; their sums. tokens: sampled by this run, not adopted."""
+
+    type = "sampling_closed"
+
+    purpose: str
+    coverage: Coverage
+    rows: int
+    tokens: int
+
+    @classmethod
+    def of(cls, purpose: str, shards: Mapping[int, ShardState]) -> SamplingClosed:
+        """The sums of the shards of a set, none of which is open any more."""
+        return cls(
+            purpose,
+            sum((Coverage(**shard.coverage) for shard in shards.values()), Coverage()),
+            sum(shard.rows for shard in shards.values()),
+            sum(shard.tokens for shard in shards.values() if not shard.adopted),
+        )
+
+    def fold(self, state: State) -> None:
+        state.closed[self.purpose] = {
+            "coverage": self.coverage.to_dict(),
+            "rows": self.rows,
+            "tokens": self.tokens,
+        }
