@@ -23,12 +23,14 @@ import typer
 
 from jobs.runtime.cli import ending, say
 from pipeline.audit.diff import first_difference, settings_changed
+from pipeline.audit.garbage import runs_of
 from pipeline.audit.run import Report, audit
 from pipeline.audit.trace import lines, trace
 from pipeline.errors import BadConfig, CorruptObject
 from pipeline.prm.labels import Decode
 from pipeline.refs import PolicyRef
 from pipeline.run.ledger import Ledger
+from pipeline.storage.backend import printable
 from pipeline.storage.store import Store, open_store
 from pipeline.storage.trees import check_tree
 
@@ -81,7 +83,7 @@ def whole_audit(store: Store, run: str) -> Report:
 
 
 def _only_run(store: Store) -> str:
-    runs = sorted({path.split("/")[1] for path in store.list("runs")})
+    runs = runs_of(store)
     if len(runs) != 1:
         there = ", ".join(runs) or "none"
         raise BadConfig(f"{store.url} holds these runs: {there}; name one with --run")
@@ -95,7 +97,7 @@ def _show(report: Report) -> None:
         f"{report.objects} objects read and hashed; {state}"
     )
     for problem in report.problems:
-        print(f"  {problem}")
+        print(f"  {printable(str(problem))}")
     print("clean" if report.clean else f"{len(report.problems)} problems")
 
 

@@ -3,7 +3,7 @@
 Without more it only lists. `--delete` removes: objects that no ledger of the store names (what a
 killed `jobs.validate` left is among them) and that are older than `--min-age-h` (24) by the store's
 own clock. Kept are all ledgers, snapshots and leases, everything they name, and what is in
-quarantine.
+quarantine. Links in a store are never followed; control characters of a name are printed escaped.
 
 It refuses while a driver lives, and holds the lease of every run while it deletes, so that none
 starts meanwhile. A ledger that is damaged makes it refuse as well: nobody knows what it named.
@@ -23,7 +23,7 @@ from jobs.runtime.cli import ending, say
 from pipeline.audit.garbage import garbage, needed, runs_of, store_now
 from pipeline.errors import BadConfig
 from pipeline.run.lease import Lease
-from pipeline.storage.backend import Entry
+from pipeline.storage.backend import Entry, printable
 from pipeline.storage.store import Store, open_store
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
@@ -67,19 +67,19 @@ def collect(store: Store, min_age_s: float, *, delete: bool) -> list[Entry]:
         found = list(garbage(entries, needed(store, runs), now_unix_s=now, min_age_s=min_age_s))
         if delete:
             for entry in found:
-                store.delete(entry.path)
+                store.delete_listed(entry)
     return found
 
 
 def show(found: list[Entry], *, deleted: bool) -> None:
     """One line for each object, and a sum for each kind."""
     for entry in found:
-        print(f"{entry.size_bytes:>12}  {entry.path}")
+        print(f"{entry.size_bytes:>12}  {printable(entry.path)}")
     sizes: Counter[str] = Counter()
     for entry in found:
         sizes[entry.path.partition("/")[0]] += entry.size_bytes
     for kind, size in sorted(sizes.items()):
-        print(f"{kind}: {size / 1e6:.1f} MB")
+        print(f"{printable(kind)}: {size / 1e6:.1f} MB")
     what = "removed" if deleted else "not needed by any run (--delete removes them)"
     print(f"{len(found)} objects {what}")
 

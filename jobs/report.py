@@ -20,6 +20,7 @@ import typer
 
 from jobs.runtime.cli import ending, say
 from jobs.runtime.prepare import DIGITS
+from pipeline.audit.garbage import runs_of
 from pipeline.errors import BadConfig
 from pipeline.reports.prm_seeds import by_seed, gate_table, prm_pooled, prm_row, prm_table
 from pipeline.reports.seeds import (
@@ -100,7 +101,7 @@ def finished(folder: Path) -> Finished:
 
 
 def _only_run(store: Store, folder: Path) -> str:
-    runs = sorted({path.split("/")[1] for path in store.list("runs")})
+    runs = runs_of(store)
     if folder.name in runs:
         return folder.name
     if len(runs) != 1:

@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from pipeline.errors import BadData, LedgerNewer, StoreError
 from pipeline.run.events.lifecycle import RunCreated
 from pipeline.run.events.wire import from_wire
-from pipeline.run.ledger import Ledger
+from pipeline.run.ledger import Ledger, is_run_name
 from pipeline.run.queries import spec_of
 from pipeline.run.references import TREES, named
 from pipeline.storage.backend import Entry
@@ -43,8 +43,9 @@ class Named:
 
 
 def runs_of(store: Store) -> list[str]:
-    """The names of every run in the store."""
-    return sorted({path.split("/")[1] for path in store.list("runs")})
+    """The names of every run in the store. What is called as no run can be is nobody's."""
+    paths = (path.split("/") for path in store.list("runs"))
+    return sorted({parts[1] for parts in paths if len(parts) > 2 and is_run_name(parts[1])})
 
 
 def needed(store: Store, runs: Iterable[str]) -> Named:

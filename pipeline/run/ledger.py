@@ -78,13 +78,18 @@ class _Head:
     sha256: str
 
 
+def is_run_name(text: str) -> bool:
+    """Whether a run can have this name, which names folders and objects."""
+    return _RUN.fullmatch(text) is not None
+
+
 def check_run_name(run: str) -> str:
     """Return `run`, which names folders and objects.
 
     Raises:
         BadConfig: when it could not.
     """
-    if not _RUN.fullmatch(run):
+    if not is_run_name(run):
         raise BadConfig(
             f"run name {run!r}: use letters, digits, dots, hyphens and underscores, at most 100"
         )

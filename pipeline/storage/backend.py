@@ -115,6 +115,15 @@ def check_path(path: str) -> str:
     return path
 
 
+def printable(text: str) -> str:
+    """`text` with every character escaped that would move a terminal's cursor, or has no form: what
+    lies in a store may have any name."""
+    return "".join(
+        char if char.isprintable() else char.encode("unicode_escape").decode("ascii")
+        for char in text
+    )
+
+
 class MemoryBackend:
     """Objects in a dictionary of this process: for tests, and the model the others must match."""
 

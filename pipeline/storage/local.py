@@ -5,6 +5,9 @@ the call returns (temporary file, fsync, link or rename, fsync of every folder w
 changed), so a power cut leaves an object whole or absent. A create-only write is a hard link, which
 the kernel refuses when the name is taken. What a killed process leaves is one file under `.tmp/`,
 locked while its writer lives; the next process that writes here removes those nobody holds.
+
+Nothing outside the folder is listed, written or deleted: below it no symbolic link is followed (the
+folder itself may be one).
 """
 
 from __future__ import annotations
@@ -22,7 +25,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from pipeline.errors import StoreError, StoreMissing, StoreRefused, StoreUnavailable
-from pipeline.storage.backend import TEMPORARY, Attempt, Entry, StoreFull
+from pipeline.storage.backend import TEMPORARY, Attempt, Entry, StoreFull, printable
 
 _YOUNG_S = 60.0
 """A temporary file younger than this may be between its creation and its lock."""
@@ -92,19 +95,36 @@ class LocalBackend:
         except OSError as error:
             if reading and error.errno in _ABSENT:
                 raise StoreMissing(f"{self.url}: no object {path}") from error
-            what = f"{self.url}: {path}" if path else self.url
+            what = f"{self.url}: {printable(path)}" if path else self.url
             raise store_error(error, what) from error
 
     def _open(self) -> None:
         """Before the first write: make the folder, drop the temporary files of dead writers."""
         with self._opening:
             if not self._opened:
+                self._check_inside(TEMPORARY)
                 (self.folder / TEMPORARY).mkdir(parents=True, exist_ok=True)
                 self._sweep()
                 self._opened = True
 
+    def _check_inside(self, folder: str) -> None:
+        """
+        Raises:
+            StoreRefused: this folder of the store, or one above it, is a link.
+        """
+        place = self.folder
+        for part in filter(None, folder.split("/")):
+            place /= part
+            if place.is_symlink():
+                raise StoreRefused(
+                    f"{printable(str(place))} is a link, and a store reaches through none: put the "
+                    "folder that it points to in its place, or make the whole store the link"
+                )
+
     def _sweep(self) -> None:
         for entry in os.scandir(self.folder / TEMPORARY):
+            if not entry.is_file(follow_symlinks=False):
+                continue
             with suppress(FileNotFoundError):  # another process sweeps too
                 if time.time() - entry.stat().st_mtime < _YOUNG_S:
                     continue
@@ -144,6 +164,7 @@ class LocalBackend:
         """
         if folder in self._durable_folders:
             return
+        self._check_inside(str(folder.relative_to(self.folder)))
         folder.mkdir(parents=True, exist_ok=True)
         missing = [folder, *folder.parents]
         for below in missing[: missing.index(self.folder)]:
@@ -218,6 +239,7 @@ class LocalBackend:
         return Entry(path, found.st_size, found.st_mtime)
 
     def list(self, folder: str) -> list[Entry]:
+        self._check_inside(folder)
         with self._errors(folder):
             found = list(self._walk(folder))
         return sorted(found, key=lambda entry: entry.path)
@@ -233,15 +255,16 @@ class LocalBackend:
             path = f"{folder}/{item.name}" if folder else item.name
             if path == TEMPORARY:
                 continue
-            if item.is_dir():
+            if item.is_dir(follow_symlinks=False):
                 yield from self._walk(path)
-                continue
-            with suppress(FileNotFoundError):  # deleted while we looked
-                found = item.stat()
-                yield Entry(path, found.st_size, found.st_mtime)
+            elif item.is_file(follow_symlinks=False):
+                with suppress(FileNotFoundError):  # deleted while we looked
+                    found = item.stat()
+                    yield Entry(path, found.st_size, found.st_mtime)
 
     def delete(self, path: str) -> None:
         target = self.folder / path
+        self._check_inside(path.rpartition("/")[0])
         with self._errors(path):
             try:
                 target.unlink()
@@ -252,6 +275,7 @@ class LocalBackend:
             self._fsync_folder(target.parent)
 
     def move(self, source: str, target: str) -> None:
+        self._check_inside(source.rpartition("/")[0])
         with self._errors(source, reading=True):
             os.stat(self.folder / source)
         with self._errors(target):

@@ -189,6 +189,11 @@ class Store:
         """Remove an object; removing what is not there is fine."""
         self._call(self.backend.delete, check_path(path))
 
+    def delete_listed(self, entry: Entry) -> None:
+        """Remove an object that `entries` named, though no object of this project may be called
+        so."""
+        self._call(self.backend.delete, entry.path)
+
     def quarantine(self, path: str, *, unless: str | None = None) -> str | None:
         """Move an object out of the way, for a person to look at, and return its new path.
 

@@ -283,5 +283,5 @@ def check_tree(store: Store, prefix: str) -> list[str]:
 def delete_tree(store: Store, prefix: str) -> None:
     """Remove a stored tree, its manifest first: what a crash leaves is no tree, only objects."""
     store.delete(manifest_path(prefix))
-    for path in store.list(check_path(prefix)):
-        store.delete(path)
+    for entry in store.entries(check_path(prefix)):
+        store.delete_listed(entry)

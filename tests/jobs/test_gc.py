@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from functools import partial
 from pathlib import Path
@@ -9,6 +10,7 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
+from jobs.audit import app as audit_app
 from jobs.gc import app, collect
 from pipeline.audit.garbage import SCRATCH
 from pipeline.audit.run import audit
@@ -127,6 +129,43 @@ def test_it_refuses_a_place_without_runs() -> None:
     store, _ = old_store(ORPHANS)
     with pytest.raises(BadConfig, match="holds no run"):
         collect(store, 0, delete=True)
+
+
+ODD = [
+    "images/\x1b[2J\x1b[31mred",
+    "policies/two\nlines",
+    "probe/\u202egnp",
+    os.fsdecode(b"shards/no-utf-8-\xff"),
+    "validate-\x07bell/a\\b",
+]
+
+
+def test_links_are_not_followed_and_odd_names_neither_stop_it_nor_reach_the_terminal(
+    objects: dict[str, bytes], tmp_path: Path
+) -> None:
+    folder, outside = tmp_path / "store", tmp_path / "outside"
+    store = open_store(folder)
+    for path, data in {**objects, **ORPHANS}.items():
+        store.put(path, data)
+    for path in [*ODD, "runs/\x1b[31m/ledger/0000000000.json", "runs/.DS_Store"]:
+        (folder / path).parent.mkdir(parents=True, exist_ok=True)
+        (folder / path).write_bytes(b"odd")
+    outside.mkdir()
+    (outside / "precious").write_bytes(b"of another project")
+    (folder / "images" / "outside").symlink_to(outside)
+    (folder / "probe").mkdir(exist_ok=True)
+    (folder / "probe" / "loop").symlink_to(folder)
+    (folder / "probe" / "file").symlink_to(outside / "precious")
+    done = CliRunner().invoke(app, [store.url, "--min-age-h", "0", "--delete"])
+    assert done.exit_code == 0, done.output
+    assert f"{len(ORPHANS) + len(ODD)} objects removed" in done.output
+    assert all(line.isprintable() for line in done.output.splitlines())
+    assert r"images/\x1b[2J\x1b[31mred" in done.output
+    assert (outside / "precious").read_bytes() == b"of another project"
+    left = {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
+    assert not left & {*ODD, *ORPHANS}
+    assert {path for path in objects if "/lease/" not in path} <= left
+    assert CliRunner().invoke(audit_app, [store.url]).exit_code == 0
 
 
 def test_the_command_lists_then_deletes(objects: dict[str, bytes], tmp_path: Path) -> None:

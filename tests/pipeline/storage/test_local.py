@@ -9,6 +9,7 @@ import subprocess
 import sys
 import textwrap
 import threading
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -47,6 +48,56 @@ def test_a_folder_where_an_object_should_be_is_no_object(tmp_path: Path) -> None
         store.get("a/b/c")
     with pytest.raises(StoreRefused):
         store.put("a/b/c", b"1")
+
+
+def test_nothing_is_listed_written_or_deleted_through_a_link(tmp_path: Path) -> None:
+    outside = tmp_path / "outside"
+    (outside / "deep").mkdir(parents=True)
+    (outside / "deep" / "x").write_bytes(b"not the store's")
+    store = open_store(tmp_path / "store")
+    store.put("a/b", b"1")
+    (tmp_path / "store" / "link").symlink_to(outside)
+    (tmp_path / "store" / "a" / "loop").symlink_to(tmp_path / "store")
+    (tmp_path / "store" / "a" / "file").symlink_to(outside / "deep" / "x")
+    assert store.list() == store.list("a") == ["a/b"]
+    refused: tuple[Callable[[], object], ...] = (
+        lambda: store.list("link/deep"),
+        lambda: store.put("link/y", b"2"),
+        lambda: store.create("link/deep/y", b"2"),
+        lambda: store.replace("link/deep/x", b"2"),
+        lambda: store.delete("link/deep/x"),
+        lambda: store.delete("a/loop/a/b"),
+        lambda: store.quarantine("link/deep/x"),
+    )
+    for call in refused:
+        with pytest.raises(StoreRefused, match=r"(link|loop) is a link"):
+            call()
+    store.delete("a/file")  # the link goes, not what it points to
+    assert (outside / "deep" / "x").read_bytes() == b"not the store's"
+    assert [path.name for path in outside.rglob("*")] == ["deep", "x"]
+    assert store.list() == ["a/b"]
+
+
+def test_temporary_files_are_not_looked_for_behind_a_link(tmp_path: Path) -> None:
+    outside, folder = tmp_path / "outside", tmp_path / "store"
+    for place in (outside, folder):
+        place.mkdir()
+    (outside / "old").touch()
+    os.utime(outside / "old", (1, 1))
+    (folder / ".tmp").symlink_to(outside)
+    with pytest.raises(StoreRefused, match=r"\.tmp is a link"):
+        open_store(folder).put("x", b"1")
+    assert (outside / "old").exists()
+
+
+def test_the_store_itself_may_be_a_link(tmp_path: Path) -> None:
+    (tmp_path / "large-disk").mkdir()
+    (tmp_path / "store").symlink_to(tmp_path / "large-disk")
+    store = open_store(tmp_path / "store")
+    store.put("a/b", b"1")
+    assert store.list() == ["a/b"]
+    store.delete("a/b")
+    assert store.list() == []
 
 
 @pytest.mark.parametrize(
