@@ -338,10 +338,13 @@ def _same_answer(one: Query, other: Query) -> bool:
     """Whether each answer is correct for the other, as `5` and `5.0` are."""
     if one.answer is None or other.answer is None:
         return False
-    return all(
-        grade_answer(answer, Gold("", gold, one.answer_type, one.choices)) == "correct"
-        for answer, gold in ((one.answer, other.answer), (other.answer, one.answer))
-    )
+    try:
+        return all(
+            grade_answer(answer, Gold("", gold, one.answer_type, one.choices)) == "correct"
+            for answer, gold in ((one.answer, other.answer), (other.answer, one.answer))
+        )
+    except BadData:  # one of them is hidden, or a form that only the grader reads, and no answer
+        return False
 
 
 def check_writable(folder: str | os.PathLike[str]) -> None:

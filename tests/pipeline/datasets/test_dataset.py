@@ -431,6 +431,21 @@ def test_rows_with_the_same_answer_in_two_forms_do_not_contradict_each_other(
 
 
 @pytest.mark.parametrize(
+    ("one", "other", "answer_type"),
+    [("5", "5.1", "number"), ("5 cm", "5 kg", "number"), ("7 or 8", "8 or 9", "number")],
+)
+def test_rows_with_other_answers_contradict_each_other(
+    tmp_path: Path, one: str, other: str, answer_type: str
+) -> None:
+    rows = [
+        {**GOOD, "answer": answer, "answer_type": answer_type, "unlabelled": " or " in answer}
+        for answer in (one, other)
+    ]
+    text = refusal(write_jsonl(tmp_path / "data.jsonl", rows))
+    assert f"data.jsonl:1, and its answer is {other!r}, not {one!r}" in text
+
+
+@pytest.mark.parametrize(
     ("question", "choices"),
     [
         ("What does the <img> tag do?", None),
