@@ -152,8 +152,7 @@ def load_dataset(
     problems = Problems(limits.listed)
     entries: list[_Entry] = []
     for row, values in read_rows(data_files(root, (*SPLITS, train, validation)), problems):
-        problems.note_columns(row.place, unknown_columns(values))
-        entries.append(_checked(row, values, partial(problems.note, row.place)))
+        entries.append(_checked(row, values, problems))
     entries, images = _hash_images(entries, limits, problems, progress)
     queries, places, duplicates = _assemble(entries, problems, train)
     problems.raise_if_any(root, unknown_column)
@@ -165,12 +164,13 @@ def load_dataset(
     return Dataset(queries, images.paths, places, duplicates, images.sizes, warnings)
 
 
-def _checked(row: Row, values: dict[str, Any], note: Callable[[str], None]) -> _Entry:
-    broken = list(invalid_unicode(values))
-    for column in broken:
-        note(f"{column!r} is not valid Unicode text (half of a surrogate pair)")
-    if broken:
+def _checked(row: Row, values: dict[str, Any], problems: Problems) -> _Entry:
+    note = partial(problems.note, row.place)
+    if broken := invalid_unicode(values):
+        for column in broken:
+            note(f"{column!r} is not valid Unicode text (half of a surrogate pair)")
         return _Entry(row, None, None)
+    problems.note_columns(row.place, unknown_columns(values))
     return _Entry(row, check_row(values, note), image_names(values, note))
 
 

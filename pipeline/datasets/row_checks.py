@@ -180,7 +180,9 @@ def _choices(value: Any, question: str, say: Note) -> tuple[str, ...] | None:
         return None
     texts = [item.strip() if isinstance(item, str) else number_text(item) for item in items]
     if any(text is not None and is_picture(text) for text in texts):
-        say("its choices are pictures (MMMU has such rows), which are not supported; leave it out")
+        say(
+            "its choices are pictures (MMMU has such rows), which are not supported; leave the row out"
+        )
         return None
     choices = []
     html = asks_about_html(question, 0)
@@ -201,7 +203,7 @@ def _choices(value: Any, question: str, say: Note) -> tuple[str, ...] | None:
 
 def _unpadded(value: Any, say: Note) -> list[Any]:
     """The choices without the nulls and empty texts that fill a list up to a fixed length."""
-    if value is None:
+    if value is None or (isinstance(value, str) and not value.strip()):
         return []
     if not isinstance(value, list):
         spelled = isinstance(value, str) and value.strip().startswith("[")
@@ -235,7 +237,7 @@ def _answer_text(value: Any, choices: tuple[str, ...] | None, say: Note) -> str:
 
 
 _MULTI_SELECT = (
-    ": questions with several correct choices (multi-select) are not supported; leave it out"
+    ": questions with several correct choices (multi-select) are not supported; leave the row out"
 )
 
 

@@ -319,8 +319,8 @@ def test_answers_of_choices_become_letters(
     assert draft.answer == letter
 
 
-@pytest.mark.parametrize("choices", [[], [None, None], ["", " "], [float("nan")] * 4])
-def test_choices_of_nothing_but_padding_are_none(choices: list[Any]) -> None:
+@pytest.mark.parametrize("choices", ["", [], [None, None], ["", " "], [float("nan")] * 4])
+def test_choices_of_nothing_but_padding_are_none(choices: Any) -> None:
     problems: list[str] = []
     draft = check_row({"question": "?", "choices": choices, "answer": "5"}, problems.append)
     assert problems == []

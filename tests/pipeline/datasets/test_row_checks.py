@@ -179,6 +179,7 @@ def test_every_problem_of_a_row_is_said(tmp_path: Path) -> None:
         {"question": "?", "choices": ["r", "b", "g"], "answer": "A, C"},
         {"question": "?", "answer": [3, 5]},
         {"question": "?", "answer": "\ud800"},
+        {"question": "?", "\ud800": "1"},
         {"question": "?"},
     ],
 )
