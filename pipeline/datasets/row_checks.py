@@ -180,9 +180,7 @@ def _choices(value: Any, question: str, say: Note) -> tuple[str, ...] | None:
         return None
     texts = [item.strip() if isinstance(item, str) else number_text(item) for item in items]
     if any(text is not None and is_picture(text) for text in texts):
-        say(
-            "its choices are pictures (MMMU has such rows), which are not supported; leave the row out"
-        )
+        say("its choices are pictures, as in MMMU, which are not supported; leave the row out")
         return None
     choices = []
     html = asks_about_html(question, 0)
