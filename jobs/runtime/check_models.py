@@ -7,6 +7,7 @@ from pathlib import Path
 
 from actors.generation.engine_settings import engine_settings
 from actors.model.processor import load_processor
+from actors.model.weights_check import check_weights
 from pipeline.config.schema import Config
 from pipeline.errors import BadConfig
 from pipeline.training.freezing import frozen_problem
@@ -16,9 +17,11 @@ def check_models(config: Config) -> None:
     """Refuse a model folder that cannot be used, before anything is started.
 
     Raises:
-        BadModel: naming the folder and what is missing or does not fit.
+        BadModel: naming the folder or file and what is missing, truncated or does not fit.
         BadConfig: parameters are to be frozen that the policy does not have.
     """
+    for model in filter(None, (config.policy.path, config.warmup.checkpoint, config.prm.path)):
+        check_weights(Path(model))
     for model in filter(None, (config.policy.path, config.warmup.checkpoint)):
         load_processor(Path(model))
     if config.select.reward != "prm":

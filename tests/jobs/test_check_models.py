@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 from unittest.mock import Mock
 
@@ -64,6 +65,16 @@ def test_a_policy_that_finds_no_token_likely_builds_no_prm_that_sees_it(
     assert done.exit_code == 2, done.output
     assert f"{policy}: nothing in it gives tokens their logits" in done.output
     assert "Traceback" not in done.output
+
+
+def test_truncated_weights_are_named(config: Config, policy: Path, tmp_path: Path) -> None:
+    copy = tmp_path / "copy"
+    shutil.copytree(policy, copy)
+    file = copy / "model.safetensors"
+    file.write_bytes(file.read_bytes()[:-1000])
+    done = command(config, tmp_path, f"policy.path={copy}")
+    assert done.exit_code == 2, done.output
+    assert f"{file} is truncated: it has " in done.output
 
 
 def test_the_defaults_suit_the_policy(config: Config) -> None:
