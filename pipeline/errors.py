@@ -43,6 +43,10 @@ class BadModel(UserError):
     """A model folder that is incomplete or whose parts do not fit together."""
 
 
+class DiskFull(UserError):
+    """A disk has no room left; `pipeline.storage.disk` recognises it."""
+
+
 class StoreError(Exception):
     """The object store did not do what was asked."""
 

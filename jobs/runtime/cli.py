@@ -1,14 +1,13 @@
 """How every job ends: an error in words, no traceback for what a person can mend, an exit code.
 
 0    done
-2    a person has to mend something: `UserError`, in words
+2    a person has to mend something: `UserError`, or a full disk, in words
 130  interrupted (Ctrl-C, SIGTERM, or the `make` that started the job was killed)
 1    anything else
 """
 
 from __future__ import annotations
 
-import errno
 import os
 import signal
 import sys
@@ -18,6 +17,8 @@ from typing import Any
 
 from actors.supervision.process_guard import end_with
 from pipeline.errors import StoreError, UserError
+from pipeline.storage.backend import StoreFull
+from pipeline.storage.disk import disk_full
 
 # Whoever kills `make run` means the job: the Makefile says here which process make is.
 MAKE = "MSTAR_MAKE"
@@ -37,20 +38,18 @@ def ending(interrupted: str = "interrupted") -> Iterator[None]:
         end_with(int(os.environ[MAKE]))
     try:
         yield
-    except UserError as error:
+    except (UserError, StoreFull) as error:
         say(f"error: {error}")
         raise SystemExit(2) from error
     except StoreError as error:
         say(f"stopped: {error}")
         raise SystemExit(1) from error
-    except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+    except Exception as error:
+        full = disk_full(error)
+        if full is None:
             raise
-        say(
-            f"stopped: {error}: this machine's own disk is full. Free some space, then start the "
-            "same command again."
-        )
-        raise SystemExit(1) from error
+        say(f"error: {full}")
+        raise SystemExit(2) from error
     except KeyboardInterrupt:
         say(interrupted)
         raise SystemExit(130) from None

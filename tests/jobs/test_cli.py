@@ -16,6 +16,7 @@ import pytest
 
 from jobs.runtime.cli import MAKE, ending
 from pipeline.errors import BadConfig, StoreRefused
+from pipeline.storage.backend import StoreFull
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -39,12 +40,18 @@ sys.exit(subprocess.call([sys.executable, "-c", {JOB!r}]))
     ("error", "code", "words"),
     [
         (BadConfig("generate.samples = 0"), 2, "error: generate.samples = 0"),
-        (StoreRefused("the disk is full"), 1, "stopped: the disk is full"),
+        (StoreRefused("no such bucket"), 1, "stopped: no such bucket"),
+        (
+            StoreFull("out/x: full. Free some space there"),
+            2,
+            "error: out/x: full. Free some space there",
+        ),
         (
             OSError(errno.ENOSPC, "No space left on device", "out/x"),
-            1,
-            "stopped: [Errno 28] No space left on device: 'out/x': this machine's own disk is "
-            "full. Free some space, then start the same command again.",
+            2,
+            "error: a disk of this machine is full: [Errno 28] No space left on device: 'out/x'. "
+            "Free some space, then start the same command again: the run goes on (`mstar-ray gc "
+            "STORE` lists what a store no longer needs)",
         ),
         (KeyboardInterrupt(), 130, "interrupted; goes on"),
     ],

@@ -1,0 +1,63 @@
+"""A full disk, recognised in what any library raises about it.
+
+safetensors, arrow, torch and Ray wrap the system's error in exceptions of their own; what they all
+keep is its cause or its words. A full disk is nobody's fault but a person's to mend: trying again,
+on this or another process, fills it again.
+"""
+
+from __future__ import annotations
+
+import errno
+import shutil
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+from pipeline.errors import DiskFull
+
+_NUMBERS = {errno.ENOSPC, errno.EDQUOT}
+
+_WORDS = (
+    "No space left on device",
+    "Disk quota exceeded",
+    "Local disk is full",  # Ray, when it cannot spill its objects
+    "unexpected pos",  # torch's writer, of which less was written than it gave
+)
+
+
+def disk_full(error: BaseException) -> DiskFull | None:
+    """The full disk that an exception is about; None when it is about anything else."""
+    for each in _chain(error):
+        if isinstance(each, DiskFull):
+            return each
+        if getattr(each, "errno", None) in _NUMBERS or any(word in str(each) for word in _WORDS):
+            return DiskFull(_message(each))
+    return None
+
+
+def _chain(error: BaseException | None) -> Iterator[BaseException]:
+    """An exception and what it was raised from, or while handling."""
+    seen: set[int] = set()
+    while error is not None and id(error) not in seen:
+        seen.add(id(error))
+        yield error
+        error = error.__cause__ or error.__context__
+
+
+def _message(error: BaseException) -> str:
+    file = getattr(error, "filename", None)
+    lines = str(error).strip().splitlines()  # Ray's texts are a page
+    words = next((line for line in lines if any(word in line for word in _WORDS)), lines[0])
+    return (
+        f"a disk of this machine is full: {words.strip()}"
+        f"{'' if file else f' ({_free_here()})'}. Free some space, then start the same command "
+        "again: the run goes on (`mstar-ray gc STORE` lists what a store no longer needs)"
+    )
+
+
+def _free_here() -> str:
+    """What is left where a run writes: most libraries do not say which file it was."""
+    places = dict.fromkeys((Path.cwd(), Path(tempfile.gettempdir())))
+    return ", ".join(
+        f"{shutil.disk_usage(place).free / 1e6:.0f} MB are free in {place}" for place in places
+    )

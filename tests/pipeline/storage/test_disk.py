@@ -1,0 +1,97 @@
+"""A full disk is recognised whichever library met it, and nothing else is taken for one."""
+
+from __future__ import annotations
+
+import errno
+import os
+import subprocess
+import sys
+import textwrap
+from pathlib import Path
+
+import pytest
+
+from pipeline.errors import DiskFull
+from pipeline.storage.disk import disk_full
+
+ROOT = Path(__file__).resolve().parents[3]
+
+WRITERS = """
+    import sys
+    from pathlib import Path
+    import numpy, pyarrow, torch
+    import pyarrow.parquet
+    import safetensors.torch
+    from pipeline.storage.disk import disk_full
+    folder = Path(sys.argv[1])
+    numbers = numpy.random.default_rng(0).normal(size=1 << 18)
+    table = pyarrow.table({"x": numbers})
+    writers = {
+        "bytes": lambda: (folder / "a").write_bytes(bytes(1 << 21)),
+        "safetensors": lambda: safetensors.torch.save_file(
+            {"x": torch.from_numpy(numbers)}, folder / "b"
+        ),
+        "arrow": lambda: pyarrow.parquet.write_table(table, folder / "c"),
+        "torch": lambda: torch.save(torch.from_numpy(numbers), folder / "d"),
+    }
+    for name, write in writers.items():
+        try:
+            write()
+        except Exception as error:
+            try:
+                raise RuntimeError("wrapped") from error
+            except RuntimeError as wrapped:
+                print(name, disk_full(wrapped) or repr(error))
+        for file in folder.iterdir():
+            file.unlink()
+"""
+
+
+def test_every_librarys_words_for_a_full_disk_are_known(tmp_path: Path) -> None:
+    script, disk = tmp_path / "script.py", tmp_path / "disk"
+    script.write_text(textwrap.dedent(WRITERS))
+    disk.mkdir()
+    alone = ["unshare", "--user", "--map-root-user", "--mount", "sh", "-c"]
+    mount = 'mount -t tmpfs -o size=512k none "$0"'
+    try:
+        subprocess.run([*alone, mount, disk], check=True, capture_output=True)
+    except (FileNotFoundError, subprocess.CalledProcessError):
+        pytest.skip("this machine lets no user mount a small file system")
+    done = subprocess.run(
+        [*alone, f'{mount} && exec "$1" "$2" "$0"', disk, sys.executable, script],
+        env=os.environ | {"PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    lines = done.stdout.splitlines()
+    assert [line.split()[0] for line in lines] == ["bytes", "safetensors", "arrow", "torch"]
+    for line in lines:
+        assert "a disk of this machine is full: " in line
+        assert "Free some space, then start the same command again" in line
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        OSError(errno.ENOSPC, "No space left on device", "/out/x"),
+        OSError(errno.EDQUOT, "Disk quota exceeded"),
+        ValueError("Error while serializing: I/O error: No space left on device (os error 28)"),
+        RuntimeError("ray::f() (pid=1)\nOSError: [Errno 28] No space left on device: '/tmp/x'"),
+    ],
+)
+def test_a_full_disk_is_told_by_number_or_words(error: Exception) -> None:
+    full = disk_full(error)
+    assert isinstance(full, DiskFull)
+    assert "\n" not in str(full)
+    assert ("MB are free in" in str(full)) == (getattr(error, "filename", None) is None)
+    assert disk_full(full) is full
+
+
+@pytest.mark.parametrize(
+    "error", [OSError(errno.EIO, "Input/output error"), ValueError("no space between words")]
+)
+def test_nothing_else_is(error: Exception) -> None:
+    assert disk_full(error) is None
+    error.__cause__ = error  # no chain is followed for ever
+    assert disk_full(error) is None
