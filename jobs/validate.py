@@ -26,7 +26,7 @@ from typing import Annotated
 import typer
 
 from actors.generation.engine_settings import engine_settings
-from actors.generation.fleet import asked_of
+from actors.generation.generator import asked_of
 from actors.model.images import StoreImages
 from actors.model.processor import Processor, load_processor
 from jobs.runtime.bad_rows import bad_rows_to

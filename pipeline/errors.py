@@ -7,7 +7,11 @@ row or key and says what to do, a job prints it without a traceback and exits wi
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Literal, NamedTuple
+
+FailureKind = Literal["infrastructure", "lost", "refused", "user"]
+"""Why a worker gave a piece of work up: the fleet or store is down, an object that it reads is
+corrupt or gone, the store says no, or a person has to mend something."""
 
 
 class UserError(Exception):

@@ -15,18 +15,16 @@ made anew, so it holds what it would have held with these queries left out from 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
 
 from actors.generation.engine_settings import engine_settings
-from actors.generation.generator import GeneratorActor, GeneratorSettings
+from actors.generation.generator import GeneratorActor, ShardWork
 from actors.supervision.node_cache import node_folder
-from actors.supervision.pool import Pool, PoolLike, PoolSettings
+from actors.supervision.pool import Pool, PoolLike, PoolSettings, Result
 from pipeline.config.schema import Config
 from pipeline.generation.fleet import BadQuery, ShardDone, ShardFailed
 from pipeline.generation.shards import ShardSpec
-from pipeline.prompts import question_text, warmup_text
 from pipeline.query import Query
 from pipeline.refs import PolicyRef
 from pipeline.storage.store import Store
@@ -38,14 +36,14 @@ class _Shard:
 
     ended: what had come to an end on the fleet when it was handed out. reason: why the engines that
     had all of it died. suspects: queries still to be tried alone; None: it killed nothing yet.
-    killers: what killed engines alone, in words by query.
+    killers: the queries that killed engines alone.
     """
 
-    sent: dict[str, Any]
+    work: ShardWork
     ended: int
     reason: str = ""
-    suspects: list[str] | None = None
-    killers: dict[str, str] = field(default_factory=dict)
+    suspects: list[Query] | None = None
+    killers: list[BadQuery] = field(default_factory=list)
 
 
 class EngineFleet:
@@ -55,69 +53,72 @@ class EngineFleet:
         self._pool = pool
         self._queries = queries
         self._shards: dict[str, _Shard] = {}
-        self._alone: dict[str, tuple[str, str]] = {}
-        """Of work on one query by its id: the shard's key and the query."""
+        self._alone: dict[str, ShardWork] = {}
+        """Work on one query, by its key."""
         self._ended = 0
 
     def submit(self, spec: ShardSpec, policy: PolicyRef) -> None:
         if spec.key in self._shards:
             return
-        sent = generate_spec(spec, policy, self._queries)
-        self._shards[spec.key] = _Shard(sent, self._ended)
-        self._pool.submit(sent)
+        queries_Q = tuple(self._queries[item] for item in spec.queries_Q)
+        work = ShardWork(spec, policy, queries_Q)
+        self._shards[spec.key] = _Shard(work, self._ended)
+        self._pool.submit(work)
 
     def poll(self) -> Sequence[ShardDone | ShardFailed]:
         answers = [self._answer(result) for result in self._pool.poll()]
         return [answer for answer in answers if answer is not None]
 
-    def _answer(self, result: Any) -> ShardDone | ShardFailed | None:
+    def _answer(self, result: Result) -> ShardDone | ShardFailed | None:
         """What the driver hears of a result; None while its shard is still looked into."""
-        key, query = self._alone.pop(result.spec_id, (result.spec_id, None))
+        alone = self._alone.pop(result.key, None)
+        key = result.key if alone is None else alone.spec.key
         failure = result.failure
         self._ended += failure is None
         if failure is not None and not _killed(result):
             self._shards.pop(key, None)
             return ShardFailed(key, failure.reason, failure.kind, failure.path)
-        if query is not None:
-            return self._tried(key, query, result)
+        if alone is not None:
+            return self._tried(key, alone.queries_Q[0], result)
         if failure is not None:
             return self._look_into(key, result)
         self._shards.pop(key, None)
-        return _done(result)
+        done: ShardDone = replace(result.value, engine=result.member)
+        return done
 
-    def _look_into(self, key: str, result: Any) -> ShardFailed | None:
+    def _look_into(self, key: str, result: Result) -> ShardFailed | None:
         """A shard cost engine after engine: which of its queries does?"""
         shard = self._shards[key]
         if shard.suspects is not None:
             return self._give_up(key, "also without the queries that do so alone")
+        assert result.failure is not None
         shard.reason = result.failure.reason
-        shard.suspects = list(dict.fromkeys(group["query"] for group in shard.sent["groups"]))
+        shard.suspects = list(shard.work.queries_Q)
         if len(shard.suspects) == 1:
             return self._tried(key, shard.suspects.pop(), result)
-        self._try_next(key, shard)
+        self._try_next(shard)
         return None
 
-    def _try_next(self, key: str, shard: _Shard) -> None:
+    def _try_next(self, shard: _Shard) -> None:
         assert shard.suspects
-        query = shard.suspects.pop(0)
-        groups = [group for group in shard.sent["groups"] if group["query"] == query]
-        name = f"{key}/{query[:16]}"
-        self._alone[name] = key, query
-        self._pool.submit(shard.sent | {"id": name, "key": f"{key}-alone", "groups": groups})
+        work = replace(shard.work, queries_Q=(shard.suspects.pop(0),), alone=True)
+        self._alone[work.key] = work
+        self._pool.submit(work)
 
-    def _tried(self, key: str, query: str, result: Any) -> ShardFailed | None:
+    def _tried(self, key: str, query: Query, result: Result) -> ShardFailed | None:
         """One query has been tried alone; the last one decides."""
         shard = self._shards[key]
         if result.failure is not None:
-            shard.killers[query] = f"it killed {result.attempts} engines"
+            reason = f"it killed {result.attempts} engines"
+            shard.killers.append(BadQuery(query.content_hash, reason))
         if shard.suspects:
-            self._try_next(key, shard)
+            self._try_next(shard)
             return None
         if not shard.killers:
             return self._give_up(key, "and none of its queries does so alone")
         if self._ended == shard.ended:
             return self._give_up(key, "and nothing else came to an end meanwhile")
-        self._pool.submit(shard.sent | {"known_bad": shard.killers})
+        self._pool.submit(replace(shard.work, known_bad=tuple(shard.killers)))
         return None
 
     def _give_up(self, key: str, why: str) -> ShardFailed:
@@ -125,37 +126,17 @@ class EngineFleet:
         return ShardFailed(key, f"it killed every engine that worked on it, {why}: {reason}")
 
 
-def _killed(result: Any) -> bool:
+def _killed(result: Result) -> bool:
     """Every engine that had this work alone died; the first one may have had other work, too."""
     return bool(result.killed) and result.killed >= result.attempts - 1
-
-
-def _done(result: Any) -> ShardDone:
-    value = result.value
-    return ShardDone(
-        key=value["key"],
-        rollout=value["rollout"],
-        rows=value["rows"],
-        tokens=value["tokens"],
-        seconds=value["seconds"],
-        engine=result.member,
-        bad=tuple(BadQuery(**one) for one in value["bad"]),
-    )
 
 
 def generator_pool(config: Config, store: Store, cache: Path, say: Callable[[str], None]) -> Pool:
     """The pool of engines; nothing starts before it is first polled."""
     generate, cluster = config.generate, config.cluster
-    engine = engine_settings(config)
-    settings = GeneratorSettings(
-        engine=engine,
-        store_url=store.url,
-        cache=node_folder(config, cache, "policies"),
-        max_image_pixels=config.data.max_image_pixels,
-    )
     return Pool(
         GeneratorActor,
-        [settings],
+        [config, store.url, node_folder(config, cache, "policies")],
         PoolSettings(
             size=generate.engines,
             cpus=cluster.cpus_per_engine,
@@ -164,43 +145,7 @@ def generator_pool(config: Config, store: Store, cache: Path, say: Callable[[str
             inflight=1 if config.run.deterministic else 2,
             hang_s=generate.hang_s,
             attempts=generate.attempts,
-            environment=engine.environment(),
+            environment=engine_settings(config).environment(),
         ),
         say=say,
     )
-
-
-def asked_of(spec: ShardSpec, query: Query) -> str:
-    """What a shard asks about one of its queries, as rendered text."""
-    return question_text(query) if spec.prompt == "question" else warmup_text(query, spec.template)
-
-
-def generate_spec(
-    spec: ShardSpec, policy: PolicyRef, queries: Mapping[str, Query]
-) -> dict[str, Any]:
-    """A shard as it is sent to a generator (`actors.generation.generator.GenerateSpec`)."""
-    groups = []
-    for item in spec.queries_Q:
-        query = queries[item]
-        groups += [
-            {
-                "query": item,
-                "query_id": query.query_id,
-                "text": asked_of(spec, query),
-                "images": list(query.images),
-                "seeds": list(part.seeds),
-                "first_index": part.first_index,
-                "prefix_token_ids": list(part.prefix),
-            }
-            for part in spec.parts(item)
-        ]
-    return {
-        "id": spec.key,
-        "key": spec.key,
-        "policy": policy.version,
-        "policy_path": policy.path,
-        "temperature": spec.sampling.temperature,
-        "top_p": spec.sampling.top_p,
-        "max_new_tokens": spec.sampling.max_new_tokens,
-        "groups": groups,
-    }

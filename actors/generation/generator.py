@@ -7,7 +7,7 @@ What always holds:
 * all samples of a query are made by one engine from one request each, and lie in one shard;
 * a query that cannot be asked on any machine (an image that cannot be read, a prompt longer than
   the context) is named with its reason and has no rows, never an empty answer;
-* the object written is a function of the spec alone: no time, host or attempt is in it;
+* the object written is a function of the work alone: no time, host or attempt is in it;
 * while shards of one policy are running, no other policy is loaded.
 
 Axes: Q queries of a shard, K samples of a query, B requests, T tokens of a response.
@@ -22,79 +22,68 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NotRequired, TypedDict
 
-from actors.generation.engine_settings import EngineSettings
+from actors.generation.engine_settings import engine_settings
 from actors.model.images import ImageCache, StoreImages
 from actors.model.processor import Processor, load_processor, processor_sha256
-from actors.supervision.beat import Beat
+from actors.supervision.failures import CallResult, call
+from actors.supervision.heartbeat import Heartbeat
 from actors.supervision.node_cache import hold
-from actors.supervision.outcomes import ObjectLost, Outcome, outcome_of
+from pipeline.config.schema import Config
 from pipeline.datasets.images import Limits
 from pipeline.errors import BadData, BadModel, CorruptObject, StoreMissing
 from pipeline.generation.engine import Engine, Sample, SampleRequest
-from pipeline.prompts import prompt_hash
+from pipeline.generation.fleet import BadQuery, ShardDone
+from pipeline.generation.shards import SamplePart, ShardSpec
+from pipeline.prompts import prompt_hash, question_text, warmup_text
+from pipeline.query import Query
 from pipeline.records import Rollout
-from pipeline.storage.artifacts import put_content
+from pipeline.refs import PolicyRef
+from pipeline.storage.artifacts import ROLLOUTS, Lost, put_content
 from pipeline.storage.parquet import to_parquet
 from pipeline.storage.store import Store, open_store
-
-STAGE = "rollout"
 
 # Policies kept on a node's disk beside the one in use: an engine may still be reading the last one.
 POLICIES_KEPT = 4
 
 
-class Group(TypedDict):
-    """One query of a shard: what is asked, and a seed for each sample.
+@dataclass(frozen=True)
+class ShardWork:
+    """A rollout shard as it is sent to an engine.
 
-    query: content hash. text: the question as rendered, without chat template. first_index:
-    sample index of the first seed. prefix_token_ids: sampled ids that every response starts with.
+    queries_Q: the spec's, or the one that is tried `alone`. known_bad: queries that are not asked,
+    and why.
     """
 
-    query: str
-    query_id: str
-    text: str
-    images: list[str]
-    seeds: list[int]
-    first_index: int
-    prefix_token_ids: list[int]
+    spec: ShardSpec
+    policy: PolicyRef
+    queries_Q: tuple[Query, ...]
+    alone: bool = False
+    known_bad: tuple[BadQuery, ...] = ()
 
+    @property
+    def key(self) -> str:
+        """Names this piece of work."""
+        name = self.spec.key
+        return f"{name}/{self.queries_Q[0].content_hash[:16]}" if self.alone else name
 
-class GenerateSpec(TypedDict):
-    """One shard as it is sent to an actor: hashes and text, no bytes.
-
-    id: names the piece of work. key: the shard's key in the store. policy: its version;
-    policy_path: where its folder lies in the store. known_bad: queries that are not asked, and why.
-    """
-
-    id: str
-    key: str
-    policy: str
-    policy_path: str
-    temperature: float
-    top_p: float
-    max_new_tokens: int
-    groups: list[Group]
-    known_bad: NotRequired[dict[str, str]]
+    @property
+    def stored_as(self) -> str:
+        """The key in the store; of a query that is tried alone one that nobody else names."""
+        return f"{self.spec.key}-alone" if self.alone else self.spec.key
 
 
 @dataclass(frozen=True)
-class GeneratorSettings:
-    """What an actor needs to know; can be sent.
+class Group:
+    """Samples of one query that start from the same ids, and the requests for them."""
 
-    cache: folder on the node's own disk for policies. image_bytes: budget of decoded images.
-    """
-
-    engine: EngineSettings
-    store_url: str
-    cache: str
-    image_bytes: int = 256 << 20
-    max_image_pixels: int = 50_000_000
+    query: Query
+    first_index: int
+    requests_K: tuple[SampleRequest, ...]
 
 
 class Generator:
-    """Turns specs into rollout objects. `run` may be called from several threads at once."""
+    """Turns shards into rollout objects. `run` may be called from several threads at once."""
 
     def __init__(
         self,
@@ -104,7 +93,7 @@ class Generator:
         cache: Path,
         *,
         max_model_len: int,
-        beat: Beat | None = None,
+        beat: Heartbeat | None = None,
         processors: Callable[[Path], Processor] = load_processor,
     ) -> None:
         self.engine = engine
@@ -112,7 +101,7 @@ class Generator:
         self._images = images
         self._cache = cache
         self._max_model_len = max_model_len
-        self._beat = beat or Beat()
+        self._beat = beat or Heartbeat()
         self._load_processor = processors
         self._processor: Processor | None = None
         self._processor_sha256 = ""
@@ -120,42 +109,42 @@ class Generator:
         self._users = 0
         self._turn = threading.Condition()
 
-    def run(self, spec: GenerateSpec) -> dict[str, Any]:
-        """Generate and store one shard; what it is worth to the driver.
+    def run(self, work: ShardWork) -> ShardDone:
+        """Generate and store one shard.
 
         Raises:
             BadModel: when engine and processor disagree about a prompt's tokens, or the policy
                 cannot be used.
         """
         started = time.monotonic()
-        with self._holding(spec) as processor:
-            asked, bad = self._ask(spec, processor)
-            requests_B = [request for _, requests_K in asked for request in requests_K]
-            self._beat(f"{len(requests_B)} samples of {spec['id']}")
+        with self._holding(work.policy) as processor:
+            groups, bad = self._groups(work, processor)
+            requests_B = [request for group in groups for request in group.requests_K]
+            self._beat(f"{len(requests_B)} samples of {work.key}")
             samples_B = iter(self.engine.generate(requests_B))
             rows: list[Rollout] = []
-            for group, requests_K in asked:
-                samples_K = [next(samples_B) for _ in requests_K]
-                self._check_tokens(group, requests_K, samples_K, processor)
-                rows += _rows(spec, group, requests_K, samples_K)
-        self._beat(f"writing {spec['id']}")
-        path = put_content(self._store, STAGE, spec["key"], to_parquet(rows, Rollout), "parquet")
-        return {
-            "key": spec["key"],
-            "rollout": path,
-            "rows": len(rows),
-            "tokens": sum(len(row.token_ids) for row in rows),
-            "seconds": time.monotonic() - started,
-            "bad": bad,
-        }
+            for group in groups:
+                samples_K = [next(samples_B) for _ in group.requests_K]
+                self._check_tokens(group, samples_K, processor)
+                rows += _rows(work.policy, group, samples_K)
+        self._beat(f"writing {work.key}")
+        data = to_parquet(rows, Rollout)
+        return ShardDone(
+            key=work.spec.key,
+            rollout=put_content(self._store, ROLLOUTS, work.stored_as, data, "parquet"),
+            rows=len(rows),
+            tokens=sum(len(row.token_ids) for row in rows),
+            seconds=time.monotonic() - started,
+            bad=bad,
+        )
 
     @contextmanager
-    def _holding(self, spec: GenerateSpec) -> Iterator[Processor]:
-        """The policy of `spec` is loaded, and stays so until this shard's samples are there."""
+    def _holding(self, policy: PolicyRef) -> Iterator[Processor]:
+        """The policy is loaded, and stays so until this shard's samples are there."""
         with self._turn:
-            self._turn.wait_for(lambda: self._policy == spec["policy"] or self._users == 0)
-            if self._policy != spec["policy"]:
-                self._load(spec["policy"], spec["policy_path"])
+            self._turn.wait_for(lambda: self._policy == policy.version or self._users == 0)
+            if self._policy != policy.version:
+                self._load(policy.version, policy.path)
             self._users += 1
         if self._processor is None:
             raise RuntimeError("a policy is loaded without its processor")
@@ -173,7 +162,7 @@ class Generator:
         try:
             self._store.get_tree(path, folder)
         except (CorruptObject, StoreMissing) as error:
-            raise ObjectLost(path, str(error)) from error
+            raise Lost(path, str(error)) from error
         folder.touch()
         self._beat(f"loading {policy}")
         sha256 = processor_sha256(folder)
@@ -186,82 +175,77 @@ class Generator:
         _forget_policies(self._cache, keep=POLICIES_KEPT)
         self._beat()
 
-    def _ask(
-        self, spec: GenerateSpec, processor: Processor
-    ) -> tuple[list[tuple[Group, list[SampleRequest]]], list[dict[str, str]]]:
+    def _groups(
+        self, work: ShardWork, processor: Processor
+    ) -> tuple[list[Group], tuple[BadQuery, ...]]:
         """The requests of each query that can be asked, and the reasons of those that cannot."""
-        known = spec.get("known_bad", {})
-        asked, bad = [], [{"query": query, "reason": reason} for query, reason in known.items()]
-        for group in spec["groups"]:
-            if group["query"] in known:
-                continue
-            try:
-                asked.append((group, self._requests(spec, group, processor)))
-            except BadData as error:
-                bad.append({"query": group["query"], "reason": str(error)})
-            self._beat(f"preparing {spec['id']}")
-        return asked, bad
+        bad = {each.query: each.reason for each in work.known_bad}
+        groups = []
+        for query in work.queries_Q:
+            for part in () if query.content_hash in bad else work.spec.parts(query.content_hash):
+                try:
+                    groups.append(self._group(work.spec, query, part, processor))
+                except BadData as error:
+                    bad[query.content_hash] = str(error)
+                self._beat(f"preparing {work.key}")
+        groups = [group for group in groups if group.query.content_hash not in bad]
+        return groups, tuple(BadQuery(query, reason) for query, reason in bad.items())
 
-    def _requests(
-        self, spec: GenerateSpec, group: Group, processor: Processor
-    ) -> list[SampleRequest]:
-        images = tuple(group["images"])
-        prompt = processor.prompt(group["text"], len(images))
-        prompt_P = processor.input_ids(prompt, images, self._images.get)
-        prefix = tuple(group["prefix_token_ids"])
-        if len(prompt_P) + len(prefix) >= self._max_model_len:
+    def _group(
+        self, spec: ShardSpec, query: Query, part: SamplePart, processor: Processor
+    ) -> Group:
+        prompt = processor.prompt(asked_of(spec, query), len(query.images))
+        prompt_P = processor.input_ids(prompt, query.images, self._images.get)
+        if len(prompt_P) + len(part.prefix) >= self._max_model_len:
             raise BadData(
-                f"its prompt has {len(prompt_P)} tokens and its prefix {len(prefix)}, which leaves "
-                f"no room for a response in {self._max_model_len} (generate.max_model_len)"
+                f"its prompt has {len(prompt_P)} tokens and its prefix {len(part.prefix)}, which "
+                f"leaves no room for a response in {self._max_model_len} (generate.max_model_len)"
             )
-        return [
+        requests_K = tuple(
             SampleRequest(
                 prompt=prompt,
-                images=images,
+                images=query.images,
                 seed=seed,
-                temperature=spec["temperature"],
-                top_p=spec["top_p"],
-                max_new_tokens=spec["max_new_tokens"],
-                prefix_token_ids=prefix,
+                temperature=spec.sampling.temperature,
+                top_p=spec.sampling.top_p,
+                max_new_tokens=spec.sampling.max_new_tokens,
+                prefix_token_ids=part.prefix,
             )
-            for seed in group["seeds"]
-        ]
+            for seed in part.seeds
+        )
+        return Group(query, part.first_index, requests_K)
 
     def _check_tokens(
-        self,
-        group: Group,
-        requests_K: Sequence[SampleRequest],
-        samples_K: Sequence[Sample],
-        processor: Processor,
+        self, group: Group, samples_K: Sequence[Sample], processor: Processor
     ) -> None:
         """One source of tokens (design, section 5): the engine saw what the processor says."""
-        request = requests_K[0]
+        request, name = group.requests_K[0], group.query.query_id
         wanted = processor.input_ids(request.prompt, request.images, self._images.get)
         for sample in samples_K:
             if sample.prompt_token_ids_P != wanted:
                 raise BadModel(
-                    f"query {group['query_id']}: the engine was fed {sample.prompt_token_ids_P}, "
-                    f"the policy's processor makes {wanted}; responses to one prompt must not be "
-                    "trained on under another"
+                    f"query {name}: the engine was fed {sample.prompt_token_ids_P}, the policy's "
+                    f"processor makes {wanted}; responses to one prompt must not be trained on "
+                    "under another"
                 )
             if processor.forbidden_in(sample.token_ids_T):
-                raise BadModel(f"query {group['query_id']}: a response holds a forbidden token")
+                raise BadModel(f"query {name}: a response holds a forbidden token")
 
 
-def _rows(
-    spec: GenerateSpec,
-    group: Group,
-    requests_K: Sequence[SampleRequest],
-    samples_K: Sequence[Sample],
-) -> Iterator[Rollout]:
+def asked_of(spec: ShardSpec, query: Query) -> str:
+    """What a shard asks about one of its queries, as rendered text."""
+    return question_text(query) if spec.prompt == "question" else warmup_text(query, spec.template)
+
+
+def _rows(policy: PolicyRef, group: Group, samples_K: Sequence[Sample]) -> Iterator[Rollout]:
     hashed = prompt_hash(samples_K[0].prompt_token_ids_P)
-    for offset, (request, sample) in enumerate(zip(requests_K, samples_K, strict=True)):
+    for offset, (request, sample) in enumerate(zip(group.requests_K, samples_K, strict=True)):
         yield Rollout(
-            query=group["query"],
-            query_id=group["query_id"],
-            sample_index=group["first_index"] + offset,
+            query=group.query.content_hash,
+            query_id=group.query.query_id,
+            sample_index=group.first_index + offset,
             seed=request.seed,
-            policy=spec["policy"],
+            policy=policy.version,
             temperature=request.temperature,
             top_p=request.top_p,
             prompt_sha256=hashed,
@@ -281,45 +265,47 @@ def _forget_policies(cache: Path, keep: int) -> None:
 
 
 class GeneratorActor:
-    """A generator in a Ray actor: the contract of `actors.supervision.pool`."""
+    """A generator in a Ray actor: the contract of `actors.supervision.pool`.
 
-    def __init__(self, settings: GeneratorSettings) -> None:
-        self._settings = settings
-        self._beat = Beat()
+    cache: folder on the node's own disk for policies.
+    """
+
+    def __init__(self, config: Config, store_url: str, cache: str) -> None:
+        self._config = config
+        self._store_url = store_url
+        self._cache = cache
+        self._beat = Heartbeat()
         self._generator: Generator | None = None
 
-    def start(self) -> Outcome:
+    def start(self) -> CallResult:
         """Everything that needs no policy: the store, and the engine's imports."""
-        return outcome_of(self._start)
+        return call(self._start)
 
     def _start(self) -> None:
         import vllm  # noqa: F401  half of an engine's start; the policy is not needed for it
 
         from actors.generation.vllm_engine import VllmEngine
 
-        settings = self._settings
-        store = open_store(settings.store_url)
-
+        engine = engine_settings(self._config)
         images = ImageCache(
-            StoreImages(settings.store_url),
-            budget=settings.image_bytes,
-            limits=Limits(max_pixels=settings.max_image_pixels),
+            StoreImages(self._store_url),
+            limits=Limits(max_pixels=self._config.data.max_image_pixels),
         )
         self._generator = Generator(
-            VllmEngine(settings.engine, images.get, self._beat),
-            store,
+            VllmEngine(engine, images.get, self._beat),
+            open_store(self._store_url),
             images,
-            hold(Path(settings.cache)),
-            max_model_len=settings.engine.max_model_len,
+            hold(Path(self._cache)),
+            max_model_len=engine.max_model_len,
             beat=self._beat,
         )
 
-    def run(self, spec: GenerateSpec) -> Outcome:
+    def run(self, work: ShardWork) -> CallResult:
         """One shard. An engine that breaks raises, and the pool replaces this actor."""
         if self._generator is None:
             raise RuntimeError("run before start")
-        return outcome_of(self._generator.run, spec)
+        return call(self._generator.run, work)
 
     def progress(self) -> tuple[int, str]:
-        """How far the work has moved, and what it is at."""
-        return self._beat.count, self._beat.what
+        """How far the work has moved, and what is being done."""
+        return self._beat.read()

@@ -12,11 +12,10 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import TYPE_CHECKING
 
-from actors.supervision.outcomes import ObjectLost
 from pipeline.datasets.images import Limits, bytes_problem, decode
 from pipeline.errors import BadData, CorruptObject, StoreMissing
 from pipeline.hashing import sha256_hex
-from pipeline.storage.artifacts import get_verified
+from pipeline.storage.artifacts import Lost, get_verified
 from pipeline.storage.store import Store, open_store
 
 if TYPE_CHECKING:
@@ -32,7 +31,7 @@ def image_path(sha: str) -> str:
 class StoreImages:
     """Image bytes by content hash, out of the store; can be sent to other processes.
 
-    One that is corrupt or gone is an `ObjectLost`, which keeps its path on the way back.
+    One that is corrupt or gone is `Lost`, which names its path.
     """
 
     url: str
@@ -42,7 +41,7 @@ class StoreImages:
         try:
             return get_verified(_store(self.url), path)
         except (CorruptObject, StoreMissing) as error:
-            raise ObjectLost(path, str(error)) from error
+            raise Lost(path, str(error)) from error
 
 
 @lru_cache(maxsize=4)

@@ -1,64 +1,25 @@
-"""From the driver's scorer to the pool of process reward models.
-
-Which rows need a score is decided here from graded shards in the store, and selection by the scores
-is made here when they are there; actors only score. Everything is done where the driver polls: a
-shard's parquet files are small beside what scoring them takes.
-"""
+"""The pool of process reward models as the driver's scorer."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
 
 from actors.generation.engine_settings import engine_settings
-from actors.model.prm_folder import TagWords
-from actors.model.processor import load_processor
-from actors.scoring.scorer import ScorerActor, ScorerSettings
+from actors.scoring.scorer import ScorerActor
 from actors.supervision.node_cache import node_folder
-from actors.supervision.pool import Pool, PoolLike, PoolSettings
+from actors.supervision.pool import Pool, PoolLike, PoolSettings, Result
 from pipeline.config.schema import Config
-from pipeline.errors import CorruptObject, StoreMissing
-from pipeline.generation.shards import EngineIdentity
-from pipeline.prompts import question_text
-from pipeline.query import Query
-from pipeline.records import Score
-from pipeline.refs import PolicyRef
-from pipeline.stages.grade import graded_rows
-from pipeline.stages.score import (
-    ScoreDone,
-    ScoreFailed,
-    ScoreTask,
-    finish_scored,
-    rows_to_score,
-    score_key,
-)
-from pipeline.storage.artifacts import SCORES, Lost, put_content
-from pipeline.storage.parquet import to_parquet
+from pipeline.stages.score import ScoreDone, ScoreFailed, ScoreTask
 from pipeline.storage.store import Store
 
 
-def tag_words(config: Config) -> TagWords | None:
-    """How the configured PRM is read, where it answers at a step tag."""
-    prm = config.prm
-    return TagWords(prm.tag, prm.good, prm.bad) if prm.kind == "tag" else None
-
-
-def scorer_pool(config: Config, store: Store, cache: str, say: Callable[[str], None]) -> Pool:
+def scorer_pool(config: Config, store: Store, cache: Path, say: Callable[[str], None]) -> Pool:
     """The pool of process reward models; nothing starts before it is first polled."""
-    engine = engine_settings(config)
-    settings = ScorerSettings(
-        engine=engine,
-        store_url=store.url,
-        cache=node_folder(config, Path(cache), "prms"),
-        backend=config.prm.engine,
-        tag=tag_words(config),
-        max_image_pixels=config.data.max_image_pixels,
-    )
-    cluster, generate = config.cluster, config.generate
+    engine, cluster, generate = engine_settings(config), config.cluster, config.generate
     return Pool(
         ScorerActor,
-        [settings],
+        [config, store.url, node_folder(config, cache, "prms"), engine.identity()],
         PoolSettings(
             size=config.prm.scorers,
             cpus=cluster.cpus_per_engine,
@@ -75,82 +36,21 @@ def scorer_pool(config: Config, store: Store, cache: str, say: Callable[[str], N
 
 
 class PoolScorer:
-    """The pool as the driver's scorer."""
+    """The pool as the driver's scorer: tasks go to it as they are, and so do its answers."""
 
-    def __init__(self, store: Store, pool: PoolLike, engine: EngineIdentity, kind: str) -> None:
-        self._store = store
+    def __init__(self, pool: PoolLike) -> None:
         self._pool = pool
-        self._engine = engine
-        self._kind = kind
-        self._tasks: dict[str, ScoreTask] = {}
-        self._ready: list[ScoreDone | ScoreFailed] = []
 
     def submit(self, task: ScoreTask) -> None:
-        if task.key in self._tasks:
-            return
-        try:
-            rows, grades = graded_rows(self._store, task.rollout, task.grades)
-        except Lost as lost:
-            self._ready.append(ScoreFailed(task.key, lost.reason, "lost", lost.path))
-            return
-        places = [(row.query, row.sample_index) for row in rows_to_score(rows, grades, task)]
-        key = score_key(task, places, self._engine, self._kind)
-        if not places:
-            path = put_content(self._store, SCORES, key, to_parquet([], Score), "parquet")
-            self._ready.append(self._finish(task, path, {}, 0.0))
-            return
-        self._tasks[task.key] = task
-        queries = {query.content_hash: query for query in task.queries_Q}
-        self._pool.submit(
-            {
-                "id": task.key,
-                "key": key,
-                "prm": task.scoring.prm.version,
-                "prm_path": task.scoring.prm.path,
-                "rollout": task.rollout,
-                "queries": {name: asked(queries[name]) for name, _ in places},
-                "rows": places,
-                "aggregate": task.scoring.aggregate,
-            }
-        )
+        self._pool.submit(task)
 
     def poll(self) -> Sequence[ScoreDone | ScoreFailed]:
-        found, self._ready = self._ready, []
-        return found + [self._answer(result) for result in self._pool.poll()]
-
-    def _answer(self, result: Any) -> ScoreDone | ScoreFailed:
-        task = self._tasks.pop(result.spec_id)
-        if result.failure is not None:
-            failure = result.failure
-            return ScoreFailed(task.key, failure.reason, failure.kind, failure.path)
-        value = result.value
-        return self._finish(task, value["scores"], value["excluded"], value["seconds"])
-
-    def _finish(
-        self, task: ScoreTask, scores: str, excluded: Mapping[str, int], seconds: float
-    ) -> ScoreDone | ScoreFailed:
-        try:
-            return finish_scored(self._store, task, scores, excluded, seconds)
-        except Lost as lost:
-            return ScoreFailed(task.key, lost.reason, "lost", lost.path)
+        return [_answer(result) for result in self._pool.poll()]
 
 
-class PolicyDecoders:
-    """Tokens to text as a policy's own processor does it; the folder of the last one is kept."""
-
-    def __init__(self, store: Store, folder: Path) -> None:
-        self._store = store
-        self._folder = folder
-
-    def __call__(self, policy: PolicyRef) -> Callable[[Sequence[int]], str]:
-        folder = self._folder / policy.path.rsplit("/", 1)[-1]
-        try:
-            self._store.get_tree(policy.path, folder)
-        except (CorruptObject, StoreMissing) as error:
-            raise Lost(policy.path, str(error)) from error
-        return load_processor(folder).decode
-
-
-def asked(query: Query) -> dict[str, Any]:
-    """A query as scorers are told of it."""
-    return {"text": question_text(query), "images": list(query.images)}
+def _answer(result: Result) -> ScoreDone | ScoreFailed:
+    failure = result.failure
+    if failure is None:
+        done: ScoreDone = result.value
+        return done
+    return ScoreFailed(result.key, failure.reason, failure.kind, failure.path)

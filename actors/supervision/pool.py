@@ -2,12 +2,12 @@
 
 What always holds:
 
-* every spec that was submitted ends in exactly one `Result`, whatever dies;
+* every piece of work that was submitted ends in exactly one `Result`, whatever dies;
 * work is dispatched in the order it was submitted, what has to be tried again first;
 * work that was on an engine when it died is tried again *alone* on one: if it is what kills
   engines, it takes no other work with it, and after `attempts` it is given up;
 * an engine that died, hung or raised is replaced, after a pause that grows with every loss in a
-  row, and each loss is said;
+  row, and each loss is reported;
 * nothing outlives the process that made the pool: Ray ends its actors and frees its placement
   groups, and an engine runs in its actor's own process.
 
@@ -17,11 +17,11 @@ One member:
        ▲                          └──────(died, took longer than start_s)─────────────────┐  │
        └──────────────────────────────────────────────────────────────────────────────────┴──┘
 
-An actor class of this pool has three methods: `start() -> Outcome` makes it able to work,
-`run(spec) -> Outcome` does one piece of work, and `progress() -> (count, what)` answers at once,
-from another thread, with a count that grows while work moves. A member whose count stands still for
-`hang_s` while it has work is hung. Time only counts while the pool is polled, so a driver that
-was itself asleep does not take its fleet for hung.
+An actor class of this pool has three methods: `start() -> CallResult` makes it able to work,
+`run(work) -> CallResult` does one piece of work, and `progress() -> (count, doing)` answers at
+once, from another thread, with a count that grows while work moves. A member whose count stands
+still for `hang_s` while it has work is hung. Time only counts while the pool is polled, so a driver
+that was itself asleep does not take its fleet for hung.
 """
 
 from __future__ import annotations
@@ -41,9 +41,12 @@ from ray.util.placement_group import (
     placement_group_table,
     remove_placement_group,
 )
-from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
+from ray.util.scheduling_strategies import (
+    NodeAffinitySchedulingStrategy,
+    PlacementGroupSchedulingStrategy,
+)
 
-from actors.supervision.outcomes import Failure, Outcome
+from actors.supervision.failures import CallResult, Failure
 from pipeline.errors import UserError
 
 _log = logging.getLogger("mstar.pool")
@@ -57,6 +60,7 @@ class PoolSettings:
     is room for it. hang_s: seconds without progress. attempts: engines that one piece of work may
     lose, and starts in a row that may fail, before it is given up. backoff_s: first pause after a
     loss, doubled each time up to backoff_most_s. environment: variables of the actors' processes.
+    here: actors run on this process's own node, beside what else is there, and ask for no room.
     """
 
     size: int = 1
@@ -70,6 +74,14 @@ class PoolSettings:
     backoff_s: float = 1.0
     backoff_most_s: float = 60.0
     environment: Mapping[str, str] = field(default_factory=dict)
+    here: bool = False
+
+
+class Work(Protocol):
+    """A piece of work: a frozen dataclass, sent to an actor as it is. `key` names it."""
+
+    @property
+    def key(self) -> str: ...
 
 
 @dataclass(frozen=True)
@@ -77,18 +89,13 @@ class Result:
     """How one piece of work ended. `seconds`: on the member that ended it. `killed`: how many died
     or hung while they had nothing else to do."""
 
-    spec_id: str
+    key: str
     value: Any
     failure: Failure | None
     attempts: int
     seconds: float
     member: str
     killed: int = 0
-
-    @property
-    def ok(self) -> bool:
-        """Whether there is a value."""
-        return self.failure is None
 
 
 class PoolBroken(UserError):
@@ -101,7 +108,7 @@ class _Task:
 
     fresh: bool
     order: int
-    spec: dict[str, Any] = field(compare=False)
+    work: Work = field(compare=False)
     losses: int = field(default=0, compare=False)
     killed: int = field(default=0, compare=False)
     not_before: float = field(default=0.0, compare=False)
@@ -112,8 +119,8 @@ class _Task:
 class _Member:
     """One actor, or the place where the next one will be.
 
-    start, beat, runs: calls under way. count, what: its last answer to `progress`. still_s: seconds
-    since that count moved (starting: since it had room to start). due: when to start.
+    start, beat, runs: calls under way. count, doing: its last answer to `progress`. still_s:
+    seconds since that count moved (starting: since it had room to start). due: when to start.
     """
 
     name: str
@@ -128,7 +135,7 @@ class _Member:
     runs: dict[Any, _Task] = field(default_factory=dict)
     placed: bool = False
     count: int = -1
-    what: str = ""
+    doing: str = ""
     still_s: float = 0.0
     asked: float = 0.0
 
@@ -153,20 +160,20 @@ class Pool:
         self._clock = clock
         self._members = [_Member(f"{name}-{index}") for index in range(settings.size)]
         self._queue: list[_Task] = []
-        self._known: set[str] = set()
+        self._keys: set[str] = set()
         self._orders = 0
         self._results: list[Result] = []
         self._last = clock()
 
     # --- for the driver ------------------------------------------------------------------------
 
-    def submit(self, spec: dict[str, Any]) -> None:
-        """Have this done; `spec["id"]` names it. Submitting what is under way does nothing."""
-        if spec["id"] in self._known:
+    def submit(self, work: Work) -> None:
+        """Have this done. Submitting what is under way does nothing."""
+        if work.key in self._keys:
             return
-        self._known.add(spec["id"])
+        self._keys.add(work.key)
         self._orders += 1
-        heapq.heappush(self._queue, _Task(True, self._orders, spec))
+        heapq.heappush(self._queue, _Task(True, self._orders, work))
 
     def poll(self, timeout_s: float = 0.0) -> list[Result]:
         """What has ended, as soon as something has, after `timeout_s` at the latest.
@@ -183,13 +190,13 @@ class Pool:
             self._dispatch(self._clock())
             if self._results or self._clock() >= end:
                 ended, self._results = self._results, []
-                self._known -= {result.spec_id for result in ended}
+                self._keys -= {result.key for result in ended}
                 return ended
 
     @property
     def outstanding(self) -> int:
         """Pieces of work without a result yet."""
-        return len(self._known)
+        return len(self._keys)
 
     def close(self) -> None:
         """End every member at once."""
@@ -210,23 +217,35 @@ class Pool:
                 self._watch(member, now, passed)
         self._dispatch(now)
 
+    def _place(self, member: _Member) -> dict[str, Any]:
+        """Where the next actor of a member goes, as options of Ray."""
+        settings = self.settings
+        if settings.here:
+            node = ray.get_runtime_context().get_node_id()
+            strategy = NodeAffinitySchedulingStrategy(node, soft=False)
+            return {"num_cpus": 0, "scheduling_strategy": strategy}
+        sizes = {"CPU": settings.cpus, "GPU": settings.gpus}
+        # One small group each: an engine fits in anywhere, and a lost one is placed anew.
+        member.group = placement_group([{key: size for key, size in sizes.items() if size}])
+        return {
+            "num_cpus": settings.cpus,
+            "num_gpus": settings.gpus,
+            "scheduling_strategy": PlacementGroupSchedulingStrategy(member.group, 0),
+        }
+
     def _start(self, member: _Member, now: float) -> None:
         settings = self.settings
-        bundle = {"CPU": settings.cpus, "GPU": settings.gpus}
-        # One small group each: an engine fits in anywhere, and a lost one is placed anew.
-        member.group = placement_group([{key: size for key, size in bundle.items() if size}])
         member.actor = self._actor.options(
-            num_cpus=settings.cpus,
-            num_gpus=settings.gpus,
+            **self._place(member),
             # Threads for the work, for `progress`, and one to spare.
             max_concurrency=settings.inflight + 2,
             max_restarts=0,
             max_task_retries=0,
-            scheduling_strategy=PlacementGroupSchedulingStrategy(member.group, 0),
             runtime_env={"env_vars": dict(settings.environment)},
         ).remote(*self._args)
         member.start = member.actor.start.remote()
-        member.state, member.what, member.placed = "starting", "waiting for room", False
+        member.state, member.doing = "starting", "waiting for room"
+        member.placed = settings.here
         member.count, member.still_s, member.asked = -1, 0.0, now
 
     def _watch(self, member: _Member, now: float, passed: float) -> None:
@@ -241,13 +260,13 @@ class Pool:
         else:
             member.still_s = member.still_s + passed if member.runs else 0.0
             if member.still_s > self.settings.hang_s:
-                last = f", after {member.what}" if member.what else ""
+                last = f", after {member.doing}" if member.doing else ""
                 self._lose(member, f"no progress for {self.settings.hang_s:g} s{last}")
 
     def _look_for_room(self, member: _Member) -> None:
         member.placed = placement_group_table(member.group)["state"] == "CREATED"
         if member.placed:
-            member.what = "starting"
+            member.doing = "starting"
         elif member.count == -1:
             member.count = -2  # said once
             free = {key: ray.available_resources().get(key, 0.0) for key in ("CPU", "GPU")}
@@ -265,13 +284,13 @@ class Pool:
         member.failed_starts = member.failed_starts + 1 if starting else 0
         pause = self._pause(member.losses)
         member.due = self._clock() + pause
-        ids = ", ".join(str(task.spec["id"]) for task in tasks)
+        ids = ", ".join(str(task.work.key) for task in tasks)
         again = f"; to be done again: {ids}" if ids else ""
         self._say(f"{member.name} lost: {reason}. A new one starts in {pause:g} s{again}")
         for task in tasks:
             task.killed += len(tasks) == 1
             self._again(task, Failure("infrastructure", reason), member)
-        if all(one.failed_starts >= self.settings.attempts for one in self._members):
+        if all(each.failed_starts >= self.settings.attempts for each in self._members):
             raise PoolBroken(f"{member.name} cannot be started: {reason}")
 
     def _drop(self, member: _Member) -> None:
@@ -279,7 +298,7 @@ class Pool:
             ray.kill(member.actor, no_restart=True)
         if member.group is not None:
             remove_placement_group(member.group)
-        member.state, member.what = "waiting", ""
+        member.state, member.doing = "waiting", ""
         member.actor = member.group = member.start = member.beat = None
         member.runs = {}
 
@@ -301,7 +320,7 @@ class Pool:
         attempts = task.losses + (failure is None or failure.kind != "infrastructure")
         seconds = self._clock() - task.begun
         self._results.append(
-            Result(task.spec["id"], value, failure, attempts, seconds, member.name, task.killed)
+            Result(task.work.key, value, failure, attempts, seconds, member.name, task.killed)
         )
 
     def _dispatch(self, now: float) -> None:
@@ -318,7 +337,7 @@ class Pool:
                 break
             task.begun = now
             member.still_s = 0.0 if not member.runs else member.still_s
-            member.runs[member.actor.run.remote(task.spec)] = task
+            member.runs[member.actor.run.remote(task.work)] = task
         for task in resting:
             heapq.heappush(self._queue, task)
 
@@ -364,30 +383,30 @@ class Pool:
             if answer[0] != member.count:
                 member.still_s = 0.0 if member.state == "ready" else member.still_s
             member.placed = True
-            member.count, member.what = answer
+            member.count, member.doing = answer
         elif ref == member.start:
             self._started(member, answer)
         else:
             self._finished(member, member.runs.pop(ref), answer)
 
-    def _started(self, member: _Member, outcome: Outcome) -> None:
+    def _started(self, member: _Member, result: CallResult) -> None:
         member.start = None
-        if outcome.failure is None:
-            member.state, member.what, member.still_s = "ready", "", 0.0
+        if result.failure is None:
+            member.state, member.doing, member.still_s = "ready", "", 0.0
             member.failed_starts = 0
-        elif outcome.failure.kind == "user":
-            raise UserError(outcome.failure.reason)
+        elif result.failure.kind == "user":
+            raise UserError(result.failure.reason)
         else:
-            self._lose(member, outcome.failure.reason)
+            self._lose(member, result.failure.reason)
 
-    def _finished(self, member: _Member, task: _Task, outcome: Outcome) -> None:
+    def _finished(self, member: _Member, task: _Task, result: CallResult) -> None:
         member.losses, member.still_s = 0, 0.0
-        failure = outcome.failure
+        failure = result.failure
         if failure is None or failure.kind != "infrastructure":
-            self._end(task, outcome.value, failure, member)
+            self._end(task, result.value, failure, member)
             return
         task.not_before = self._clock() + self._pause(task.losses + 1)
-        self._say(f"{member.name}: {task.spec['id']} failed and is done again: {failure.reason}")
+        self._say(f"{member.name}: {task.work.key} failed and is done again: {failure.reason}")
         self._again(task, failure, member)
 
 
@@ -400,7 +419,7 @@ def _reason(error: RayError) -> str:
 
 
 class PoolLike(Protocol):
-    """What fleet and scorer use of `actors.supervision.pool.Pool`."""
+    """What the driver's workers use of a `Pool`."""
 
-    def submit(self, spec: dict[str, Any]) -> None: ...
-    def poll(self, timeout_s: float = 0.0) -> list[Any]: ...
+    def submit(self, work: Any) -> None: ...
+    def poll(self, timeout_s: float = 0.0) -> list[Result]: ...

@@ -1,10 +1,10 @@
 """The learner as the driver sees it: a group of ranks that trains one policy, kept alive over many
 intervals.
 
-Always: a call returns what every rank agreed on, or raises within a bounded time; a group that
-raised is closed and another one starts from the last checkpoint. Errors are of two kinds. A
-`LearnerFailed` is about the fleet (a rank died, hung, ran out of memory): try again. Everything
-else (`BadData`, `ObjectLost`, `TrainingDiverged`, …) is about the work and would happen again.
+Always: a call returns what every rank agreed on, or raises `WorkFailed` within a bounded time; a
+group that raised is closed and another one starts from the last checkpoint. An infrastructure
+failure is about the ranks (one died, hung, ran out of memory): try again. Any other is about the
+work and would happen again.
 
     group = LearnerGroup.start(settings, policy_folder, images)
     metrics = group.train(rows, seed)         # as often as there are intervals
@@ -15,26 +15,18 @@ else (`BadData`, `ObjectLost`, `TrainingDiverged`, …) is about the work and wo
 
 from __future__ import annotations
 
-import os
-import signal
-import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from actors.supervision.outcomes import ObjectLost
-from actors.training.hub import Hub, Outcome, Reason
-from pipeline.errors import (
-    BadConfig,
-    BadData,
-    BadModel,
-    CorruptObject,
-    StoreMissing,
-    StoreRefused,
-    TrainingDiverged,
-)
+import psutil
+
+from actors.supervision.failures import Failure, WorkFailed
+from actors.training.hub import CommandStatus, Hub
+from pipeline.errors import BadConfig
 from pipeline.training.metrics import TrainMetrics, merge, merge_logprobs
 from pipeline.training.rows import TrainRow
 from pipeline.training.settings import LearnSettings
@@ -49,23 +41,10 @@ HUB_S = 60.0  # for one answer of the hub, which never computes anything
 
 END_S = 15.0  # for a group to end by itself before it is killed
 
-# What would happen to another group as well. (A store that does not answer would not.)
-LASTING: dict[str, type[Exception]] = {
-    kind.__name__: kind
-    for kind in (
-        BadConfig,
-        BadData,
-        BadModel,
-        CorruptObject,
-        StoreMissing,
-        StoreRefused,
-        TrainingDiverged,
-    )
-}
 
-
-class LearnerFailed(Exception):
+def ranks_failed(reason: str) -> WorkFailed:
     """The worker group is gone, the work is fine: start another one."""
+    return WorkFailed(Failure("infrastructure", reason))
 
 
 class LearnerGroup:
@@ -232,7 +211,7 @@ class LearnerGroup:
         try:
             ray.get(self._hub.launch.remote(config, storage), timeout=self.settings.start_s)
         except (GetTimeoutError, RayActorError) as error:
-            raise LearnerFailed(f"the group's hub did not start: {error}") from error
+            raise ranks_failed(f"the group's hub did not start: {error}") from error
 
     def _placed(self, rows: Rows) -> Any:
         """Rows in Ray's store, once for all ranks and all stretches of one interval."""
@@ -248,38 +227,41 @@ class LearnerGroup:
         """The one answer that all ranks gave."""
         if any(answer != answers[0] for answer in answers):
             self.close()
-            raise LearnerFailed(f"the ranks disagree about where they stand: {list(answers)}")
+            raise ranks_failed(f"the ranks disagree about where they stand: {list(answers)}")
         return answers[0]
 
     def _do(
         self, name: str, options: dict[str, Any], progress: Progress | None = None
     ) -> tuple[Any, ...]:
         """Have all ranks carry out an order; their answers."""
-        outcome = self._settled(name, options, progress)
-        if outcome.reason is None:
-            return outcome.answers
+        status = self._settled(name, options, progress)
+        if status.answers is not None:
+            return status.answers
         self.close()
-        raise _error(name, outcome.reason)
+        assert status.failure is not None
+        raise WorkFailed(replace(status.failure, reason=f"{name}: {status.failure.reason}"))
 
-    def _settled(self, name: str, options: dict[str, Any], progress: Progress | None) -> Outcome:
+    def _settled(
+        self, name: str, options: dict[str, Any], progress: Progress | None
+    ) -> CommandStatus:
         import ray
         from ray.exceptions import GetTimeoutError, RayActorError
 
         # Another thread may close the group meanwhile; the hub is then gone, and says so.
         hub = self._hub
         if hub is None:
-            raise LearnerFailed("this group is closed")
+            raise ranks_failed("this group is closed")
         try:
             number = ray.get(hub.command.remote(name, options), timeout=HUB_S)
             while True:
-                outcome: Outcome = ray.get(hub.outcome.remote(number, POLL_S), timeout=HUB_S)
-                if outcome.state != "working":
-                    return outcome
+                status: CommandStatus = ray.get(hub.status.remote(number, POLL_S), timeout=HUB_S)
+                if status.ended:
+                    return status
                 if progress is not None:
-                    progress(outcome.doing)
+                    progress(status.doing)
         except (GetTimeoutError, RayActorError) as error:
             self.close()
-            raise LearnerFailed(f"{name}: the group's hub is gone: {error}") from error
+            raise ranks_failed(f"{name}: the group's hub is gone: {error}") from error
 
 
 def _places(policy: Path, checkpoint: Path | None) -> dict[str, str | None]:
@@ -288,15 +270,6 @@ def _places(policy: Path, checkpoint: Path | None) -> dict[str, str | None]:
         "policy": str(policy.resolve()),
         "checkpoint": None if checkpoint is None else str(checkpoint.resolve()),
     }
-
-
-def _error(doing: str, reason: Reason) -> Exception:
-    """What a caller gets for a command that came to nothing."""
-    if reason.kind == ObjectLost.__name__:
-        return ObjectLost(reason.path, reason.message)
-    if reason.kind in LASTING:
-        return LASTING[reason.kind](reason.message)
-    return LearnerFailed(f"{doing}: {reason.kind}: {reason.message}")
 
 
 def _check_resources(settings: LearnSettings, there: dict[str, float]) -> None:
@@ -315,21 +288,18 @@ def _outlive(places: Sequence[tuple[str, int]]) -> None:
     import ray
 
     here = ray.get_runtime_context().get_node_id()
-    pids = [pid for node, pid in places if node == here]
-    deadline = time.monotonic() + END_S
-    while any(_runs_ray(pid) for pid in pids):
-        if time.monotonic() > deadline:
-            for pid in filter(_runs_ray, pids):
-                with suppress(ProcessLookupError):
-                    os.kill(pid, signal.SIGKILL)
-        time.sleep(0.05)
+    ranks = [rank for node, pid in places if node == here for rank in _ray_worker(pid)]
+    _, left = psutil.wait_procs(ranks, timeout=END_S)
+    for rank in left:
+        with suppress(psutil.NoSuchProcess):
+            rank.kill()
+    psutil.wait_procs(left)
 
 
-def _runs_ray(pid: int) -> bool:
-    """Whether a process is a Ray worker that still runs; the number may be another's by now."""
+def _ray_worker(pid: int) -> list[psutil.Process]:
+    """The Ray worker with this number; none when it is gone, and the number perhaps another's."""
     try:
-        line = Path(f"/proc/{pid}/cmdline").read_bytes()
-        status = Path(f"/proc/{pid}/stat").read_text()
-    except OSError:
-        return False  # it is gone; perhaps it went between the two
-    return b"ray::" in line and status.rpartition(")")[2].split()[0] != "Z"
+        process = psutil.Process(pid)
+        return [process] if any("ray::" in word for word in process.cmdline()) else []
+    except psutil.NoSuchProcess:  # a zombie is one of these
+        return []

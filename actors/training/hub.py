@@ -3,7 +3,7 @@
 The hub is one Ray actor. It runs Ray Train's `fit()` on a thread of its own (which would otherwise
 hold the driver's main thread and its Ctrl-C), holds the command under way, collects the ranks'
 answers and knows when each of them was last heard. Always: a command has at most one outcome, an
-answer of every rank or a reason why not; a rank that waits for a command waits here, outside any
+answer of every rank or a failure; a rank that waits for a command waits here, outside any
 collective; and everything Ray Train started belongs to this process, so killing the hub takes the
 controller and all ranks with it.
 
@@ -20,17 +20,16 @@ import threading
 import time
 import uuid
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, field
-from typing import Any, Literal
+from dataclasses import dataclass, field, replace
+from typing import Any
 
+from actors.supervision.failures import Failure
 from pipeline.training.settings import LearnSettings
 
 # Actors that Ray Train starts for every group and this one has no use for: they cost processes, and
 # the first asks the dashboard every second whether the controller lives. The placement group is
 # ours through the controller, and goes with this process.
 NEEDLESS = {"PlacementGroupCleanerCallback", "DatasetsCallback"}
-
-State = Literal["working", "done", "refused", "failed", "hung"]
 
 # Ray Train's own housekeeping that this learner has no use for, or needs sooner.
 TRAIN_ENVIRONMENT = {
@@ -45,26 +44,21 @@ TRAIN_ENVIRONMENT = {
 
 
 @dataclass(frozen=True)
-class Reason:
-    """Why not: an exception's name and text, and the store path it is about, if any."""
+class CommandStatus:
+    """How a command stands: under way, done or failed.
 
-    kind: str
-    message: str
-    path: str = ""
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """How a command stands.
-
-    answers: by rank, once `done`. reason: once it is not going to be. doing: what the ranks last
+    answers: by rank, once it is done. failure: why it never will be. doing: what the ranks last
     said they were doing.
     """
 
-    state: State
-    answers: tuple[Any, ...] = ()
-    reason: Reason | None = None
+    answers: tuple[Any, ...] | None = None
+    failure: Failure | None = None
     doing: str = ""
+
+    @property
+    def ended(self) -> bool:
+        """Whether nothing more comes of it."""
+        return self.answers is not None or self.failure is not None
 
 
 @dataclass
@@ -79,7 +73,7 @@ class _Board:
     number: int = 0
     command: tuple[str, dict[str, Any]] | None = None
     answers: dict[int, Any] = field(default_factory=dict)
-    refusal: Reason | None = None
+    refusal: Failure | None = None
 
 
 class Hub:
@@ -120,20 +114,20 @@ class Hub:
             self._changed.notify_all()
             return self._board.number
 
-    def outcome(self, number: int, wait_s: float) -> Outcome:
+    def status(self, number: int, wait_s: float) -> CommandStatus:
         """How command `number` stands, after at most `wait_s` seconds of waiting for its end."""
         with self._changed:
-            self._changed.wait_for(lambda: self._state() != "working", timeout=wait_s)
-            state, board = self._state(), self._board
-            if number != board.number:
-                raise ValueError(f"command {number} was asked for, {board.number} is under way")
-            answers = tuple(board.answers[rank] for rank in self._ranks) if state == "done" else ()
-            return Outcome(state, answers, self._reason(state), self._doing())
+            self._changed.wait_for(lambda: self._status().ended, timeout=wait_s)
+            if number != self._board.number:
+                raise ValueError(
+                    f"command {number} was asked for, {self._board.number} is under way"
+                )
+            return self._status()
 
     def dismiss(self) -> bool:
         """Tell the ranks to leave; False when they are busy and would not hear it."""
         with self._changed:
-            idle = self._state() == "done"
+            idle = self._status().answers is not None
             if idle:
                 self.command("leave", {})
             return idle
@@ -178,10 +172,10 @@ class Hub:
                 self._up = self._up or len(self._board.answers) == len(self._ranks)
                 self._changed.notify_all()
 
-    def refuse(self, rank: int, kind: str, message: str, path: str) -> None:
-        """A rank cannot do what was asked for a reason that has a name; it is about to end."""
+    def refuse(self, rank: int, failure: Failure) -> None:
+        """A rank cannot do what was asked, for a reason that has a meaning; it is about to end."""
         with self._changed:
-            self._board.refusal = Reason(kind, f"rank {rank}: {message}", path)
+            self._board.refusal = replace(failure, reason=f"rank {rank}: {failure.reason}")
             self._changed.notify_all()
 
     # --- inside (the lock is held, and re-entrant) ---
@@ -193,28 +187,22 @@ class Hub:
     def _over(self) -> bool:
         return self._fit is None or self._fit.done()
 
-    def _state(self) -> State:
-        if len(self._board.answers) == len(self._ranks):
-            return "done"
-        if self._board.refusal is not None:
-            return "refused"
+    def _status(self) -> CommandStatus:
+        answers, doing = self._board.answers, self._doing()
+        if len(answers) == len(self._ranks):
+            return CommandStatus(tuple(answers[rank] for rank in self._ranks), doing=doing)
+        return CommandStatus(failure=self._board.refusal or self._ended_or_hung(), doing=doing)
+
+    def _ended_or_hung(self) -> Failure | None:
         if self._over():
-            return "failed"
-        silent = time.monotonic() - min(rank.heard for rank in self._ranks.values())
-        return "hung" if silent > self._patience() else "working"
-
-    def _patience(self) -> float:
-        return self._settings.hang_s if self._up else self._settings.start_s
-
-    def _reason(self, state: State) -> Reason | None:
-        if state == "refused":
-            return self._board.refusal
-        if state == "hung":
-            return Reason("hung", f"no progress for {self._patience():g} s: {self._doing()}")
-        if state == "failed":
             error = self._fit.exception() if self._fit is not None else None
-            return Reason(type(error).__name__, str(error)) if error else Reason("ended", "")
-        return None
+            reason = "the group ended" if error is None else f"{type(error).__name__}: {error}"
+            return Failure("infrastructure", reason)
+        patience = self._settings.hang_s if self._up else self._settings.start_s
+        if time.monotonic() - min(rank.heard for rank in self._ranks.values()) <= patience:
+            return None
+        reason = f"no progress for {patience:g} s: {self._doing()}"
+        return Failure("infrastructure", reason)
 
     def _doing(self) -> str:
         return "; ".join(f"rank {number}: {rank.doing}" for number, rank in self._ranks.items())

@@ -29,18 +29,11 @@ from typing import Any, Protocol
 from actors.model.images import StoreImages
 from actors.model.processor import Processor, load_processor
 from actors.model.value_head import write_headed
-from actors.supervision.outcomes import ObjectLost
-from actors.training.group import LearnerFailed, LearnerGroup
+from actors.supervision.failures import classify
+from actors.training.group import LearnerGroup
 from actors.training.rows import GuardFailed, RowMaker, Rows
 from pipeline.config.schema import Config
-from pipeline.errors import (
-    BadData,
-    BadModel,
-    CorruptObject,
-    StoreMissing,
-    StoreUnavailable,
-    TrainingDiverged,
-)
+from pipeline.errors import CorruptObject, StoreMissing
 from pipeline.query import Query
 from pipeline.refs import CheckpointRef
 from pipeline.storage.artifacts import Lost
@@ -171,7 +164,7 @@ class GroupLearner:
             except BaseException as error:  # noqa: BLE001  goes to the driver: it polls
                 # What the ranks hold now is not known: the next job starts others.
                 self._end_group()
-                self._events.put(_failed(job, error))
+                self._events.put(_failed(job, error) or error)
 
     def _run(self, job: LearnJob, resume: CheckpointRef | None) -> None:
         started = self._clock()
@@ -375,20 +368,12 @@ def _objective(job: LearnJob) -> dict[str, Any]:
     return {"objective": "steps", "step_loss": job.prm.loss, "frozen": job.prm.frozen}
 
 
-def _failed(job: LearnJob, error: BaseException) -> LearnEvent | BaseException:
-    """What the driver hears: a failure it can act on, or the error itself."""
-    match error:
-        case LearnerFailed() | StoreUnavailable():
-            return LearnFailed(job.name, "infrastructure", str(error))
-        case Lost():
-            return LearnFailed(job.name, "lost", error.reason, error.path)
-        case ObjectLost():
-            return LearnFailed(job.name, "lost", str(error), error.path)
-        case CorruptObject() | StoreMissing():
-            return LearnFailed(job.name, "lost", str(error))
-        case GuardFailed() | TrainingDiverged() | BadData() | BadModel():
-            return LearnFailed(job.name, "guard", str(error))
-    return error
+def _failed(job: LearnJob, error: BaseException) -> LearnFailed | None:
+    """What the driver hears of a failure that has a meaning."""
+    failure = classify(error)
+    if failure is None:
+        return None
+    return LearnFailed(job.name, failure.kind, failure.reason, failure.path)
 
 
 def _forget(parent: Path, spared: Path | None) -> None:

@@ -1,8 +1,8 @@
 """What one process of the learner's worker group runs: a `Trainer` that takes orders from the hub.
 
 Always: a rank waits for orders outside any collective; every order is answered once or the process
-ends with the error; an error that has a meaning is told to the hub by name before that, because
-exceptions lose their type on the way through Ray Train.
+ends with the error; a failure that has a meaning is told to the hub before that, because exceptions
+lose their type on the way through Ray Train.
 """
 
 from __future__ import annotations
@@ -15,8 +15,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from actors.supervision.outcomes import ObjectLost
-from pipeline.errors import StoreError, UserError
+from actors.supervision.failures import classify
 from pipeline.training.metrics import RankReport
 from pipeline.training.rows import TrainRow
 from pipeline.training.settings import LearnSettings
@@ -57,9 +56,10 @@ def run_rank(config: dict[str, Any]) -> None:
     logging.disable_progress_bar()
     try:
         _serve(hub, rank, config)
-    except (UserError, StoreError, ObjectLost) as error:
-        path = getattr(error, "path", "")
-        ray.get(hub.refuse.remote(rank, type(error).__name__, str(error), path))
+    except Exception as error:
+        failure = classify(error)
+        if failure is not None:
+            ray.get(hub.refuse.remote(rank, failure))
         raise
 
 

@@ -16,7 +16,7 @@ from typing import Any
 from actors.model.images import image_path
 from actors.model.processor import Processor, load_processor, processor_sha256
 from pipeline.datasets.images import decode
-from pipeline.errors import CorruptObject, StoreMissing
+from pipeline.errors import CorruptObject, StoreMissing, UserError
 from pipeline.prm.labels import LabelKind, target
 from pipeline.prompts import prompt_hash, question_text
 from pipeline.query import Query
@@ -27,7 +27,7 @@ from pipeline.training.job import PrmLearning
 from pipeline.training.rows import TrainRow
 
 
-class GuardFailed(Exception):
+class GuardFailed(UserError):
     """Going on would train on something wrong."""
 
 

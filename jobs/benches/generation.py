@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from actors.generation.engine_settings import EngineSettings, common_options, engine_settings
-from actors.generation.fleet import generate_spec
+from actors.generation.generator import asked_of
 from actors.model.images import StoreImages
 from actors.model.processor import load_processor
 from jobs.benches.record import Options, Result, by_turns
@@ -34,6 +34,7 @@ from pipeline.errors import BadConfig
 from pipeline.generation.shards import ShardSpec, shard_specs
 from pipeline.grading.grade import GRADER_VERSION
 from pipeline.phases.steps import SampleShards
+from pipeline.query import Query
 from pipeline.refs import PolicyRef
 from pipeline.run.ledger import Ledger
 from pipeline.run.spec import RunSpec
@@ -191,12 +192,14 @@ class Bare:
         import ray
 
         by_hash = self.plan.program.by_hash
-        specs = [generate_spec(s, self.plan.policy, by_hash) for s in self.plan.specs(turn)]
+        shards = [
+            (spec, [by_hash[item] for item in spec.queries_Q]) for spec in self.plan.specs(turn)
+        ]
         engines, n = self._engines, len(self._engines)
-        ray.get([one.prepare.remote(specs[i::n]) for i, one in enumerate(engines)])
-        found: list[tuple[float, int]] = ray.get([one.generate.remote() for one in engines])
-        self.tokens.append(sum(tokens for _, tokens in found))
-        return self.tokens[-1] / max(seconds for seconds, _ in found)
+        ray.get([each.prepare.remote(shards[i::n]) for i, each in enumerate(engines)])
+        runs: list[tuple[float, int]] = ray.get([each.generate.remote() for each in engines])
+        self.tokens.append(sum(tokens for _, tokens in runs))
+        return self.tokens[-1] / max(seconds for seconds, _ in runs)
 
 
 class BareEngine:
@@ -219,30 +222,30 @@ class BareEngine:
         self._llm = LLM(model=self._folder, **options)
         return time.perf_counter() - begun
 
-    def prepare(self, specs: Sequence[dict[str, Any]]) -> None:
+    def prepare(self, shards: Sequence[tuple[ShardSpec, Sequence[Query]]]) -> None:
         """The requests of these shards, their pictures open."""
         from vllm import SamplingParams
 
         processor = load_processor(Path(self._folder))
         self._requests = []
-        for spec in specs:
-            for group in spec["groups"]:
-                prompt: dict[str, Any] = {
-                    "prompt": processor.prompt(group["text"], len(group["images"]))
-                }
-                if group["images"]:
-                    pictures = [decode(self._images(sha)) for sha in group["images"]]
+        for spec, queries_Q in shards:
+            for query in queries_Q:
+                text = processor.prompt(asked_of(spec, query), len(query.images))
+                prompt: dict[str, Any] = {"prompt": text}
+                if query.images:
+                    pictures = [decode(self._images(sha)) for sha in query.images]
                     prompt["multi_modal_data"] = {"image": pictures}
-                    prompt["multi_modal_uuids"] = {"image": group["images"]}
-                for seed in group["seeds"]:
-                    params = SamplingParams(
-                        seed=seed,
-                        temperature=spec["temperature"],
-                        top_p=spec["top_p"],
-                        max_tokens=spec["max_new_tokens"],
-                        logprobs=0,
-                    )
-                    self._requests.append((prompt, params))
+                    prompt["multi_modal_uuids"] = {"image": list(query.images)}
+                for part in spec.parts(query.content_hash):
+                    for seed in part.seeds:
+                        params = SamplingParams(
+                            seed=seed,
+                            temperature=spec.sampling.temperature,
+                            top_p=spec.sampling.top_p,
+                            max_tokens=spec.sampling.max_new_tokens,
+                            logprobs=0,
+                        )
+                        self._requests.append((prompt, params))
 
     def generate(self) -> tuple[float, int]:
         """Seconds and sampled tokens of one call with all of them."""

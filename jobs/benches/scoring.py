@@ -66,8 +66,8 @@ def scoring(options: Options) -> Result:
     """The loop's scoring against a bare engine."""
     bench = Bench(options)
     with start_ray(bench.config):
-        pool = scorer_pool(bench.config, bench.store, str(options.folder), options.say)
-        scorer = PoolScorer(bench.store, pool, bench.engine.identity(), "head")
+        pool = scorer_pool(bench.config, bench.store, options.folder, options.say)
+        scorer = PoolScorer(pool)
         bare = bench.actor()
         values = by_turns(
             options.rounds,

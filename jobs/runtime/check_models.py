@@ -40,7 +40,7 @@ def check_models(config: Config) -> None:
             token_head(policy)
     else:
         from actors.model.prm_folder import check_prm
-        from actors.scoring.pool_scorer import tag_words
+        from actors.scoring.scorer import tag_words
 
         most = engine_settings(config).max_model_len
         with tempfile.TemporaryDirectory() as scratch:

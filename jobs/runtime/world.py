@@ -12,7 +12,6 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
-from actors.generation.engine_settings import engine_settings
 from actors.generation.fleet import EngineFleet
 from actors.grading.grader import PoolGrader
 from actors.grading.pool import GradePool
@@ -26,7 +25,7 @@ from pipeline.datasets.dataset import Dataset
 from pipeline.datasets.dataset import check_writable as check_folder
 from pipeline.errors import BadConfig
 from pipeline.run.spec import RunSpec
-from pipeline.stages.score import Scorer, scored_how
+from pipeline.stages.score import Scorer
 from pipeline.stages.tasks import InProcess, TaskContext
 from pipeline.stages.workers import Workers
 from pipeline.storage.store import Store, check_writable, open_store
@@ -81,7 +80,7 @@ def running(
     """
     from actors.generation.fleet import generator_pool
     from actors.model.images import StoreImages
-    from actors.scoring.pool_scorer import PolicyDecoders
+    from actors.stages.decoders import PolicyDecoders
     from actors.supervision.node_cache import caches
     from actors.supervision.node_watch import NodeWatch
     from actors.training.learner import GroupLearner, ray_start
@@ -120,6 +119,6 @@ def running(
 def _scorer(config: Config, store: Store, say: Say, stack: ExitStack) -> Scorer:
     from actors.scoring.pool_scorer import PoolScorer, scorer_pool
 
-    pool = scorer_pool(config, store, tempfile.gettempdir(), say)
+    pool = scorer_pool(config, store, Path(tempfile.gettempdir()), say)
     stack.callback(pool.close)
-    return PoolScorer(store, pool, engine_settings(config).identity(), scored_how(config))
+    return PoolScorer(pool)

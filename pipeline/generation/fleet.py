@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal, Protocol
+from typing import Protocol
 
+from pipeline.errors import FailureKind
 from pipeline.generation.shards import ShardSpec
 from pipeline.refs import PolicyRef
 
@@ -42,7 +43,7 @@ class ShardFailed:
 
     key: str
     reason: str
-    kind: Literal["infrastructure", "lost", "refused", "user"] = "infrastructure"
+    kind: FailureKind = "infrastructure"
     path: str = ""
 
 

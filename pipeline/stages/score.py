@@ -9,12 +9,14 @@ Axes: S steps of a response.
 
 from __future__ import annotations
 
+import time
 from collections import Counter
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal, Protocol
 
 from pipeline.config.schema import Config
+from pipeline.errors import FailureKind
 from pipeline.generation.shards import EngineIdentity, PromptKind
 from pipeline.hashing import key_of
 from pipeline.query import Query
@@ -26,7 +28,8 @@ from pipeline.selection.rewards import Aggregate
 from pipeline.selection.rules import Rule, candidates, dedup, select
 from pipeline.stages.grade import graded_rows
 from pipeline.stages.select import outcomes_of, select_key, store_selected
-from pipeline.storage.artifacts import Lost, read_rows
+from pipeline.storage.artifacts import SCORES, put_content
+from pipeline.storage.parquet import to_parquet
 from pipeline.storage.store import Store
 
 Place = tuple[str, int]
@@ -94,37 +97,55 @@ def score_key(task: ScoreTask, places: Sequence[Place], engine: EngineIdentity, 
     )
 
 
-def finish_scored(
-    store: Store, task: ScoreTask, scores: str, excluded: Mapping[str, int], seconds: float
+ScoreMany = Callable[[Sequence[Rollout]], Sequence[Score | str]]
+"""Scores of some rows of a shard, in their order; or why a response has none, in a word."""
+
+
+def score_shard(
+    store: Store,
+    task: ScoreTask,
+    score_many: ScoreMany,
+    *,
+    engine: EngineIdentity,
+    kind: str,
+    clock: Callable[[], float] = time.monotonic,
 ) -> ScoreDone:
-    """Select from a shard by its scores, where the task has a rule.
+    """Score the rows of a graded shard that need it and, with a rule, select by their scores; both
+    results are stored. A shard of which no row needs a score asks `score_many` nothing.
+
+    engine, kind: as of `score_key`.
 
     Raises:
-        Lost: an object is corrupt or gone, or the scores are not those that were asked for.
+        Lost: an object is corrupt or gone.
     """
+    started = clock()
     rows, grades = graded_rows(store, task.rollout, task.grades)
-    found: list[Score] = read_rows(store, scores, Score)
-    asked = [(row.query, row.sample_index) for row in rows_to_score(rows, grades, task)]
-    problem = scores_problem(asked, found, excluded)
-    if problem is not None:
-        raise Lost(scores, problem)
+    asked = rows_to_score(rows, grades, task)
+    answers = score_many(asked) if asked else []
+    if len(answers) != len(asked):
+        raise RuntimeError(f"{len(answers)} scores came for {len(asked)} responses of {task.key}")
+    scores = [answer for answer in answers if not isinstance(answer, str)]
+    excluded = excluded_counts([answer for answer in answers if isinstance(answer, str)])
+    places = [(row.query, row.sample_index) for row in asked]
+    key = score_key(task, places, engine, kind)
+    path = put_content(store, SCORES, key, to_parquet(scores, Score), "parquet")
+    done = ScoreDone(task.key, task.rollout, path, None, None, excluded, {}, clock() - started)
     if task.rule is None:
-        return ScoreDone(task.key, task.rollout, scores, None, None, dict(excluded), {}, seconds)
-    reward_of = {(s.query, s.sample_index): s.reward_p for s in found}
+        return done
+    reward_of = {(s.query, s.sample_index): s.reward_p for s in scores}
     outcomes = outcomes_of(task.prompt, rows, grades)
     scored = with_scores(rows, outcomes, reward_of)
     kept = kept_by_score(scored, reward_of, task.rule, task.seed)
-    key = select_key(
-        task.rollout, f"{task.grades}+{scores}", task.rule.identity, task.seed, task.prompt
-    )
-    selected = store_selected(
-        store, key, kept, rollout=task.rollout, prompt=task.prompt, rewards=reward_of
-    )
-    counted: Coverage = coverage(rows, outcomes, kept)
-    ends = {(s.query, s.sample_index): len(s.step_ends) for s in found}
-    choice = choice_report(scored, kept, ends)
-    return ScoreDone(
-        task.key, task.rollout, scores, selected, counted, dict(excluded), choice, seconds
+    read = f"{task.grades}+{path}"
+    key = select_key(task.rollout, read, task.rule.identity, task.seed, task.prompt)
+    steps = {(s.query, s.sample_index): len(s.step_ends) for s in scores}
+    return replace(
+        done,
+        selected=store_selected(
+            store, key, kept, rollout=task.rollout, prompt=task.prompt, rewards=reward_of
+        ),
+        coverage=coverage(rows, outcomes, kept),
+        choice=choice_report(scored, kept, steps),
     )
 
 
@@ -217,7 +238,7 @@ class ScoreFailed:
 
     key: str
     reason: str
-    kind: Literal["infrastructure", "lost", "refused", "user"] = "infrastructure"
+    kind: FailureKind = "infrastructure"
     path: str = ""
 
 

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Literal, Protocol
 
+from pipeline.errors import FailureKind
 from pipeline.hashing import canonical_json, key_of, sha256_hex
 from pipeline.refs import CheckpointRef, PolicyRef
 
@@ -34,11 +35,12 @@ class LearnFailed:
     """A job ended without its policy.
 
     infrastructure: a rank died or hung; the job is submitted again from its last checkpoint.
-    lost: an object (`path`) is corrupt or gone. guard: going on would train on something wrong.
+    lost: an object (`path`) is corrupt or gone. Any other kind: it would fail again, and the reason
+    says why (training diverged, rows of another prompt, a store that refuses).
     """
 
     job: str
-    kind: Literal["infrastructure", "lost", "guard"]
+    kind: FailureKind
     reason: str
     path: str = ""
 

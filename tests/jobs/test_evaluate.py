@@ -116,5 +116,7 @@ def test_the_job_writes_its_numbers_and_leaves_the_ledger_alone(
     assert found["distributions"]["right"]["responses"] > 0
     folder = tmp_path / run.name / "evaluate"
     assert json.loads((folder / "figure2-final-validation.json").read_text()) == found
+    for name in ("votes", "scores"):
+        assert (folder / f"{name}-final-validation.png").read_bytes()[:4] == b"\x89PNG"
     with pytest.raises(BadConfig, match="--split nowhere"):
         evaluate(config, "final", "nowhere", samples=K, temperature=1.0)

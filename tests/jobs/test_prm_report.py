@@ -11,7 +11,6 @@ from typing import Any
 
 import pytest
 
-from actors.scoring.pool_scorer import PoolScorer
 from jobs.report import finished
 from pipeline.config.schema import Config
 from pipeline.datasets.dataset import Dataset
@@ -27,6 +26,7 @@ from pipeline.responses import step_ends
 from pipeline.run.ledger import Ledger
 from pipeline.run.spec import RunSpec
 from pipeline.selection.rewards import reward_p
+from pipeline.stages.score import ScoreTask
 from pipeline.stages.tasks import InProcess, TaskContext
 from pipeline.stages.workers import Workers
 from pipeline.storage.artifacts import read_rows
@@ -37,7 +37,7 @@ from pipeline.tasks.digits.checker import StepVerdict, Verdict, check
 from pipeline.tasks.digits.scenes import Scene
 from tests.jobs.test_report_job import command
 from tests.support.scripted import Quiet, make_config, with_base
-from tests.support.scripted_prm import FakePool, PrmFleet, PrmLearner, decode
+from tests.support.scripted_prm import PrmFleet, PrmLearner, ScriptedScorer, decode
 from tests.support.scripted_world import ENGINE, GRADER, Mail, ScriptedGrader, share
 
 BUILT = build(0, {"train": 12, "validation": 5, "test": 10})
@@ -80,13 +80,13 @@ class DigitsFleet(PrmFleet):
         )
 
 
-class CheckerPool(FakePool):
+class CheckerScorer(ScriptedScorer):
     """Scores by the checker, wrong about one step in five."""
 
-    def _score(self, row: Rollout, spec: dict[str, Any]) -> Score:
+    def _score(self, row: Rollout, task: ScoreTask) -> Score:
         known = BUILT.truth[row.query_id]
         if "# Answer" not in row.text or row.text.startswith("a"):
-            return super()._score(row, spec)
+            return super()._score(row, task)
         ends = tuple(step_ends(row.token_ids, decode))
         verdict = check(row.text, known.question, known.scene)
         scores = tuple(
@@ -94,7 +94,7 @@ class CheckerPool(FakePool):
             for i, step in enumerate(verdict.steps_S)
         )
         assert len(scores) == len(ends)
-        reward = reward_p(scores, spec["aggregate"])
+        reward = reward_p(scores, task.scoring.aggregate)
         return Score(row.query, row.sample_index, ends, scores, reward)
 
 
@@ -115,7 +115,7 @@ def digits_run(folder: Path, kind: str, seed: int = 0) -> Path:
         ScriptedGrader(store, Mail(random)),
         PrmLearner(store, random),
         InProcess(TaskContext(store, program, lambda policy: decode)),
-        scorer=PoolScorer(store, CheckerPool(store), ENGINE, "head"),
+        scorer=CheckerScorer(store),
         decoder=lambda policy: decode,
     )
     Driver(program, store, Ledger(store, config.run.name), world, Quiet()).run()

@@ -14,8 +14,6 @@ from typing import Any
 
 import pytest
 
-from actors.scoring.pool_scorer import PoolScorer
-from actors.supervision.outcomes import Failure
 from jobs.runtime.memory import PeakMemory, job_memory
 from jobs.runtime.single_round import OneRound, StageFailed
 from jobs.validate import Validation, Verdicts
@@ -29,9 +27,8 @@ from pipeline.stages.workers import Workers
 from pipeline.storage.models import publish_folder
 from pipeline.storage.store import Store, open_store
 from tests.support.scripted import base_folder, make_config, make_program, with_base
-from tests.support.scripted_prm import FakePool, PrmFleet, PrmLearner
+from tests.support.scripted_prm import PrmFleet, PrmLearner, ScriptedScorer
 from tests.support.scripted_world import (
-    ENGINE,
     Mail,
     ScriptedFleet,
     ScriptedGrader,
@@ -56,18 +53,6 @@ class Setting:
         self.sampling = SamplingParams(2, 1.0, 1.0, 64)
 
 
-class Failing(FakePool):
-    """Scorers that may all die."""
-
-    fail = ""
-
-    def submit(self, spec: dict[str, Any]) -> None:
-        super().submit(spec)
-        if self.fail:
-            failure = Failure("infrastructure", self.fail)
-            self._ended[-1] = replace(self._ended[-1], value=None, failure=failure)
-
-
 class ScoringSetting(Setting):
     """One whose world has scorers, and whose responses have steps."""
 
@@ -77,11 +62,10 @@ class ScoringSetting(Setting):
         self.store = open_store("memory://")
         self.fleet = PrmFleet(self.store, program.by_hash, Mail(Random(0)))
         self.learner = PrmLearner(self.store, Random(0))
-        self.pool = Failing(self.store)
-        scorer = PoolScorer(self.store, self.pool, ENGINE, "head")
+        self.scorer = ScriptedScorer(self.store)
         grader = ScriptedGrader(self.store, Mail(Random(0)))
         stage = InProcess(TaskContext(self.store, program))
-        world = Workers(self.fleet, grader, self.learner, stage, scorer)
+        world = Workers(self.fleet, grader, self.learner, stage, self.scorer)
         self.once = OneRound(program, self.store, world)
         self.policy = publish_folder(self.store, folder / "base")
         self.sampling = SamplingParams(4, 1.0, 1.0, 64)
@@ -136,7 +120,7 @@ def test_a_process_reward_model_scores_every_distinct_response(tmp_path: Path) -
     assert len(texts) == len(set(texts))
     assert set(texts) == {(row.query, row.text) for row in sampled.rows}
     assert excluded == {}
-    scoring.pool.fail = "every scorer died"
+    scoring.scorer.fail = "every scorer died"
     with pytest.raises(StageFailed, match="scoring: every scorer died"):
         scoring.once.score(sampled, scoring.policy)
 
@@ -163,23 +147,23 @@ def test_what_one_gave_is_what_goes_through_the_stages(
 
     monkeypatch.setattr(scoring.fleet, "submit", noted)
     said, verdicts = list[str](), Verdicts()
-    scoring.pool.quality = 1.0 if own else 0.0
+    scoring.scorer.quality = 1.0 if own else 0.0
     Validation(scoring.once, verdicts, said.append, tmp_path / "own").run(2)
     given = [publish_folder(scoring.store, folder) for folder in (checkpoint, prm)]
     untried = [words for how, words in verdicts.found if how == "untried"]
     assert not any("reward model" in words for how, words in verdicts.found if how == "FAILED")
     verdicts.show(said.append)
     assert sum("reward model scored" in words for _, words in verdicts.found) == 1
-    assert sum("reward 0." in line for line in said) == len(scoring.pool.specs[0]["rows"])
+    assert sum("reward 0." in line for line in said) == len(scoring.scorer.asked[0][1])
     if own:
         assert asked[0] == ("question", given[0].version)
         assert [prompt for prompt, _ in asked] == ["question", "question"]
-        assert [spec["prm"] for spec in scoring.pool.specs] == [given[1].version]
+        assert [task.scoring.prm.version for task, _ in scoring.scorer.asked] == [given[1].version]
         assert untried == []
     else:
         assert asked[:2] == [(kind, scoring.policy.version) for kind in ("question", "warmup")]
         made = publish_folder(scoring.store, tmp_path / "own" / "untrained-prm")
-        assert [spec["prm"] for spec in scoring.pool.specs] == [made.version]
+        assert [task.scoring.prm.version for task, _ in scoring.scorer.asked] == [made.version]
         assert "its training and its gate" in untried[0]
         assert any(line.startswith(" untried  ") for line in said)
 

@@ -6,10 +6,10 @@ import os
 import signal
 import time
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-from actors.supervision.outcomes import Failure, Outcome
+from actors.supervision.failures import CallResult, Failure
 from pipeline.generation.engine import Sample, SampleRequest
 from pipeline.hashing import canonical_json, sha256_hex
 
@@ -70,57 +70,63 @@ class ScriptedEngine:
         self.closed = True
 
 
-class ScriptedActor:
-    """A pool's actor that does what each spec says, so that a test can kill it where it likes.
+@dataclass(frozen=True)
+class ScriptedWork:
+    """Work for a `ScriptedActor`.
 
-    `folder` counts what happened across processes. A spec's `do` is one of: "value" (default),
-    "user", "infrastructure" (once, then a value), "raise", "exit", "kill", "stop" (SIGSTOP),
-    "hang"; those that end a process do it `times` times (default: 1) and then give a value.
-    It works for `seconds` first, or until the log holds a line `until` times: ("run b", 1).
+    do: "value", "user", "infrastructure", "raise", "exit", "kill", "stop" (SIGSTOP) or "hang"; what
+    ends the process or fails does so `times` times and then gives a value. It works for `seconds`
+    first, and until the log holds a line so many times: ("run b", 1).
     """
+
+    key: str
+    do: str = "value"
+    times: int = 1
+    seconds: float = 0.0
+    until: tuple[str, int] = ("", 0)
+
+
+class ScriptedActor:
+    """A pool's actor that does what each piece of work says, so that a test can kill it where it
+    likes. A value is the actor's process id. `folder` counts what happened across processes."""
 
     def __init__(self, folder: str, start: str = "value") -> None:
         self.folder = Path(folder)
         self.how = start
         self.count = 0
 
-    def start(self) -> Outcome:
+    def start(self) -> CallResult:
         self._note("start")
-        return self._do(self.how, {"id": "start", "times": 1_000_000 if self.how != "exit" else 1})
+        return self._do(ScriptedWork("start", self.how, 1 if self.how == "exit" else 1_000_000))
 
-    def run(self, spec: dict[str, Any]) -> Outcome:
-        self._note(f"run {spec['id']}")
+    def run(self, work: ScriptedWork) -> CallResult:
+        self._note(f"run {work.key}")
         self.count += 1
-        if spec.get("seconds"):
-            end = time.monotonic() + spec["seconds"]
-            while time.monotonic() < end:
-                time.sleep(0.02)
-                self.count += 1
-        line, times = spec.get("until", ("", 0))
-        while self._noted(line) < times:
+        end = time.monotonic() + work.seconds
+        while time.monotonic() < end or self._noted(work.until[0]) < work.until[1]:
             time.sleep(0.02)
             self.count += 1
-        return self._do(spec.get("do", "value"), spec)
+        return self._do(work)
 
     def progress(self) -> tuple[int, str]:
         return self.count, f"at {self.count}"
 
-    def _do(self, what: str, spec: dict[str, Any]) -> Outcome:
-        if what == "user":
-            return Outcome(failure=Failure("user", "mend this"))
-        if what == "value" or self._noted(f"fail {spec['id']}") >= spec.get("times", 1):
-            self._note(f"value {spec['id']}")
-            return Outcome(value={"id": spec["id"], "pid": os.getpid()})
-        self._note(f"fail {spec['id']}")
-        if what == "infrastructure":
-            return Outcome(failure=Failure("infrastructure", "the store does not answer"))
-        if what == "raise":
+    def _do(self, work: ScriptedWork) -> CallResult:
+        if work.do == "user":
+            return CallResult(failure=Failure("user", "mend this"))
+        if work.do == "value" or self._noted(f"fail {work.key}") >= work.times:
+            self._note(f"value {work.key}")
+            return CallResult(os.getpid())
+        self._note(f"fail {work.key}")
+        if work.do == "infrastructure":
+            return CallResult(failure=Failure("infrastructure", "the store does not answer"))
+        if work.do == "raise":
             raise ValueError("the engine is broken")
-        if what == "hang":
+        if work.do == "hang":
             time.sleep(600)
         signals = {"kill": signal.SIGKILL, "stop": signal.SIGSTOP}
-        if what in signals:
-            os.kill(os.getpid(), signals[what])
+        if work.do in signals:
+            os.kill(os.getpid(), signals[work.do])
             time.sleep(600)
         os._exit(1)
 

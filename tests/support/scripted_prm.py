@@ -11,8 +11,6 @@ from pathlib import Path
 from random import Random
 from typing import Any
 
-from actors.scoring.pool_scorer import PoolScorer
-from actors.supervision.pool import Result
 from pipeline.driver.driver import Driver
 from pipeline.generation.shards import ShardSpec
 from pipeline.query import Query
@@ -22,11 +20,10 @@ from pipeline.responses import step_ends
 from pipeline.run.events.event import Event
 from pipeline.run.ledger import Ledger
 from pipeline.selection.rewards import reward_p
-from pipeline.stages.score import scored_how
+from pipeline.stages.score import ScoreDone, ScoreFailed, ScoreTask, score_shard, scored_how
 from pipeline.stages.tasks import InProcess, TaskContext
 from pipeline.stages.workers import Workers
-from pipeline.storage.artifacts import get_verified, put_content, read_rows
-from pipeline.storage.parquet import from_parquet, to_parquet
+from pipeline.storage.artifacts import Lost, read_rows
 from pipeline.storage.store import Store
 from pipeline.training.job import LearnJob
 from tests.support.driving import Bench
@@ -86,45 +83,62 @@ class PrmLearner(ScriptedLearner):
         return [rows[i : i + BATCH] for i in range(0, len(rows), BATCH)]
 
 
-class FakePool:
-    """Scores as soon as it is asked, unless `lost` names an object that cannot be read.
+class ScriptedScorer:
+    """The real scoring stage with a scripted PRM, answering at the next poll.
 
     quality: 1.0 tells good steps from bad ones, 0.0 says nothing. longest: tokens of a response
-    above which it is too long to be scored; None: none is.
+    above which it is too long to be scored; None: none is. asked: every task, and the rows of it
+    that were scored. fail: every shard fails like this.
     """
 
-    def __init__(self, store: Store, quality: float = 1.0, longest: int | None = None) -> None:
+    def __init__(
+        self, store: Store, kind: str = "head", quality: float = 1.0, longest: int | None = None
+    ) -> None:
         self.store = store
+        self.kind = kind
         self.quality = quality
         self.longest = longest
-        self.lost = ""
-        self.specs: list[dict[str, Any]] = []
-        self._ended: list[Result] = []
+        self.fail = ""
+        self.asked: list[tuple[ScoreTask, list[Rollout]]] = []
+        self._ended: list[ScoreDone | ScoreFailed] = []
 
-    def submit(self, spec: dict[str, Any]) -> None:
-        self.specs.append(spec)
-        wanted = {tuple(place) for place in spec["rows"]}
-        rows = from_parquet(get_verified(self.store, spec["rollout"]), Rollout)
-        rows = [row for row in rows if (row.query, row.sample_index) in wanted]
-        assert len(rows) == len(wanted)
-        short = [row for row in rows if len(row.token_ids) <= (self.longest or len(row.token_ids))]
-        scores = [self._score(row, spec) for row in short]
-        excluded = {"too_long": len(rows) - len(short)} if len(short) < len(rows) else {}
-        path = put_content(self.store, "score", spec["key"], to_parquet(scores, Score), "parquet")
-        value = {"scores": path, "excluded": excluded, "seconds": 0.1}
-        self._ended.append(Result(spec["id"], value, None, 1, 0.1, "scorer-0"))
+    def submit(self, task: ScoreTask) -> None:
+        self._ended.append(self._answer(task))
 
-    def _score(self, row: Rollout, spec: dict[str, Any]) -> Score:
+    def _answer(self, task: ScoreTask) -> ScoreDone | ScoreFailed:
+        if self.fail:
+            return ScoreFailed(task.key, self.fail)
+        try:
+            return score_shard(
+                self.store,
+                task,
+                lambda rows: self._score_many(task, rows),
+                engine=ENGINE,
+                kind=self.kind,
+                clock=lambda: 0.0,
+            )
+        except Lost as lost:
+            return ScoreFailed(task.key, lost.reason, "lost", lost.path)
+
+    def _score_many(self, task: ScoreTask, rows: Sequence[Rollout]) -> list[Score | str]:
+        self.asked.append((task, list(rows)))
+        most = self.longest
+        return [
+            "too_long" if most is not None and len(row.token_ids) > most else self._score(row, task)
+            for row in rows
+        ]
+
+    def _score(self, row: Rollout, task: ScoreTask) -> Score:
         ends = tuple(step_ends(row.token_ids, decode))
         steps = [row.text[end - 3] for end in ends]
         scores = tuple(
             0.5 + self.quality * (share(row.text, i) / 4 if step != "1" else -0.4)
             for i, step in enumerate(steps)
         )
-        reward = reward_p(scores, spec["aggregate"])
+        reward = reward_p(scores, task.scoring.aggregate)
         return Score(row.query, row.sample_index, ends, scores, reward)
 
-    def poll(self, timeout_s: float = 0.0) -> list[Result]:
+    def poll(self) -> list[ScoreDone | ScoreFailed]:
         ended, self._ended = self._ended, []
         return ended
 
@@ -134,20 +148,21 @@ class PrmBench(Bench):
 
     quality = 1.0
     longest: int | None = None
-    pool: FakePool
+    scorer: ScriptedScorer
 
     def driver(self, seed: int = 0, twice: float = 0.0) -> Driver:
         store, random = self.store, Random(seed)
         self.fleet = PrmFleet(store, self.program.by_hash, Mail(random, twice))
         self.learner = PrmLearner(store, random)
         self.grader = ScriptedGrader(store, Mail(random, twice))
-        self.pool = FakePool(store, self.quality, self.longest)
+        kind = scored_how(self.config)
+        self.scorer = ScriptedScorer(store, kind, self.quality, self.longest)
         world = Workers(
             self.fleet,
             self.grader,
             self.learner,
             InProcess(TaskContext(store, self.program, lambda policy: decode)),
-            scorer=PoolScorer(store, self.pool, ENGINE, scored_how(self.config)),
+            scorer=self.scorer,
             decoder=lambda policy: decode,
         )
         return Driver(

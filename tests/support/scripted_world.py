@@ -301,7 +301,7 @@ class ScriptedLearner:
             return []
         if self.guard and work.job.check_logprobs:
             self.work = None
-            return [LearnFailed(work.job.name, "guard", self.guard)]
+            return [LearnFailed(work.job.name, "user", self.guard)]
         if self.fail and self.random.random() < 0.7:
             self.fail -= 1
             self.work = None

@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from actors.generation.fleet import EngineFleet
-from actors.supervision.outcomes import Failure
+from actors.generation.generator import ShardWork
+from actors.supervision.failures import Failure
 from actors.supervision.pool import Result
 from pipeline.errors import RunStopped
 from pipeline.generation.fleet import ShardDone, ShardFailed
 from pipeline.generation.shards import ShardSpec
 from pipeline.records import Rollout
-from pipeline.refs import PolicyRef
 from pipeline.run.spec import RunSpec
 from pipeline.storage.models import policy_at
 from pipeline.storage.parquet import from_parquet
@@ -33,39 +33,35 @@ class DeadlyPool:
     """Engines that die of the work that `poisonous` says so of, by its queries; the rest is done as
     the scripted fleet does it. `outage`: the store does not answer, which is nobody's fault."""
 
-    def __init__(self, fleet: ScriptedFleet, policy: PolicyRef, poisonous: Poisonous) -> None:
+    def __init__(self, fleet: ScriptedFleet, poisonous: Poisonous) -> None:
         self.fleet = fleet
-        self.policy = policy
         self.poisonous = poisonous
         self.outage = False
-        self.specs: dict[str, ShardSpec] = {}
-        self.queue: list[dict[str, Any]] = []
+        self.queue: list[ShardWork] = []
         self.submitted: list[str] = []
 
-    def submit(self, spec: dict[str, Any]) -> None:
-        self.submitted.append(spec["id"])
-        self.queue.append(spec)
+    def submit(self, work: ShardWork) -> None:
+        self.submitted.append(work.key)
+        self.queue.append(work)
 
     def poll(self, timeout_s: float = 0.0) -> list[Result]:
         queue, self.queue = self.queue, []
-        return [self._result(spec) for spec in queue]
+        return [self._result(work) for work in queue]
 
-    def _result(self, spec: dict[str, Any]) -> Result:
-        known = spec.get("known_bad", {})
-        asked = list(dict.fromkeys(group["query"] for group in spec["groups"]))
+    def _result(self, work: ShardWork) -> Result:
+        bad = {each.query for each in work.known_bad}
         failure = Failure("infrastructure", "the engine is gone")
         if self.outage:
-            return Result(spec["id"], None, failure, ATTEMPTS, 1.0, "engine-0", 1)
-        if self.poisonous([query for query in asked if query not in known]):
-            return Result(spec["id"], None, failure, ATTEMPTS, 1.0, "engine-0", ATTEMPTS)
-        bad = [{"query": query, "reason": reason} for query, reason in known.items()]
-        value = {"key": spec["key"], "rollout": "alone", "rows": 1, "tokens": 1, "seconds": 1.0}
-        if spec["id"] in self.specs:
-            self.fleet.bad = set(known)
-            made = self.fleet._generate(self.specs[spec["id"]], self.policy)
+            return Result(work.key, None, failure, ATTEMPTS, 1.0, "engine-0", 1)
+        if self.poisonous([q.content_hash for q in work.queries_Q if q.content_hash not in bad]):
+            return Result(work.key, None, failure, ATTEMPTS, 1.0, "engine-0", ATTEMPTS)
+        done = ShardDone(work.spec.key, "alone", 1, 1, 1.0)
+        if not work.alone:
+            self.fleet.bad = bad
+            made = self.fleet._generate(work.spec, work.policy)
             assert isinstance(made, ShardDone)
-            value |= {"rollout": made.rollout, "rows": made.rows, "tokens": made.tokens}
-        return Result(spec["id"], value | {"bad": bad}, None, 1, 1.0, "engine-0")
+            done = replace(made, bad=work.known_bad)
+        return Result(work.key, done, None, 1, 1.0, "engine-0")
 
 
 class Setting:
@@ -77,10 +73,9 @@ class Setting:
         _, fleet, _ = make_world(self.store, self.program)
         content = {"skill": 0.5, "trained": "nothing"}
         self.policy = policy_at(put_small_tree(self.store, "policies", "model.json", content))
-        self.pool = DeadlyPool(fleet, self.policy, poisonous)
+        self.pool = DeadlyPool(fleet, poisonous)
         self.fleet = EngineFleet(self.pool, self.program.by_hash)
         self.spec, self.other = self.program.evolve_specs(0, self.policy)[:2]
-        self.pool.specs = {one.key: one for one in (self.spec, self.other)}
 
     def answers(self, *specs: ShardSpec) -> dict[str, ShardDone | ShardFailed]:
         found: dict[str, ShardDone | ShardFailed] = {}
@@ -173,15 +168,10 @@ def test_a_run_leaves_it_out_up_to_its_limit(tmp_path: Path, allowed: int) -> No
     asked_for = bench.program.splits["validation"][0]
     poison, said = asked_for.content_hash, f"{asked_for.query_id}: it killed 3 engines"
 
-    class Deadly(EngineFleet):
-        def submit(self, spec: ShardSpec, policy: PolicyRef) -> None:
-            pool.specs[spec.key], pool.policy = spec, policy
-            super().submit(spec, policy)
-
     driver = bench.driver()
     inner = ScriptedFleet(driver.store, bench.program.by_hash, Mail(bench.fleet.mail.random))
-    pool = DeadlyPool(inner, PolicyRef("", ""), lambda asked: poison in asked)
-    object.__setattr__(driver.world, "fleet", Deadly(pool, bench.program.by_hash))
+    fleet = EngineFleet(DeadlyPool(inner, lambda asked: poison in asked), bench.program.by_hash)
+    object.__setattr__(driver.world, "fleet", fleet)
     if not allowed:
         with pytest.raises(RunStopped, match=said):
             driver.run()

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
 from actors.generation.fleet import EngineFleet
+from actors.generation.generator import ShardWork, asked_of
 from actors.grading.grader import PoolGrader
 from actors.grading.pool import GradingFailed
-from actors.supervision.outcomes import Failure
+from actors.supervision.failures import Failure
+from actors.supervision.pool import Result
 from pipeline.errors import BadData
-from pipeline.generation.fleet import ShardDone, ShardFailed
+from pipeline.generation.fleet import BadQuery, ShardDone, ShardFailed
 from pipeline.query import Query
 from pipeline.records import Grade
 from pipeline.refs import PolicyRef
@@ -33,25 +35,15 @@ from tests.support.scripted_world import (
 )
 
 
-@dataclass
-class Answer:
-    spec_id: str
-    value: Any
-    failure: Failure | None
-    member: str = "engine-1"
-    attempts: int = 1
-    killed: int = 0
-
-
 class FakePool:
     def __init__(self) -> None:
-        self.specs: list[dict[str, Any]] = []
-        self.answers: list[Answer] = []
+        self.works: list[ShardWork] = []
+        self.answers: list[Result] = []
 
-    def submit(self, spec: dict[str, Any]) -> None:
-        self.specs.append(spec)
+    def submit(self, work: ShardWork) -> None:
+        self.works.append(work)
 
-    def poll(self, timeout_s: float = 0.0) -> list[Answer]:
+    def poll(self, timeout_s: float = 0.0) -> list[Result]:
         answers, self.answers = self.answers, []
         return answers
 
@@ -75,46 +67,33 @@ def program() -> RunSpec:
     return make_program(make_config())
 
 
-def test_a_shard_is_sent_with_its_texts_and_seeds(program: RunSpec) -> None:
+def test_a_shard_is_sent_as_it_is_with_its_queries(program: RunSpec) -> None:
     pool = FakePool()
     fleet = EngineFleet(pool, program.by_hash)
     policy = PolicyRef("policy-1", "policies/model/1")
     spec = program.warmup_specs(policy)[0]
     fleet.submit(spec, policy)
-    (sent,) = pool.specs
-    assert sent["id"] == sent["key"] == spec.key
-    assert sent["policy_path"] == policy.path
-    assert [group["query"] for group in sent["groups"]] == list(spec.queries_Q)
-    for group in sent["groups"]:
-        query = program.by_hash[group["query"]]
-        assert query.answer is not None
-        assert f"The answer is {query.answer}." in group["text"]
-        assert len(set(group["seeds"])) == spec.sampling.samples
+    (work,) = pool.works
+    assert (work.key, work.stored_as, work.spec, work.policy) == (spec.key, spec.key, spec, policy)
+    assert tuple(query.content_hash for query in work.queries_Q) == spec.queries_Q
+    for query in work.queries_Q:
+        assert f"The answer is {query.answer}." in asked_of(spec, query)
     question = program.evolve_specs(0, policy)[0]
-    fleet.submit(question, policy)
-    assert "The answer is" not in pool.specs[1]["groups"][0]["text"]
+    assert "The answer is" not in asked_of(question, work.queries_Q[0])
 
 
 def test_answers_and_failures_keep_their_meaning(program: RunSpec) -> None:
     pool = FakePool()
     fleet = EngineFleet(pool, program.by_hash)
-    value = {
-        "key": "k", "rollout": "shards/rollout/k/x", "rows": 3, "tokens": 30, "seconds": 1.5,
-        "bad": [{"query": "q", "reason": "too long"}],
-    }  # fmt: skip
+    done = ShardDone("k", "shards/rollout/k/x", 3, 30, 1.5, bad=(BadQuery("q", "too long"),))
     pool.answers = [
-        Answer("k", value, None),
-        Answer("l", None, Failure("lost", "hash", "images/1")),
+        Result("k", done, None, 1, 1.5, "engine-1"),
+        Result("l", None, Failure("lost", "hash", "images/1"), 1, 1.5, "engine-1"),
     ]
-    done, failed = fleet.poll()
-    assert isinstance(done, ShardDone)
-    assert (done.key, done.rows, done.engine, done.bad[0].reason) == (
-        "k",
-        3,
-        "engine-1",
-        "too long",
-    )
-    assert failed == ShardFailed("l", "hash", "lost", "images/1")
+    assert fleet.poll() == [
+        replace(done, engine="engine-1"),
+        ShardFailed("l", "hash", "lost", "images/1"),
+    ]
 
 
 def graded_task(program: RunSpec, store: Store) -> GradeTask:

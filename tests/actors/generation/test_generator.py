@@ -6,32 +6,39 @@ import threading
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import pytest
 
-from actors.generation.generator import GenerateSpec, Generator, Group
+from actors.generation.generator import Generator, ShardWork
 from actors.model.images import ImageCache, StoreImages, image_path
 from actors.model.processor import Processor, load_processor
-from actors.supervision.outcomes import ObjectLost, outcome_of
+from actors.supervision.failures import CallResult, Failure, WorkFailed, call, classify
 from pipeline.errors import BadModel, StoreMissing, StoreRefused, StoreUnavailable
 from pipeline.generation.engine import Sample, SampleRequest
+from pipeline.generation.fleet import BadQuery, ShardDone
+from pipeline.generation.shards import SamplingParams, shard_specs
 from pipeline.hashing import sha256_hex
-from pipeline.prompts import prompt_hash
+from pipeline.prm.completions import completion_specs
+from pipeline.prm.labels import Prefix
+from pipeline.prompts import prompt_hash, question_text
+from pipeline.query import Query
 from pipeline.records import Rollout
 from pipeline.refs import PolicyRef
-from pipeline.storage.artifacts import get_verified
+from pipeline.storage.artifacts import Lost, get_verified
 from pipeline.storage.models import publish_folder
 from pipeline.storage.parquet import from_parquet
 from pipeline.storage.store import Store, open_store
 from tests.support.fakes import ScriptedEngine
 from tests.support.models import make_images, make_policy
+from tests.support.scripted_world import ENGINE
 
 FILES = make_images(3)
 
 IMAGES = list(FILES)
 
 NO_IMAGE = b"this is no image"
+
+SAMPLING = SamplingParams(3, 1.0, 1.0, 16)
 
 
 @pytest.fixture(scope="module")
@@ -64,26 +71,40 @@ class World:
             self.store,
             self.images,
             cache,
-            max_model_len=128,
+            max_model_len=256,
             processors=lambda _: processor,
         )
 
-    def spec(self, *groups: Group, **changes: Any) -> GenerateSpec:
-        spec: GenerateSpec = {
-            "id": "shard",
-            "key": "question-0123456789abcdef",
-            "policy": self.policy.version,
-            "policy_path": self.policy.path,
-            "temperature": 1.0,
-            "top_p": 1.0,
-            "max_new_tokens": 16,
-            "groups": list(groups),
-        }
-        spec.update(changes)  # type: ignore[typeddict-item]
-        return spec
+    def work(self, *queries: Query, policy: PolicyRef | None = None, seed: int = 0) -> ShardWork:
+        """A shard of these queries, three samples of each."""
+        policy = policy or self.policy
+        (spec,) = shard_specs(
+            "test",
+            queries,
+            policy=policy.version,
+            sampling=SAMPLING,
+            engine=ENGINE,
+            run_seed=seed,
+            shard_queries=len(queries),
+        )
+        return ShardWork(spec, policy, queries)
 
-    def rows(self, value: dict[str, Any]) -> list[Rollout]:
-        return from_parquet(get_verified(self.store, value["rollout"]), Rollout)
+    def completions(self, query: Query, *prefixes: tuple[int, ...]) -> ShardWork:
+        """Completions of these prefixes, three of each."""
+        (spec,) = completion_specs(
+            "test",
+            [Prefix(query.content_hash, prefix) for prefix in prefixes],
+            {query.content_hash: query},
+            policy=self.policy.version,
+            sampling=SAMPLING,
+            engine=ENGINE,
+            run_seed=0,
+            shard_queries=1,
+        )
+        return ShardWork(spec, self.policy, (query,))
+
+    def rows(self, done: ShardDone) -> list[Rollout]:
+        return from_parquet(get_verified(self.store, done.rollout), Rollout)
 
 
 @pytest.fixture
@@ -91,98 +112,101 @@ def world(folder: Path, processor: Processor, tmp_path: Path) -> World:
     return World(folder, processor, tmp_path / "cache")
 
 
-def group(number: int, images: Sequence[str] = (), **changes: Any) -> Group:
-    made: Group = {
-        "query": sha256_hex(str(number).encode()),
-        "query_id": f"q{number}",
-        "text": f"What is {number}?",
-        "images": list(images),
-        "seeds": [10 * number + k for k in range(3)],
-        "first_index": 0,
-        "prefix_token_ids": [],
-    }
-    made.update(changes)  # type: ignore[typeddict-item]
-    return made
+def ask(number: int, images: Sequence[str] = (), text: str = "") -> Query:
+    return Query(f"q{number}", tuple(images), text or f"What is {number}?", None, "7", "number")
 
 
 def test_a_shard_holds_every_sample_of_every_query_in_order(
     world: World, processor: Processor
 ) -> None:
-    groups = [group(1, IMAGES[:1]), group(2, IMAGES[:2]), group(3)]
-    value = world.generator.run(world.spec(*groups))
-    rows = world.rows(value)
+    queries = [ask(1, IMAGES[:1]), ask(2, IMAGES[:2]), ask(3)]
+    work = world.work(*queries)
+    done = world.generator.run(work)
+    rows = world.rows(done)
     assert [(row.query_id, row.sample_index, row.seed) for row in rows] == [
-        (f"q{number}", k, 10 * number + k) for number in (1, 2, 3) for k in range(3)
+        (query.query_id, k, work.spec.seed(query.content_hash, k))
+        for query in queries
+        for k in range(3)
     ]
-    assert value["rows"] == 9
-    assert value["tokens"] == sum(len(row.token_ids) for row in rows)
-    assert value["bad"] == []
-    for row, made in zip(rows[::3], groups, strict=True):
-        prompt = processor.prompt(made["text"], len(made["images"]))
-        ids = processor.input_ids(prompt, tuple(made["images"]), world.images.get)
+    assert (done.key, done.rows, done.bad) == (work.spec.key, 9, ())
+    assert done.tokens == sum(len(row.token_ids) for row in rows)
+    for row, query in zip(rows[::3], queries, strict=True):
+        prompt = processor.prompt(question_text(query), len(query.images))
+        ids = processor.input_ids(prompt, query.images, world.images.get)
         assert row.prompt_tokens == len(ids)
         assert row.prompt_sha256 == prompt_hash(ids)
     assert world.images.fetched == 2
 
 
-def test_the_object_is_a_function_of_the_spec(
+def test_the_object_is_a_function_of_the_work(
     world: World, folder: Path, processor: Processor, tmp_path: Path
 ) -> None:
-    spec = world.spec(group(1, IMAGES[:1]), group(2))
+    queries = ask(1, IMAGES[:1]), ask(2)
     other = World(folder, processor, tmp_path / "other")
-    assert world.generator.run(spec)["rollout"] == other.generator.run(spec)["rollout"]
-    changed = world.spec(group(1, IMAGES[:1]), group(2, seeds=[20, 21, 99]))
-    assert world.generator.run(changed)["rollout"] != other.generator.run(spec)["rollout"]
+    made = world.generator.run(world.work(*queries)).rollout
+    assert other.generator.run(other.work(*queries)).rollout == made
+    assert world.generator.run(world.work(*queries, seed=1)).rollout != made
 
 
 def test_a_query_that_cannot_be_asked_is_named_and_has_no_rows(world: World) -> None:
-    broken, long = sha256_hex(NO_IMAGE), "very " * 200
-    value = world.generator.run(
-        world.spec(
-            group(1, [broken]),
-            group(2),
-            group(3, text=long),
-            group(4, text="What is an <image>?"),
-            group(5, prefix_token_ids=[40] * 128),
-        )
-    )
-    reasons = {item["query"]: item["reason"] for item in value["bad"]}
-    assert {row.query_id for row in world.rows(value)} == {"q2"}
-    assert [item["query"] for item in value["bad"]] == [
-        group(number)["query"] for number in (1, 3, 4, 5)
+    broken = sha256_hex(NO_IMAGE)
+    queries = [
+        ask(1, [broken]),
+        ask(2),
+        ask(3, text="very " * 300),
+        ask(4, text="What is an <image>?"),
     ]
-    assert broken in reasons[group(1)["query"]]
-    assert "generate.max_model_len" in reasons[group(3)["query"]]
-    assert "<image>" in reasons[group(4)["query"]]
-    assert "128" in reasons[group(5)["query"]]
+    done = world.generator.run(world.work(*queries))
+    reasons = [each.reason for each in done.bad]
+    assert {row.query_id for row in world.rows(done)} == {"q2"}
+    assert [each.query for each in done.bad] == [queries[i].content_hash for i in (0, 2, 3)]
+    assert broken in reasons[0]
+    assert "generate.max_model_len" in reasons[1]
+    assert "<image>" in reasons[2]
+
+
+def test_a_query_with_a_prefix_that_leaves_no_room_has_no_rows_at_all(world: World) -> None:
+    done = world.generator.run(world.completions(ask(1), (72, 105), (40,) * 256))
+    assert world.rows(done) == []
+    (bad,) = done.bad
+    assert "its prefix 256" in bad.reason
 
 
 def test_a_query_that_is_known_to_be_bad_is_not_asked_and_changes_nothing_else(
     world: World, folder: Path, processor: Processor, tmp_path: Path
 ) -> None:
-    groups = [group(1, IMAGES[:1]), group(2), group(2, first_index=3, seeds=[99]), group(3)]
-    known = {group(2)["query"]: "it killed 5 engines"}
-    value = world.generator.run(world.spec(*groups, known_bad=known))
-    assert value["bad"] == [{"query": group(2)["query"], "reason": "it killed 5 engines"}]
-    assert {request.seed for request in world.engine.calls[0]} == {10, 11, 12, 30, 31, 32}
+    queries = ask(1, IMAGES[:1]), ask(2), ask(3)
+    bad = BadQuery(queries[1].content_hash, "it killed 5 engines")
+    work = replace(world.work(*queries), known_bad=(bad,))
+    done = world.generator.run(work)
+    assert done.bad == (bad,)
+    asked = {request.prompt for request in world.engine.calls[0]}
+    assert not any("What is 2?" in prompt for prompt in asked)
     without = World(folder, processor, tmp_path / "other")
-    assert value["rollout"] == without.generator.run(world.spec(groups[0], groups[3]))["rollout"]
+    others = replace(work, queries_Q=(queries[0], queries[2]), known_bad=())
+    assert done.rollout == without.generator.run(others).rollout
+
+
+def test_a_query_that_is_tried_alone_is_stored_under_a_key_of_its_own(world: World) -> None:
+    queries = ask(1), ask(2)
+    whole = world.work(*queries)
+    done = world.generator.run(replace(whole, queries_Q=queries[1:], alone=True))
+    assert done.rollout.split("/")[2] == f"{whole.spec.key}-alone"
+    assert {row.query_id for row in world.rows(done)} == {"q2"}
 
 
 def test_a_shard_of_bad_queries_only_is_an_empty_object(world: World) -> None:
-    value = world.generator.run(world.spec(group(1, [sha256_hex(NO_IMAGE)])))
-    assert world.rows(value) == []
-    assert len(value["bad"]) == 1
+    done = world.generator.run(world.work(ask(1, [sha256_hex(NO_IMAGE)])))
+    assert world.rows(done) == []
+    assert len(done.bad) == 1
 
 
 def test_a_prefix_is_not_part_of_the_row_but_of_its_text(world: World) -> None:
-    value = world.generator.run(
-        world.spec(group(1, prefix_token_ids=[72, 105], first_index=4, seeds=[7]))
-    )
-    (row,) = world.rows(value)
-    assert row.sample_index == 4
-    assert row.text.startswith("Hi")
-    assert len(row.text) == 2 + len(row.token_ids) - 1
+    rows = world.rows(world.generator.run(world.completions(ask(1), (72, 105), (65,))))
+    assert [row.sample_index for row in rows] == list(range(6))
+    for row, prefix in zip(rows, ["Hi"] * 3 + ["A"] * 3, strict=True):
+        assert row.text.startswith(prefix)
+        assert len(row.text) == len(prefix) + len(row.token_ids) - 1
 
 
 class Lying(ScriptedEngine):
@@ -209,13 +233,13 @@ def test_tokens_that_are_not_the_processors_are_refused(
     engine.lie = lie
     world.generator.engine = engine
     with pytest.raises(BadModel, match=word):
-        world.generator.run(world.spec(group(1, IMAGES[:1])))
+        world.generator.run(world.work(ask(1, IMAGES[:1])))
     assert world.store.list("shards") == []
 
 
 def test_a_policy_is_fetched_and_loaded_once_for_many_shards(world: World, folder: Path) -> None:
     for number in range(3):
-        world.generator.run(world.spec(group(number), key=f"question-{number:016x}"))
+        world.generator.run(world.work(ask(number)))
     (loaded,) = world.engine.loaded
     names = {"config.json", "model.safetensors", "tokenizer.json", "chat_template.jinja"}
     assert names <= {file.name for file in loaded.iterdir()}
@@ -234,12 +258,11 @@ def test_a_processor_is_kept_while_its_files_are_equal(
         return processor
 
     world.generator._load_processor = load
-    world.generator.run(world.spec(group(1)))
+    world.generator.run(world.work(ask(1)))
     folder = make_policy(tmp_path / "next", 1)
     for count in (1, 2):
         policy = publish_folder(world.store, folder)
-        spec = world.spec(group(count), policy=policy.version, policy_path=policy.path)
-        world.generator.run(spec)
+        world.generator.run(world.work(ask(count), policy=policy))
         assert len(loaded) == count
         template = folder / "chat_template.jinja"
         template.write_text(template.read_text() + "{# another #}")
@@ -248,17 +271,18 @@ def test_a_processor_is_kept_while_its_files_are_equal(
 def test_a_policy_that_is_gone_or_corrupt_is_named(world: World) -> None:
     weights = f"{world.policy.path}/model.safetensors"
     world.store.replace(weights, b"other")
-    outcome = outcome_of(world.generator.run, world.spec(group(1)))
-    assert outcome.failure is not None
-    assert (outcome.failure.kind, outcome.failure.path) == ("lost", world.policy.path)
-    assert "model.safetensors" in outcome.failure.reason
+    failure = call(world.generator.run, world.work(ask(1))).failure
+    assert failure is not None
+    assert (failure.kind, failure.path) == ("lost", world.policy.path)
+    assert "model.safetensors" in failure.reason
 
 
 @pytest.mark.parametrize("how", ["flip", "cut", "empty", "remove"])
 def test_an_image_that_is_damaged_is_named_and_once_put_back_gives_the_same(
     world: World, folder: Path, tmp_path: Path, how: str
 ) -> None:
-    whole = world.generator.run(world.spec(group(1, IMAGES[:2]), group(2)))
+    queries = ask(1, IMAGES[:2]), ask(2)
+    whole = world.generator.run(world.work(*queries))
     # Its own processor: one remembers the prompts that it has made.
     other = World(folder, load_processor(folder), tmp_path / "other", str(tmp_path / "store"))
     other.images._fetch = StoreImages(other.store.url)
@@ -267,15 +291,15 @@ def test_an_image_that_is_damaged_is_named_and_once_put_back_gives_the_same(
     path, data = image_path(IMAGES[1]), FILES[IMAGES[1]]
     left = {"flip": data[:40] + bytes([data[40] ^ 1]) + data[41:], "cut": data[:-9], "empty": b""}
     other.store.delete(path) if how == "remove" else other.store.replace(path, left[how])
-    spec = other.spec(group(1, IMAGES[:2]), group(2))
+    work = other.work(*queries)
     for _ in range(2):
-        failure = outcome_of(other.generator.run, spec).failure
+        failure = call(other.generator.run, work).failure
         assert failure is not None
         assert (failure.kind, failure.path) == ("lost", path)
     assert other.store.list("shards") == []
     assert bool(other.store.list(f"quarantine/{path}")) is (how != "remove")
     other.store.put(path, data)  # as the driver does, from the data set
-    assert other.generator.run(spec)["rollout"] == whole["rollout"]
+    assert other.generator.run(work).rollout == whole.rollout
 
 
 def test_no_policy_is_loaded_while_a_shard_of_another_is_running(
@@ -292,16 +316,16 @@ def test_no_policy_is_loaded_while_a_shard_of_another_is_running(
             super().load_policy(folder)
 
         def generate(self, requests: Sequence[SampleRequest]) -> list[Sample]:
-            if requests[0].seed == 10:
+            (number,) = {request.prompt.partition("?")[0][-1] for request in requests}
+            if number == "1":
                 running.set()
                 assert go.wait(60)
-            order.append(f"generated {requests[0].seed}")
+            order.append(f"generated {number}")
             return super().generate(requests)
 
     world.generator.engine = Slow(engine.prompted)
-    first = world.spec(group(1))
-    second = world.spec(group(2), policy=other.version, policy_path=other.path)
-    third = world.spec(group(3))
+    first, third = world.work(ask(1)), world.work(ask(3))
+    second = world.work(ask(2), policy=other)
     threads = [threading.Thread(target=world.generator.run, args=[one]) for one in (first, second)]
     threads[0].start()
     assert running.wait(60)
@@ -310,25 +334,25 @@ def test_no_policy_is_loaded_while_a_shard_of_another_is_running(
     go.set()
     for thread in threads:
         thread.join(60)
-    assert order == ["load", "generated 30", "generated 10", "load", "generated 20"]
+    assert order == ["load", "generated 3", "generated 1", "load", "generated 2"]
 
 
-FAILURES: list[tuple[Exception, str]] = [
-    (BadModel("mend"), "user"),
-    (StoreUnavailable("wait"), "infrastructure"),
-    (StoreRefused("no"), "refused"),
-    (StoreMissing("gone"), "lost"),
-    (ObjectLost("images/1", "gone"), "lost"),
+FAILURES: list[tuple[Exception, Failure]] = [
+    (BadModel("mend"), Failure("user", "mend")),
+    (StoreUnavailable("wait"), Failure("infrastructure", "wait")),
+    (StoreRefused("no"), Failure("refused", "no")),
+    (StoreMissing("gone"), Failure("lost", "gone")),
+    (Lost("images/1", "gone"), Failure("lost", "gone", "images/1")),
+    (WorkFailed(Failure("lost", "rank 1: gone", "x")), Failure("lost", "rank 1: gone", "x")),
 ]
 
 
-def test_failures_are_told_apart_and_the_rest_is_raised() -> None:
+def test_failures_are_classified_and_any_other_error_is_raised() -> None:
     def fail(error: Exception) -> None:
         raise error
 
-    for error, kind in FAILURES:
-        failure = outcome_of(fail, error).failure
-        assert failure is not None
-        assert failure.kind == kind
+    for error, failure in FAILURES:
+        assert call(fail, error) == CallResult(failure=failure)
     with pytest.raises(ZeroDivisionError):
-        outcome_of(fail, ZeroDivisionError())
+        call(fail, ZeroDivisionError())
+    assert classify(ZeroDivisionError()) is None

@@ -22,7 +22,7 @@ from actors.generation.engine_settings import EngineSettings
 from actors.generation.vllm_engine import EngineBroken, VllmEngine
 from actors.model.images import ImageCache
 from actors.model.processor import Processor, load_processor, sampling_logprobs
-from actors.supervision.outcomes import Failure, outcome_of
+from actors.supervision.failures import CallResult, Failure, call
 from actors.training.trainer import Trainer
 from pipeline.errors import BadConfig, BadData, BadModel
 from pipeline.generation.engine import Sample, SampleRequest
@@ -260,7 +260,7 @@ from actors.generation.engine_settings import EngineSettings
 settings = EngineSettings(**json.loads(sys.argv[2]))
 os.environ.update(settings.environment())
 from actors.model.images import ImageCache
-from actors.supervision.outcomes import Failure, outcome_of
+from actors.supervision.failures import CallResult, Failure, call
 from actors.model.processor import load_processor
 from actors.generation.vllm_engine import VllmEngine
 from tests.actors.generation.test_vllm_engine import FILES, ask
@@ -355,8 +355,8 @@ def test_what_a_person_has_to_mend_is_said_as_it_is_and_breaks_the_engine_too(
 
     monkeypatch.setattr(vllm_engine, "start_llm", start)
     unfit = VllmEngine(SETTINGS, ImageCache(FILES.__getitem__).get)
-    outcome = outcome_of(unfit.load_policy, folders[0])
-    assert outcome.failure == Failure("user", "folder: no weights")  # the pool ends with it
+    result = call(unfit.load_policy, folders[0])
+    assert result == CallResult(failure=Failure("user", "folder: no weights"))  # it ends the pool
     with pytest.raises(EngineBroken, match="folder: no weights"):
         unfit.reset()
     unfit.close()

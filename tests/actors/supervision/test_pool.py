@@ -19,7 +19,7 @@ import ray
 from actors.supervision.pool import Pool, PoolBroken, PoolSettings, Result
 from jobs.runtime.ray_cluster import init_ray
 from pipeline.errors import UserError
-from tests.support.fakes import ScriptedActor
+from tests.support.fakes import ScriptedActor, ScriptedWork
 from tests.support.processes import processes
 
 # Longer than what it waits for, on a busy machine.
@@ -66,9 +66,9 @@ class Harness:
         self.pool = Pool(ScriptedActor, arguments, settings, say=self.said.append, clock=self.clock)
         self.ended: list[Result] = []
 
-    def submit(self, *specs: dict[str, Any]) -> None:
-        for spec in specs:
-            self.pool.submit(spec)
+    def submit(self, *works: ScriptedWork) -> None:
+        for work in works:
+            self.pool.submit(work)
 
     def poll_until(self, condition: Callable[[], bool], pause_s: float = 0.05) -> None:
         end = time.monotonic() + 280.0
@@ -76,11 +76,11 @@ class Harness:
             assert time.monotonic() < end, f"it did not come true; said: {self.said}"
             self.ended += self.pool.poll(pause_s)
 
-    def run(self, *specs: dict[str, Any]) -> dict[str, Result]:
+    def run(self, *works: ScriptedWork) -> dict[str, Result]:
         """Everything that has ended, once everything has."""
-        self.submit(*specs)
+        self.submit(*works)
         self.poll_until(lambda: not self.pool.outstanding, 1.0)
-        return {result.spec_id: result for result in self.ended}
+        return {result.key: result for result in self.ended}
 
     @property
     def losses(self) -> list[str]:
@@ -109,24 +109,23 @@ def harness(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Harness]
 
 
 def test_work_is_done_in_the_order_it_was_submitted(harness: Harness) -> None:
-    specs = [{"id": f"s{number}"} for number in range(12)]
-    results = harness.run(*specs)
-    assert harness.log("run") == [spec["id"] for spec in specs]
-    assert all(result.ok and result.attempts == 1 for result in results.values())
-    assert {result.value["id"] for result in results.values()} == set(results)
+    works = [ScriptedWork(f"s{number}") for number in range(12)]
+    results = harness.run(*works)
+    assert harness.log("run") == list(results) == [work.key for work in works]
+    assert all(result.value and result.attempts == 1 for result in results.values())
     assert not harness.losses
 
 
 def test_submitting_what_is_under_way_does_nothing(harness: Harness) -> None:
-    harness.run({"id": "a"}, {"id": "a"})
+    harness.run(ScriptedWork("a"), ScriptedWork("a"))
     assert harness.log("run") == ["a"]
-    harness.run({"id": "a"})
+    harness.run(ScriptedWork("a"))
     assert harness.log("run") == ["a", "a"]
 
 
 @pytest.mark.parametrize("how", ["exit", "kill", "raise", "hang", "stop"])
 def test_a_lost_engine_is_replaced_and_its_work_comes_first(harness: Harness, how: str) -> None:
-    harness.submit({"id": "first", "do": how}, {"id": "second"}, {"id": "third"})
+    harness.submit(ScriptedWork("first", do=how), ScriptedWork("second"), ScriptedWork("third"))
     if how in ("hang", "stop"):
         # Patience ends only with the engine that does hang: any other may be slow.
         harness.poll_until(lambda: harness.log("fail") == ["first"])
@@ -136,7 +135,7 @@ def test_a_lost_engine_is_replaced_and_its_work_comes_first(harness: Harness, ho
         harness.pool.settings = QUICK
     results = harness.run()
     assert harness.log("run") == ["first", "first", "second", "third"]
-    assert results["first"].ok
+    assert results["first"].failure is None
     assert results["first"].attempts == 2
     assert harness.starts() == 2
     (said,) = harness.losses
@@ -146,12 +145,12 @@ def test_a_lost_engine_is_replaced_and_its_work_comes_first(harness: Harness, ho
 @pytest.mark.parametrize("harness", [replace(QUICK, inflight=2)], indirect=True)
 def test_what_kills_engines_takes_nothing_with_it(harness: Harness) -> None:
     """Both were on the engine when it died; the retries are alone, so only the poison fails."""
-    poison = {"id": "poison", "do": "exit", "times": 9, "until": ("run neighbour", 1)}
+    poison = ScriptedWork("poison", do="exit", times=9, until=("run neighbour", 1))
     # Under way whenever the poison works, and done only once that has been given up.
-    neighbour = {"id": "neighbour", "until": ("fail poison", QUICK.attempts)}
-    results = harness.run(poison, neighbour, {"id": "next"})
-    assert results["neighbour"].ok
-    assert results["next"].ok
+    neighbour = ScriptedWork("neighbour", until=("fail poison", QUICK.attempts))
+    results = harness.run(poison, neighbour, ScriptedWork("next"))
+    assert results["neighbour"].failure is None
+    assert results["next"].failure is None
     failure = results["poison"].failure
     assert failure is not None
     assert failure.kind == "infrastructure"
@@ -164,23 +163,25 @@ def test_what_kills_engines_takes_nothing_with_it(harness: Harness) -> None:
 @pytest.mark.parametrize("harness", [replace(QUICK, size=2, cpus=0.5)], indirect=True)
 def test_two_engines_work_at_the_same_time(harness: Harness) -> None:
     """Each waits until the other has begun: one engine alone would never end either."""
-    results = harness.run({"id": "a", "until": ("run b", 1)}, {"id": "b", "until": ("run a", 1)})
-    assert len({result.value["pid"] for result in results.values()}) == 2
+    results = harness.run(
+        ScriptedWork("a", until=("run b", 1)), ScriptedWork("b", until=("run a", 1))
+    )
+    assert len({result.value for result in results.values()}) == 2
     assert all(result.attempts == 1 for result in results.values())
 
 
 def test_a_failure_that_was_told_apart_inside_the_actor_ends_at_once(harness: Harness) -> None:
-    results = harness.run({"id": "bad", "do": "user"}, {"id": "good"})
+    results = harness.run(ScriptedWork("bad", do="user"), ScriptedWork("good"))
     failure = results["bad"].failure
     assert failure is not None
     assert (failure.kind, failure.reason) == ("user", "mend this")
-    assert results["good"].ok
+    assert results["good"].failure is None
     assert harness.starts() == 1
 
 
 def test_an_infrastructure_failure_is_tried_again_on_the_same_engine(harness: Harness) -> None:
-    results = harness.run({"id": "a", "do": "infrastructure", "times": 2})
-    assert results["a"].ok
+    results = harness.run(ScriptedWork("a", do="infrastructure", times=2))
+    assert results["a"].failure is None
     assert results["a"].attempts == 3
     assert harness.starts() == 1
     assert len(harness.losses) == 2
@@ -191,7 +192,7 @@ def test_an_infrastructure_failure_is_tried_again_on_the_same_engine(harness: Ha
 def test_slow_work_that_moves_is_not_hung(harness: Harness) -> None:
     """Four times a third of `hang_s` passes, each time with progress in between."""
     (member,) = harness.pool._members
-    harness.submit({"id": "slow", "until": ("run enough", 1)})
+    harness.submit(ScriptedWork("slow", until=("run enough", 1)))
     harness.poll_until(lambda: harness.log("run") == ["slow"])
     for _ in range(4):
         before = member.count
@@ -203,7 +204,7 @@ def test_slow_work_that_moves_is_not_hung(harness: Harness) -> None:
 
 
 def test_a_driver_that_slept_does_not_take_its_fleet_for_hung(harness: Harness) -> None:
-    harness.submit({"id": "long", "until": ("run morning", 1)})
+    harness.submit(ScriptedWork("long", until=("run morning", 1)))
     harness.poll_until(lambda: harness.log("run") == ["long"])
     harness.clock.ahead_s += 10 * QUICK.hang_s
     harness.pool.poll(0.5)
@@ -215,7 +216,7 @@ def test_a_driver_that_slept_does_not_take_its_fleet_for_hung(harness: Harness) 
 def test_an_engine_that_never_starts_stops_the_pool(tmp_path: Path) -> None:
     harness = Harness(tmp_path, QUICK, start="raise")
     with pytest.raises(PoolBroken, match="the engine is broken"):
-        harness.run({"id": "a"})
+        harness.run(ScriptedWork("a"))
     assert harness.starts() == QUICK.attempts
     harness.pool.close()
 
@@ -223,13 +224,13 @@ def test_an_engine_that_never_starts_stops_the_pool(tmp_path: Path) -> None:
 def test_a_start_that_a_person_has_to_mend_says_so(tmp_path: Path) -> None:
     harness = Harness(tmp_path, QUICK, start="user")
     with pytest.raises(UserError, match="mend this"):
-        harness.run({"id": "a"})
+        harness.run(ScriptedWork("a"))
     harness.pool.close()
 
 
 def test_a_pool_without_room_says_what_it_waits_for(tmp_path: Path) -> None:
     harness = Harness(tmp_path, replace(QUICK, cpus=64.0))
-    harness.submit({"id": "a"})
+    harness.submit(ScriptedWork("a"))
     harness.poll_until(lambda: bool(harness.said))
     harness.pool.poll(1.0)
     (line,) = harness.said
@@ -237,9 +238,19 @@ def test_a_pool_without_room_says_what_it_waits_for(tmp_path: Path) -> None:
     harness.pool.close()
 
 
+def test_an_actor_that_runs_here_needs_no_room(tmp_path: Path) -> None:
+    engines = Harness(tmp_path, replace(QUICK, cpus=2.0))
+    engines.run(ScriptedWork("a"))
+    beside = Harness(tmp_path, replace(QUICK, here=True))
+    assert beside.run(ScriptedWork("b", do="exit"))["b"].attempts == 2
+    assert len(beside.losses) == len(beside.said) == 1
+    for harness in (engines, beside):
+        harness.pool.close()
+
+
 def test_closing_ends_the_processes_and_frees_the_room(tmp_path: Path) -> None:
     harness = Harness(tmp_path, replace(QUICK, cpus=2.0))
-    pid = harness.run({"id": "a"})["a"].value["pid"]
+    pid = harness.run(ScriptedWork("a"))["a"].value
     harness.pool.close()
     wait_until(lambda: not psutil.pid_exists(pid))
     wait_until(lambda: ray.available_resources().get("CPU") == 2.0)
@@ -251,13 +262,13 @@ from actors.supervision.process_guard import guard
 watcher = guard()
 from actors.supervision.pool import Pool, PoolSettings
 from jobs.runtime.ray_cluster import init_ray
-from tests.support.fakes import ScriptedActor
+from tests.support.fakes import ScriptedActor, ScriptedWork
 init_ray({"num_cpus": 2, "include_dashboard": False, "log_to_driver": False})
 pool = Pool(ScriptedActor, [sys.argv[1]], PoolSettings(cpus=0.5, heartbeat_s=0.2))
-pool.submit({"id": "quick"})
+pool.submit(ScriptedWork("quick"))
 while not pool.poll(1.0):
     pass
-pool.submit({"id": "long", "seconds": 600})
+pool.submit(ScriptedWork("long", seconds=600))
 while True:
     pool.poll(0.2)
     print("ready", flush=True)

@@ -14,10 +14,11 @@ from typing import Any
 import pytest
 import ray
 
-from actors.training.group import LearnerFailed, LearnerGroup
+from actors.supervision.failures import Failure, WorkFailed
+from actors.training.group import LearnerGroup
 from actors.training.hub import Hub
 from jobs.runtime.ray_cluster import init_ray
-from pipeline.errors import BadConfig, BadData
+from pipeline.errors import BadConfig
 from pipeline.training.rows import TrainRow
 from pipeline.training.settings import LearnSettings
 from tests.support.learning import IMAGES, SETTINGS, make_rows, tiny_policy
@@ -98,10 +99,11 @@ def test_a_group_trains_goes_back_and_names_what_it_refuses(
     assert group.logprobs(rows[:3], 0.7) == logprobs
 
     odd = [dataclasses.replace(rows[0], prompt_sha256="0" * 64), *rows[1:]]
-    with pytest.raises(BadData, match="another processor"):
+    with pytest.raises(WorkFailed, match="another processor") as refused:
         group.train(odd, 2)
+    assert refused.value.failure.kind == "user"
     assert_gone()
-    with pytest.raises(LearnerFailed, match="closed"):
+    with pytest.raises(WorkFailed, match="closed"):
         group.train(rows, 2)
     group.close()
 
@@ -131,8 +133,9 @@ def test_a_dead_or_stopped_rank_is_noticed_and_cleared_away(
 ) -> None:
     group = start(policy, **changes, collective_timeout_s=60)
     interrupt = Interrupt(number)
-    with pytest.raises(LearnerFailed, match=says):
+    with pytest.raises(WorkFailed, match=says) as failed:
         group.train(rows * 400, 0, progress=interrupt)
+    assert failed.value.failure.kind == "infrastructure"
     assert interrupt.sent
     assert_gone()
 
@@ -160,10 +163,10 @@ def test_a_command_is_done_when_every_rank_has_answered(hub: Hub) -> None:
     assert hub.next(0, 0, 0.0) == (number, "train", {"seed": 3})
     assert hub.next(0, number, 0.01) is None
     hub.answer(1, number, "b")
-    assert hub.outcome(number, 0.01).state == "working"
+    assert not hub.status(number, 0.01).ended
     assert hub.dismiss() is False
     hub.answer(0, number, "a")
-    assert hub.outcome(number, 0.0).answers == ("a", "b")
+    assert hub.status(number, 0.0).answers == ("a", "b")
     assert hub.dismiss() is True
     assert hub.next(1, number, 0.0) == (number + 1, "leave", {})
 
@@ -171,32 +174,27 @@ def test_a_command_is_done_when_every_rank_has_answered(hub: Hub) -> None:
 def test_silence_is_a_hang_only_once_the_ranks_were_up() -> None:
     hub = make_hub(hang_s=0.2)
     number = hub.command("ready", {})
-    assert hub.outcome(number, 0.4).state == "working"
+    assert not hub.status(number, 0.4).ended
     for rank in range(2):
         hub.answer(rank, number, None)
     number = hub.command("train", {})
     hub.beat(0, "step 1 of 9")
-    outcome = hub.outcome(number, 0.4)
-    assert outcome.state == "hung"
-    assert outcome.reason is not None
-    assert "rank 0: step 1 of 9" in outcome.reason.message
+    failure = hub.status(number, 0.4).failure
+    assert failure is not None
+    assert "no progress for 0.2 s: rank 0: step 1 of 9" in failure.reason
 
 
 def test_a_named_reason_outweighs_the_end_that_follows_it(hub: Hub) -> None:
     assert hub._fit is not None
     number = hub.command("train", {})
-    hub.refuse(1, "ObjectLost", "gone", "images/x")
+    hub.refuse(1, Failure("lost", "gone", "images/x"))
     hub._fit.set_exception(RuntimeError("a rank died"))
-    reason = hub.outcome(number, 0.0).reason
-    assert reason is not None
-    assert (reason.kind, reason.message, reason.path) == ("ObjectLost", "rank 1: gone", "images/x")
+    assert hub.status(number, 0.0).failure == Failure("lost", "rank 1: gone", "images/x")
 
 
 def test_the_end_of_the_group_ends_a_command(hub: Hub) -> None:
     assert hub._fit is not None
     number = hub.command("train", {})
     hub._fit.set_exception(RuntimeError("a rank died"))
-    outcome = hub.outcome(number, 60.0)
-    assert outcome.state == "failed"
-    assert outcome.reason is not None
-    assert "a rank died" in outcome.reason.message
+    failure = hub.status(number, 60.0).failure
+    assert failure == Failure("infrastructure", "RuntimeError: a rank died")

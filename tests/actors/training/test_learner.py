@@ -12,24 +12,33 @@ from typing import Any
 import pytest
 
 from actors.model.images import StoreImages
-from actors.supervision.outcomes import ObjectLost
-from actors.training.group import LearnerFailed
+from actors.model.value_head import read_head
+from actors.training.group import ranks_failed
 from actors.training.learner import GroupLearner
+from actors.training.rows import RowMaker
 from pipeline.config.schema import Config
 from pipeline.hashing import canonical_json, sha256_hex
-from pipeline.prompts import prompt_hash
-from pipeline.records import Selected
+from pipeline.prompts import prompt_hash, question_text
+from pipeline.records import Selected, StepValues
 from pipeline.refs import CheckpointRef, PolicyRef
-from pipeline.storage.artifacts import put_content
-from pipeline.storage.models import policy_at
+from pipeline.storage.artifacts import Lost, put_content
+from pipeline.storage.models import policy_at, publish_folder
 from pipeline.storage.parquet import to_parquet
 from pipeline.storage.store import Store, open_store
 from pipeline.training.batches import batches
-from pipeline.training.job import LearnDone, LearnEvent, LearnJob, LearnProgress, LearnSaved
+from pipeline.training.job import (
+    LearnDone,
+    LearnEvent,
+    LearnJob,
+    LearnProgress,
+    LearnSaved,
+    PrmLearning,
+)
 from pipeline.training.job import LearnFailed as Failed
 from pipeline.training.metrics import TrainMetrics
 from pipeline.training.rows import TrainRow
 from pipeline.training.settings import LearnSettings
+from tests.support.models import make_policy
 from tests.support.scripted import make_config, make_program
 from tests.support.scripted_world import put_small_tree
 
@@ -99,7 +108,7 @@ class FakeGroup:
                 progress(f"rank 0: step {number} of {len(plan_S)}")
             if self.step in self.dies_at:
                 self.dies_at.discard(self.step)
-                raise LearnerFailed("rank 0 died")
+                raise ranks_failed("rank 0 died")
             ids = [list(rows[index].token_ids_T) for index in batch]
             self.digest = sha256_hex(canonical_json([self.digest, ids]))
             self.step += 1
@@ -320,7 +329,7 @@ def test_the_guard_compares_the_first_batch(bench: Bench) -> None:
     learner = bench.learner("b")
     failed = run(learner, job)[-1]
     assert isinstance(failed, Failed)
-    assert failed.kind == "guard"
+    assert failed.kind == "user"
     assert "0.2 nats" in failed.reason
     assert "train" not in bench.groups[1].log
     learner.close()
@@ -346,7 +355,7 @@ def test_a_response_to_another_prompt_is_never_trained_on(bench: Bench) -> None:
     learner = bench.learner()
     failed = run(learner, bench.job("evolve/0", [bench.selection(0, 4, "f" * 64)]))[-1]
     assert isinstance(failed, Failed)
-    assert failed.kind == "guard"
+    assert failed.kind == "user"
     assert "another processor, chat template or image" in failed.reason
     # Warm-up chains come from another prompt on purpose.
     done(run(learner, bench.job("warmup/0", [bench.selection(0, 4, "")])))
@@ -373,7 +382,7 @@ def test_an_image_that_a_rank_cannot_read_is_named(bench: Bench) -> None:
 
     def lose(group: FakeGroup) -> None:
         def train(*args: Any, **named: Any) -> Any:
-            raise ObjectLost(f"images/{sha}", "it is corrupt")
+            raise Lost(f"images/{sha}", "it is corrupt")
 
         group.train = train  # type: ignore[method-assign]
 
@@ -385,7 +394,7 @@ def test_an_image_that_a_rank_cannot_read_is_named(bench: Bench) -> None:
     learner.close()
     store = open_store(bench.folder / "store")
     store.put(f"images/{sha}", b"not what hashes to it")
-    with pytest.raises(ObjectLost) as caught:
+    with pytest.raises(Lost) as caught:
         StoreImages(store.url)(sha)
     assert caught.value.path == f"images/{sha}"
 
@@ -397,3 +406,56 @@ def test_max_steps_ends_a_job_in_the_middle_of_an_epoch(bench: Bench) -> None:
     assert end.steps == 6
     assert end.rows == 13 + 8
     learner.close()
+
+
+# --- process reward models -----------------------------------------------------------------------
+
+SOFT = PrmLearning("soft", "bce", ("*vision*",))
+
+
+def step_values(bench: Bench, *held_out: bool) -> str:
+    """Labelled responses to one query, stored; whether each is held out."""
+    query = bench.program.by_hash[bench.program.pool[0]]
+    prompt = tuple(map(ord, f"<{question_text(query)}>"))
+    rows = [
+        StepValues(
+            query=query.content_hash, query_id=query.query_id, sample_index=i, rollout_shard="r",
+            prompt_sha256=prompt_hash(prompt), prompt_tokens=len(prompt), correct=True,
+            held_out=out, token_ids=tuple(range(10, 22)), step_ends=(3, 7),
+            values=(0.75, 0.0), completions=(4, 4),
+        )
+        for i, out in enumerate(held_out)
+    ]  # fmt: skip
+    return put_content(bench.store, "labels", "k", to_parquet(rows, StepValues), "parquet")
+
+
+def test_rows_of_step_values_hold_one_token_more_than_their_last_step(
+    bench: Bench, tmp_path: Path
+) -> None:
+    (tmp_path / "config.json").write_text("{}")
+    path = step_values(bench, False, True, False)
+    processor: Any = FakeProcessor()
+    maker = RowMaker(bench.store, bench.program.by_hash, lambda folder: processor)
+    soft = maker.rows(tmp_path, (path,), SOFT).rows
+    assert len(soft) == 2
+    assert soft[0].token_ids_T == tuple(range(10, 18))
+    assert (soft[0].step_ends_S, soft[0].targets_S, soft[0].units) == ((3, 7), (0.75, 0.0), 2)
+    hard = maker.rows(tmp_path, (path,), replace(SOFT, labels="hard")).rows
+    assert hard[0].targets_S == (1.0, 0.0)
+
+
+def test_a_prm_job_starts_from_the_policy_with_a_head(bench: Bench, tmp_path: Path) -> None:
+    """The group is told the objective, and its folder has a head of zeros."""
+    folder = make_policy(tmp_path / "policy", 0)
+    (folder / "model.json").write_text('{"trained": "base"}')  # what the scripted group reads
+    learner = bench.learner()
+    policy = publish_folder(bench.store, folder)
+    done(
+        run(
+            learner, bench.job("prm/0", [step_values(bench, *[False] * 6)], policy=policy, prm=SOFT)
+        )
+    )
+    learner.close()
+    (group,) = bench.groups
+    assert (group.settings.objective, group.settings.frozen) == ("steps", ("*vision*",))
+    assert not read_head(group.policy).any()

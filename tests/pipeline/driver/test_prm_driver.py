@@ -138,7 +138,7 @@ def test_selections_keep_the_right_response_with_the_highest_reward(plain: PrmBe
 def test_only_right_responses_are_scored_unless_all_are_wanted(
     plain: PrmBench, tmp_path: Path
 ) -> None:
-    asked = {place for spec in plain.pool.specs for place in map(tuple, spec["rows"])}
+    asked = {(row.query, row.sample_index) for _, rows in plain.scorer.asked for row in rows}
     right = {
         (g.query, g.sample_index)
         for event in plain.of_type("shard_graded")
@@ -148,9 +148,7 @@ def test_only_right_responses_are_scored_unless_all_are_wanted(
     assert asked <= right
     more = PrmBench(tmp_path, prm_config(scoring="all"))
     more.driver().run()
-    assert sum(len(s["rows"]) for s in more.pool.specs) > sum(
-        len(s["rows"]) for s in plain.pool.specs
-    )
+    assert sum(len(rows) for _, rows in more.scorer.asked) > len(asked)
     assert any(e["purpose"].startswith("evaluate/") for e in more.of_type("shard_scored"))
     told = [e["result"] for e in more.of_type("evaluated") if "reward_pass_2" in e["result"]]
     assert told
@@ -286,23 +284,4 @@ def test_lost_labels_and_scores_are_made_again(plain: PrmBench, tmp_path: Path) 
     driver.run()
     assert taken == {"labels_made", "shard_scored"}
     assert len(bench.of_type("labels_lost")) == 1
-    assert result(bench) == result(plain)
-
-
-def test_scores_that_cannot_be_read_back_are_made_again(plain: PrmBench, tmp_path: Path) -> None:
-    bench = PrmBench(tmp_path, prm_config())
-    driver = bench.driver()
-    submit = bench.pool.submit
-    spoiled: list[str] = []
-
-    def spoil(spec: dict[str, Any]) -> None:
-        submit(spec)
-        if len(spoiled) < 2:
-            (path,) = bench.store.list(f"shards/score/{spec['key']}")
-            bench.store.delete(path)
-            spoiled.append(path)
-
-    bench.pool.submit = spoil  # type: ignore[method-assign]
-    driver.run()
-    assert len(spoiled) == 2
     assert result(bench) == result(plain)

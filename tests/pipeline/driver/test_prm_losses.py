@@ -111,13 +111,13 @@ def test_a_prm_that_is_trained_again_is_judged_by_its_own_scores(tmp_path: Path)
     after_commits(driver, lose)
     with pytest.raises(Crash):
         driver.run()
-    before = {spec["rollout"] for spec in bench.pool.specs}
+    before = {task.rollout for task, _ in bench.scorer.asked}
     state = bench.driver().run()
     keys = [event["key"] for event in bench.of_type("job_done") if event["job"] == "prm/0"]
     assert len(set(keys)) == 2
-    again = [spec for spec in bench.pool.specs if spec["rollout"] in before]
-    assert {spec["rollout"] for spec in again} == before
-    assert {spec["prm"] for spec in again} == {state.policies["prm/0"].version}
+    again = [task for task, _ in bench.scorer.asked if task.rollout in before]
+    assert {task.rollout for task in again} == before
+    assert {task.scoring.prm.version for task in again} == {state.policies["prm/0"].version}
     (judged,) = bench.of_type("prm_judged")
     assert state.labels is not None
     assert judged["card"]["responses"] == state.labels["held_out"]

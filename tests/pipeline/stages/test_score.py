@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from typing import Literal
 
 import pytest
@@ -11,10 +12,18 @@ from hypothesis import strategies as st
 from pipeline.records import Grade, Rollout, Score, Selected
 from pipeline.refs import PolicyRef
 from pipeline.selection.rules import Rule
-from pipeline.stages.score import ScoreTask, Scoring, finish_scored, rows_to_score
-from pipeline.storage.artifacts import Lost, put_content, read_rows
+from pipeline.stages.score import (
+    ScoreDone,
+    ScoreTask,
+    Scoring,
+    rows_to_score,
+    score_shard,
+    scores_problem,
+)
+from pipeline.storage.artifacts import put_content, read_rows
 from pipeline.storage.parquet import to_parquet
 from pipeline.storage.store import Store, open_store
+from tests.support.scripted_world import ENGINE
 
 QUERIES = ("q0", "q1")
 
@@ -58,12 +67,14 @@ def task_of(
     )
 
 
-def stored(store: Store, rows: list[Rollout]) -> str:
-    scores = [
-        Score(one.query, one.sample_index, (2,), (REWARDS[one.text],), REWARDS[one.text])
-        for one in rows
-    ]
-    return put_content(store, "score", "k", to_parquet(scores, Score), "parquet")
+def score_of(row: Rollout) -> Score:
+    return Score(row.query, row.sample_index, (2,), (REWARDS[row.text],), REWARDS[row.text])
+
+
+def score(
+    store: Store, task: ScoreTask, score_many: Callable[[Sequence[Rollout]], list[Score | str]]
+) -> ScoreDone:
+    return score_shard(store, task, score_many, engine=ENGINE, kind="head")
 
 
 def best_two(rows: list[Rollout], grades: list[Grade], without: set[str]) -> set[tuple[str, int]]:
@@ -92,27 +103,43 @@ def test_a_right_response_has_its_score_whatever_became_of_its_twins(
     assert len(texts) == len(set(texts))
     if which == "all":
         assert set(texts) == {(one.query, one.text) for one in rows}
-    scored = [one for one in asked if one.text not in without]
-    excluded = {"too_long": len(asked) - len(scored)} if len(asked) > len(scored) else {}
-    done = finish_scored(store, task, stored(store, scored), excluded, 0.0)
+    left_out = sum(row.text in without for row in asked)
+    done = score(
+        store,
+        task,
+        lambda rows: ["too_long" if row.text in without else score_of(row) for row in rows],
+    )
+    assert done.excluded == ({"too_long": left_out} if left_out else {})
     assert done.selected is not None
     kept = read_rows(store, done.selected, Selected)
     assert {(one.query, one.sample_index) for one in kept} == best_two(rows, grades, without)
 
 
-def test_a_score_that_is_missing_is_never_taken_for_another_that_was_excluded() -> None:
-    """As many scores are missing as were excluded, but one came that was not asked for."""
+def test_a_shard_without_right_responses_asks_no_scorer() -> None:
+    store = open_store("memory://")
+    rows = [row("q0", index, "x", "stop") for index in range(3)]
+    grades = [Grade("q0", index, "wrong", "") for index in range(3)]
+    done = score(store, task_of(store, rows, grades, "right"), lambda rows: 1 // 0)  # type: ignore[arg-type, return-value]
+    assert read_rows(store, done.scores, Score) == []
+    assert done.coverage is not None
+    assert (done.coverage.wrong, done.coverage.kept) == (3, 0)
+
+
+def test_a_score_that_is_missing_is_an_error_and_never_taken_for_an_excluded_one() -> None:
     store = open_store("memory://")
     rows = [row("q0", index, text, "stop") for index, text in enumerate("abx")]
     grades = [Grade("q0", index, "wrong" if index == 2 else "correct", "") for index in range(3)]
     task = task_of(store, rows, grades, "right")
-    done = finish_scored(store, task, stored(store, rows[:1]), {"too_long": 1}, 0.0)
-    assert done.excluded == {"too_long": 1}
+    with pytest.raises(RuntimeError, match="1 scores came for 2 responses"):
+        score(store, task, lambda rows: [score_of(rows[0])])
+    asked = [("q0", 0), ("q0", 1)]
+    assert scores_problem(asked, [score_of(rows[0])], {"too_long": 1}) is None
     for there, excluded in [
         (rows[:1], {}),
         ([rows[0], rows[2]], {"too_long": 1}),
         ([rows[0], rows[0]], {"too_long": 1}),
         (rows[:2], {"too_long": 1}),
     ]:
-        with pytest.raises(Lost, match="are excluded"):
-            finish_scored(store, task, stored(store, there), excluded, 0.0)
+        problem = scores_problem(asked, [score_of(row) for row in there], excluded)
+        assert problem is not None
+        assert "are excluded" in problem

@@ -1,0 +1,1 @@
+"""The stage worker: what is done with stored shards, outside the driver's process."""
