@@ -133,10 +133,10 @@ def _killed(result: Result) -> bool:
 
 def generator_pool(config: Config, store: Store, cache: Path, say: Callable[[str], None]) -> Pool:
     """The pool of engines; nothing starts before it is first polled."""
-    generate, cluster = config.generate, config.cluster
+    engine, generate, cluster = engine_settings(config), config.generate, config.cluster
     return Pool(
         GeneratorActor,
-        [config, store.url, node_folder(config, cache, "policies")],
+        [config.data, engine, store.url, node_folder(config, cache, "policies")],
         PoolSettings(
             size=generate.engines,
             cpus=cluster.cpus_per_engine,
@@ -145,7 +145,7 @@ def generator_pool(config: Config, store: Store, cache: Path, say: Callable[[str
             inflight=1 if config.run.deterministic else 2,
             hang_s=generate.hang_s,
             attempts=generate.attempts,
-            environment=engine_settings(config).environment(),
+            environment=engine.environment(),
         ),
         say=say,
     )

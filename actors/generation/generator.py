@@ -23,13 +23,13 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from actors.generation.engine_settings import engine_settings
+from actors.generation.engine_settings import EngineSettings
 from actors.model.images import ImageCache, StoreImages
 from actors.model.processor import Processor, load_processor, processor_sha256
 from actors.supervision.failures import CallResult, call
 from actors.supervision.heartbeat import Heartbeat
 from actors.supervision.node_cache import hold
-from pipeline.config.schema import Config
+from pipeline.config.schema import Data
 from pipeline.datasets.images import Limits
 from pipeline.errors import BadData, BadModel, CorruptObject, StoreMissing
 from pipeline.generation.engine import Engine, Sample, SampleRequest
@@ -267,11 +267,13 @@ def _forget_policies(cache: Path, keep: int) -> None:
 class GeneratorActor:
     """A generator in a Ray actor: the contract of `actors.supervision.pool`.
 
-    cache: folder on the node's own disk for policies.
+    engine: from the driver, who has the base policy's folder. cache: folder on the node's own disk
+    for policies.
     """
 
-    def __init__(self, config: Config, store_url: str, cache: str) -> None:
-        self._config = config
+    def __init__(self, data: Data, engine: EngineSettings, store_url: str, cache: str) -> None:
+        self._limits = Limits(max_pixels=data.max_image_pixels)
+        self._engine = engine
         self._store_url = store_url
         self._cache = cache
         self._beat = Heartbeat()
@@ -286,17 +288,13 @@ class GeneratorActor:
 
         from actors.generation.vllm_engine import VllmEngine
 
-        engine = engine_settings(self._config)
-        images = ImageCache(
-            StoreImages(self._store_url),
-            limits=Limits(max_pixels=self._config.data.max_image_pixels),
-        )
+        images = ImageCache(StoreImages(self._store_url), limits=self._limits)
         self._generator = Generator(
-            VllmEngine(engine, images.get, self._beat),
+            VllmEngine(self._engine, images.get, self._beat),
             open_store(self._store_url),
             images,
             hold(Path(self._cache)),
-            max_model_len=engine.max_model_len,
+            max_model_len=self._engine.max_model_len,
             beat=self._beat,
         )
 

@@ -19,7 +19,7 @@ def scorer_pool(config: Config, store: Store, cache: Path, say: Callable[[str], 
     engine, cluster, generate = engine_settings(config), config.cluster, config.generate
     return Pool(
         ScorerActor,
-        [config, store.url, node_folder(config, cache, "prms"), engine.identity()],
+        [config, engine, engine.identity(), store.url, node_folder(config, cache, "prms")],
         PoolSettings(
             size=config.prm.scorers,
             cpus=cluster.cpus_per_engine,

@@ -21,7 +21,7 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from actors.generation.engine_settings import engine_settings
+from actors.generation.engine_settings import EngineSettings
 from actors.model.images import ImageCache, StoreImages
 from actors.model.prm_folder import TagWords, fit_prm
 from actors.model.processor import Processor, load_processor
@@ -196,11 +196,20 @@ class ShardReader:
 class ScorerActor:
     """A PRM in a Ray actor: the contract of `actors.supervision.pool`.
 
-    cache: folder on the node's own disk for models. engine: as of a `ShardScorer`.
+    engine, identity: how the engine is built, from the driver, and that as part of the scores'
+    key. cache: folder on the node's own disk for models.
     """
 
-    def __init__(self, config: Config, store_url: str, cache: str, engine: EngineIdentity) -> None:
+    def __init__(
+        self,
+        config: Config,
+        engine: EngineSettings,
+        identity: EngineIdentity,
+        store_url: str,
+        cache: str,
+    ) -> None:
         self._config = config
+        self._identity = identity
         self._store_url = store_url
         self._cache = cache
         self._engine = engine
@@ -221,14 +230,14 @@ class ScorerActor:
             images,
             hold(Path(self._cache)),
             config=self._config,
-            engine=self._engine,
+            engine=self._identity,
             beat=self._beat,
         )
 
     def _step_scorer(
         self, tag_ids: tuple[int, ...], images: ImageCache, fetch: Callable[[str], bytes]
     ) -> StepScorer:
-        engine = engine_settings(self._config)
+        engine = self._engine
         if self._config.prm.engine == "transformers":
             import torch
 

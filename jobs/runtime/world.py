@@ -13,8 +13,6 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 from actors.generation.fleet import EngineFleet
-from actors.grading.grader import PoolGrader
-from actors.grading.pool import GradePool
 from actors.supervision.node_cache import sweep
 from jobs.runtime.cli import interruptible
 from jobs.runtime.learner_folder import learner_folder
@@ -26,7 +24,6 @@ from pipeline.datasets.dataset import check_writable as check_folder
 from pipeline.errors import BadConfig
 from pipeline.run.spec import RunSpec
 from pipeline.stages.score import Scorer
-from pipeline.stages.tasks import InProcess, TaskContext
 from pipeline.stages.workers import Workers
 from pipeline.storage.store import Store, check_writable, open_store
 
@@ -81,6 +78,7 @@ def running(
     from actors.generation.fleet import generator_pool
     from actors.model.images import StoreImages
     from actors.stages.decoders import PolicyDecoders
+    from actors.stages.worker import PoolStages, stage_pool
     from actors.supervision.node_cache import caches
     from actors.supervision.node_watch import NodeWatch
     from actors.training.learner import GroupLearner, ray_start
@@ -95,18 +93,18 @@ def running(
         interruptible()
         pool = generator_pool(config, store, Path(tempfile.gettempdir()), say)
         stack.callback(pool.close)
-        processes = GradePool(config.grade.processes, config.grade.deadline_s)
-        grader = PoolGrader(store, processes, say)
-        stack.callback(grader.close)
+        beside = stage_pool(program, store, kept / "policies", say)
+        stack.callback(beside.close)
+        stages = PoolStages(beside, say)
         scorer = _scorer(config, store, say, stack) if config.select.reward == "prm" else None
         start = ray_start(StoreImages(store.url))
         learner = GroupLearner(config, store, program.by_hash, kept, start)
         stack.callback(learner.close)
         decoder = PolicyDecoders(store, kept / "policies")
         yield Workers(
-            stage=InProcess(TaskContext(store, program, decoder)),
+            stage=stages,
             fleet=EngineFleet(pool, program.by_hash),
-            grader=grader,
+            grader=stages.grader,
             learner=learner,
             scorer=scorer,
             decoder=decoder,

@@ -11,27 +11,21 @@ import json
 import sys
 from dataclasses import asdict
 
-from actors.generation.engine_settings import engine_settings
+from actors.generation.engine_settings import EngineSettings
 from actors.generation.generator import GeneratorActor, ShardWork
 from actors.supervision.pool import Pool, PoolSettings, Result
 from actors.supervision.process_guard import guard
 from jobs.runtime.ray_cluster import init_ray
+from pipeline.config.schema import Data
 from pipeline.generation.shards import SamplingParams, shard_specs
 from pipeline.query import Query
 from pipeline.refs import PolicyRef
 from tests.support.models import make_images
-from tests.support.scripted import make_config
 
 IMAGES = make_images(4)
 
-CONFIG = make_config(
-    generate={
-        "precision": "float32",
-        "max_model_len": 256,
-        "max_sequences": 64,
-        "kv_cache_gib": 0.25,
-    },
-    cluster={"engine_threads": 1},
+ENGINE = EngineSettings(
+    precision="float32", max_model_len=256, max_sequences=64, kv_cache_gib=0.25, threads=1
 )
 
 
@@ -47,7 +41,7 @@ def works(policy: PolicyRef) -> list[ShardWork]:
         queries,
         policy=policy.version,
         sampling=SamplingParams(4, 1.0, 1.0, 24),
-        engine=engine_settings(CONFIG).identity(),
+        engine=ENGINE.identity(),
         run_seed=0,
         shard_queries=4,
     )
@@ -59,9 +53,8 @@ def main(store: str, cache: str, policy: PolicyRef) -> None:
     """Everything is done once, then nothing happens until the process is ended."""
     guard()
     init_ray({"num_cpus": 2, "include_dashboard": False, "log_to_driver": False})
-    environment = engine_settings(CONFIG).environment()
-    settings = PoolSettings(cpus=1.0, inflight=2, environment=environment)
-    pool = Pool(GeneratorActor, [CONFIG, store, cache], settings)
+    settings = PoolSettings(cpus=1.0, inflight=2, environment=ENGINE.environment())
+    pool = Pool(GeneratorActor, [Data(), ENGINE, store, cache], settings)
     for work in works(policy):
         pool.submit(work)
     ended: list[Result] = []

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from actors.generation.engine_settings import engine_settings
 from actors.scoring.pool_scorer import PoolScorer, scorer_pool
 from actors.supervision.failures import Failure
 from actors.supervision.pool import Result
@@ -52,8 +53,8 @@ def test_a_task_is_sent_as_it_is_and_so_are_answers_and_failures() -> None:
 def test_actors_get_the_configuration_as_it_is(tmp_path: Path, engine: str) -> None:
     config = make_config(select={"reward": "prm"}, prm={"engine": engine})
     store = open_store("memory://")
-    sent, url, cache, identity = scorer_pool(config, store, tmp_path, print)._args
-    assert (sent, url) == (config, store.url)
+    sent, settings, identity, url, cache = scorer_pool(config, store, tmp_path, print)._args
+    assert (sent, settings, url) == (config, engine_settings(config), store.url)
+    assert identity == settings.identity()
     assert cache.startswith(str(tmp_path))
-    assert identity.precision == config.generate.precision
     assert scored_how(config) == ("head" if engine == "vllm" else "head by transformers")

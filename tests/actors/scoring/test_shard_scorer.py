@@ -13,6 +13,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from actors.generation.engine_settings import engine_settings
 from actors.model.images import ImageCache, image_path
 from actors.model.processor import Processor, load_processor
 from actors.model.value_head import HEAD, write_headed
@@ -258,7 +259,7 @@ def test_a_shard_is_scored_by_its_own_prm_whatever_was_loaded_since_it_was_read(
 def test_the_actor_classifies_its_failures(
     store: Store, prm: Path, policy: Path, processor: Processor, tmp_path: Path
 ) -> None:
-    actor = ScorerActor(CONFIG, store.url, str(tmp_path / "cache"), ENGINE)
+    actor = ScorerActor(CONFIG, engine_settings(CONFIG), ENGINE, store.url, str(tmp_path / "cache"))
     assert actor.start().failure is None
     task = task_of(store, prm, processor)
     result = actor.run(task)

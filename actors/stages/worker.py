@@ -1,0 +1,215 @@
+"""Grading and stage tasks in a process beside the driver, which itself reads and writes no shard.
+
+    driver ── GradeTask, StageTask ──► StageActor ──► grading processes
+           ◄── GradeDone, TaskDone, ObjectLost ──┘
+
+What always holds: the actor lives on the driver's own node and ends with the driver; one that dies
+is replaced and what it was at is done again, which changes nothing (`pipeline.stages.tasks`). Its
+work reads and writes the store, and on disk only `folder`, where policies' processors are kept.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+from actors.grading.pool import GradePool, GradeResult, GradingFailed
+from actors.stages.decoders import PolicyDecoders
+from actors.supervision.failures import CallResult, call
+from actors.supervision.heartbeat import Heartbeat
+from actors.supervision.pool import Pool, PoolLike, PoolSettings, Result
+from pipeline.errors import RunStopped
+from pipeline.grading.grade import GRADER_VERSION
+from pipeline.query import Query
+from pipeline.run.spec import RunSpec
+from pipeline.stages.grade import GradeDone, GradeTask, ObjectLost, Ungraded, finish_shard
+from pipeline.stages.tasks import StageTask, TaskContext, TaskDone, perform
+from pipeline.storage.store import Store, open_store
+
+# Tasks under way at a time: grading waits for its processes while another one reads.
+INFLIGHT = 4
+
+
+@dataclass(frozen=True)
+class StageWork:
+    """A task as it is sent; grading a shard and adopting it have one key."""
+
+    task: GradeTask | StageTask
+
+    @property
+    def key(self) -> str:
+        """Names this piece of work."""
+        return f"{type(self.task).__name__} {self.task.key}"
+
+
+@dataclass(frozen=True)
+class ShardGraded:
+    """What grading a shard gave. not_compared: answers that could not be compared, and why."""
+
+    answer: GradeDone | ObjectLost
+    not_compared: tuple[str, ...] = ()
+
+
+class GradeMany(Protocol):
+    """What is used of a `GradePool`."""
+
+    def grade_many(self, items: Sequence[tuple[str, Query]]) -> Sequence[GradeResult]: ...
+
+
+class Stages:
+    """Does tasks, in whichever process; safe to call from several threads at once."""
+
+    def __init__(self, context: TaskContext, graders: GradeMany) -> None:
+        self._context = context
+        self._graders = graders
+
+    def run(self, work: StageWork) -> ShardGraded | TaskDone | ObjectLost:
+        """Do a task.
+
+        Raises:
+            UserError: what a person has to mend; StoreError: the store does not answer, or refuses.
+        """
+        task = work.task
+        return self._grade(task) if isinstance(task, GradeTask) else perform(task, self._context)
+
+    def _grade(self, task: GradeTask) -> ShardGraded:
+        not_compared: list[str] = []
+
+        def grade_many(items: list[tuple[str, Query]]) -> list[GradeResult | Ungraded]:
+            results, reasons = self._results(items)
+            for (_, query), result in zip(items, results, strict=True):
+                if result is not None and result.reason is not None:
+                    not_compared.append(f"{query.query_id}: {result.reason}")
+            return [
+                Ungraded(reasons[place]) if result is None else result
+                for place, result in enumerate(results)
+            ]
+
+        answer = finish_shard(self._context.store, task, grade_many, GRADER_VERSION)
+        return ShardGraded(answer, tuple(not_compared))
+
+    def _results(
+        self, items: list[tuple[str, Query]]
+    ) -> tuple[Sequence[GradeResult | None], dict[int, str]]:
+        """Results in the order of the items, and by position why there is none."""
+        try:
+            return self._graders.grade_many(items), {}
+        except GradingFailed as failed:
+            return failed.results, dict(failed.failures)
+
+
+class StageActor:
+    """Stages in a Ray actor: the contract of `actors.supervision.pool`.
+
+    folder: on this node's own disk, for the processors of policies.
+    """
+
+    def __init__(self, spec: RunSpec, store_url: str, folder: str) -> None:
+        self._spec = spec
+        self._store_url = store_url
+        self._folder = Path(folder)
+        self._beat = Heartbeat()
+        self._stages: Stages | None = None
+
+    def start(self) -> CallResult:
+        """Open the store; grading processes start when there is something to grade."""
+        return call(self._start)
+
+    def _start(self) -> None:
+        store, grade = open_store(self._store_url), self._spec.config.grade
+        context = TaskContext(store, self._spec, PolicyDecoders(store, self._folder))
+        self._stages = Stages(context, GradePool(grade.processes, grade.deadline_s))
+
+    def run(self, work: StageWork) -> CallResult:
+        """One task."""
+        if self._stages is None:
+            raise RuntimeError("run before start")
+        self._beat(work.key)
+        return call(self._stages.run, work)
+
+    def progress(self) -> tuple[int, str]:
+        """That it answers at all is progress: each answer that is graded has a deadline of its own,
+        and so has each call of the store. A process that was stopped does not answer."""
+        self._beat()
+        return self._beat.read()
+
+
+def stage_pool(spec: RunSpec, store: Store, folder: Path, say: Callable[[str], None]) -> Pool:
+    """One stage actor on this node; nothing starts before it is first polled."""
+    return Pool(
+        StageActor,
+        [spec, store.url, str(folder.resolve())],
+        PoolSettings(inflight=INFLIGHT, here=True),
+        name="stage worker",
+        say=say,
+    )
+
+
+class PoolStages:
+    """The pool as the driver's stage worker, and by `grader` as its grader.
+
+    say: where an answer is named that could not be compared.
+    """
+
+    def __init__(self, pool: PoolLike, say: Callable[[str], None]) -> None:
+        self._pool = pool
+        self._say = say
+        self._not_compared = 0
+        self._graded: list[GradeDone | ObjectLost] = []
+        self._done: list[TaskDone | ObjectLost] = []
+        self.grader = PoolGrader(self)
+
+    def submit(self, task: GradeTask | StageTask) -> None:
+        self._pool.submit(StageWork(task))
+
+    def poll(self) -> Sequence[TaskDone | ObjectLost]:
+        self._collect()
+        done, self._done = self._done, []
+        return done
+
+    def poll_graded(self) -> Sequence[GradeDone | ObjectLost]:
+        """The shards that have been graded since the last call."""
+        self._collect()
+        graded, self._graded = self._graded, []
+        return graded
+
+    def _collect(self) -> None:
+        for result in self._pool.poll():
+            value = _value(result)
+            if isinstance(value, ShardGraded):
+                self._graded.append(value.answer)
+                for reason in value.not_compared:
+                    self._not_compared += 1
+                    count = self._not_compared
+                    self._say(f"unparsed, comparison {count} of this run that failed: {reason}")
+            else:
+                self._done.append(value)
+
+
+class PoolGrader:
+    """The grading half of a `PoolStages`."""
+
+    def __init__(self, stages: PoolStages) -> None:
+        self._stages = stages
+
+    def submit(self, task: GradeTask) -> None:
+        self._stages.submit(task)
+
+    def poll(self) -> Sequence[GradeDone | ObjectLost]:
+        return self._stages.poll_graded()
+
+
+def _value(result: Result) -> Any:
+    """What a task gave.
+
+    Raises:
+        RunStopped: what a person has to mend, or that the task was given up.
+    """
+    failure = result.failure
+    if failure is None:
+        return result.value
+    if failure.kind == "infrastructure":
+        raise RunStopped(f"{result.key} failed {result.attempts} times: {failure.reason}")
+    raise RunStopped(failure.reason)
