@@ -232,7 +232,7 @@ def long_ledger(folder: Path, shards_there: int, per_iteration: int = 500) -> in
     """The ledger of a long run; how many entries it has. Not durable: nothing here is."""
     memory = open_store("memory://")
     ledger = Ledger(memory, "bench")
-    ledger.append([{"type": "run_created", "config": {}, "config_hash": "", "data": {},
+    ledger.append([{"type": "run_created", "config": {}, "config_hash": "", "data": {}, "queries": "",
                     "versions": {}}])  # fmt: skip
     for first in range(0, shards_there, per_iteration):
         t = first // per_iteration
