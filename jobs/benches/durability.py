@@ -25,6 +25,7 @@ from cluster.s3 import LocalS3
 from cluster.s3_proxy import S3Proxy
 from jobs.benches.record import Options, Result, by_turns
 from pipeline.records import Rollout
+from pipeline.run.events.lifecycle import RunCreated
 from pipeline.run.ledger import Ledger
 from pipeline.storage.artifacts import put_content
 from pipeline.storage.parquet import COMPRESSION_LEVEL, table_bytes, to_table
@@ -232,8 +233,8 @@ def long_ledger(folder: Path, shards_there: int, per_iteration: int = 500) -> in
     """The ledger of a long run; how many entries it has. Not durable: nothing here is."""
     memory = open_store("memory://")
     ledger = Ledger(memory, "bench")
-    ledger.append([{"type": "run_created", "config": {}, "config_hash": "", "data": {}, "queries": "",
-                    "versions": {}}])  # fmt: skip
+    created = RunCreated(config={}, config_hash="", data={}, queries="", versions={})
+    ledger.append([created.to_wire()])
     for first in range(0, shards_there, per_iteration):
         t = first // per_iteration
         for start in range(0, per_iteration, GROUP // 2):

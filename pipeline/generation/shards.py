@@ -11,9 +11,9 @@ Axes: Q queries of a shard, K samples of a query.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, Literal
+from typing import Literal
 
 from pipeline.hashing import canonical_json, key_of, sha256_hex
 from pipeline.prompts import WARMUP_TEMPLATE, question_text, warmup_text
@@ -38,6 +38,17 @@ class EngineIdentity:
     tensor_parallel_size: int
     max_model_len: int
 
+    @property
+    def identity(self) -> dict[str, object]:
+        """As keys hash it, under the names of their rule: renaming a field moves no key."""
+        return {
+            "name": self.name,
+            "version": self.version,
+            "precision": self.precision,
+            "tensor_parallel_size": self.tensor_parallel_size,
+            "max_model_len": self.max_model_len,
+        }
+
 
 @dataclass(frozen=True)
 class SamplingParams:
@@ -47,6 +58,16 @@ class SamplingParams:
     temperature: float
     top_p: float
     max_new_tokens: int
+
+    @property
+    def identity(self) -> dict[str, object]:
+        """As keys hash it, under the names of their rule."""
+        return {
+            "samples": self.samples,
+            "temperature": self.temperature,
+            "top_p": self.top_p,
+            "max_new_tokens": self.max_new_tokens,
+        }
 
 
 @dataclass(frozen=True)
@@ -93,8 +114,8 @@ class ShardSpec:
                 "policy": self.policy,
                 "queries": self.queries_Q,
                 "prompt": self.prompt_sha256,
-                "sampling": asdict(self.sampling),
-                "engine": asdict(self.engine),
+                "sampling": self.sampling.identity,
+                "engine": self.engine.identity,
                 "seeds": [SEED_RULE, self.run_seed],
             },
         )
@@ -116,10 +137,6 @@ class ShardSpec:
         """What is sampled of one query."""
         seeds = tuple(self.seed(query, k) for k in range(self.sampling.samples))
         return [SamplePart(0, (), seeds)]
-
-    def to_dict(self) -> dict[str, Any]:
-        """Plain form for the ledger and for reports."""
-        return asdict(self)
 
 
 def sample_seed(run_seed: int, policy: str, query: str, sample_index: int) -> int:

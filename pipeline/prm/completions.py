@@ -11,7 +11,7 @@ Axes: Q queries of a shard, P prefixes of a query, N completions of a prefix.
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from functools import cached_property
 from typing import Protocol
 
@@ -49,8 +49,8 @@ class CompletionSpec(ShardSpec):
                 "queries": self.queries_Q,
                 "prompt": self.prompt_sha256,
                 "prefixes": self.prefixes_Q_P,
-                "sampling": asdict(self.sampling),
-                "engine": asdict(self.engine),
+                "sampling": self.sampling.identity,
+                "engine": self.engine.identity,
                 "seeds": [SEED_RULE, self.run_seed],
             },
         )

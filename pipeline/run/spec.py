@@ -7,7 +7,7 @@ the run goes on. The shards of every stage are functions of it and of the policy
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
@@ -73,7 +73,7 @@ class RunSpec:
             )[:16]
             for name, part in self.splits.items()
         }
-        return {"splits": sums, "engine": asdict(self.engine), "grader": self.grader}
+        return {"splits": sums, "engine": self.engine.identity, "grader": self.grader}
 
     def sampling(self, samples: int, temperature: float) -> SamplingParams:
         """K samples at a temperature, the rest as configured."""

@@ -12,7 +12,7 @@ from __future__ import annotations
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from typing import Any, Literal, Protocol
 
 from pipeline.config.schema import Config
@@ -92,7 +92,7 @@ def score_key(task: ScoreTask, places: Sequence[Place], engine: EngineIdentity, 
             "kind": kind,
             "aggregate": task.scoring.aggregate,
             "most_steps": MOST_STEPS,
-            "engine": asdict(engine),
+            "engine": engine.identity,
         },
     )
 

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
-from typing import Any, Literal, Protocol
+from dataclasses import dataclass
+from typing import Literal, Protocol
 
 from pipeline.errors import FailureKind
 from pipeline.hashing import canonical_json, key_of, sha256_hex
@@ -92,6 +92,16 @@ class PrmLearning:
     frozen: tuple[str, ...]
     surprise: bool = False
 
+    @property
+    def identity(self) -> dict[str, object]:
+        """As the key of a job hashes it, under the names of its rule."""
+        return {
+            "labels": self.labels,
+            "loss": self.loss,
+            "frozen": self.frozen,
+            "surprise": self.surprise,
+        }
+
 
 @dataclass(frozen=True)
 class LearnJob:
@@ -124,19 +134,48 @@ class LearnJob:
 
     @property
     def key(self) -> str:
-        """Identity of the job: equal keys train the same."""
-        plain = asdict(self)
-        if plain["start"] is not None:
-            del plain["start"]["logprob_deviation"]  # of an earlier job, and it changes nothing
-        return key_of("learn", plain)
+        """Identity of the job: equal keys train the same.
+
+        What is hashed stands here under the names of its rule: renaming a field moves no key.
+        """
+        return key_of(
+            "learn",
+            {
+                "name": self.name,
+                "start": None if self.start is None else _hashed(self.start),
+                "policy": {"version": self.policy.version, "path": self.policy.path},
+                "data": self.data,
+                "seed": self.seed,
+                "epochs": self.epochs,
+                "max_steps": self.max_steps,
+                "learning_rate": self.learning_rate,
+                "schedule": self.schedule,
+                "schedule_rise": self.schedule_rise,
+                "schedule_steps": self.schedule_steps,
+                "check_logprobs": self.check_logprobs,
+                "temperature": self.temperature,
+                "top_p": self.top_p,
+                "prm": None if self.prm is None else self.prm.identity,
+            },
+        )
 
     def epoch_seed(self, epoch: int) -> int:
         """Seed of one epoch's shuffle, 62 bits."""
         return int(sha256_hex(canonical_json([self.seed, self.name, epoch]))[:16], 16) >> 2
 
-    def to_dict(self) -> dict[str, Any]:
-        """Plain form for the ledger."""
-        return asdict(self)
+
+def _hashed(start: CheckpointRef) -> dict[str, object]:
+    """A job's start as its key hashes it: what an earlier job's first batch was measured by
+    (`logprob_deviation`) changes nothing."""
+    return {
+        "path": start.path,
+        "sha256": start.sha256,
+        "job": start.job,
+        "cursor": start.cursor,
+        "step": start.step,
+        "nats": start.nats,
+        "tokens": start.tokens,
+    }
 
 
 class Learner(Protocol):
