@@ -1,8 +1,11 @@
-"""References to what lies in the store: a policy's folder, a learner's checkpoint."""
+"""References: a policy's folder, a learner's checkpoint, a set of shards of a run."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
+
+from pydantic_core import core_schema
 
 
 @dataclass(frozen=True)
@@ -34,3 +37,54 @@ class CheckpointRef:
     nats: float = 0.0
     tokens: int = 0
     logprob_deviation: float | None = None
+
+
+class ShardSet(str):
+    """Shards that are sampled for one end and closed together, by name: what a ledger calls their
+    `purpose`, and what the state of a run keeps them under.
+
+    `ShardSet("evolve", 3)` is "evolve/3". A phase is "warmup", "evolve" (numbered by iteration),
+    "prm/rollouts", "prm/values" (numbered by round of completions) or
+    "evaluate/<policy version>/<split>/<mode>". It is a string, so that JSON, keys of a state and a
+    ledger's bytes hold the name itself; the only place that takes one apart is here.
+    """
+
+    __slots__ = ()
+
+    def __new__(cls, phase: str, number: int | None = None) -> ShardSet:
+        """The set of this name, or of this phase and number."""
+        return super().__new__(cls, phase if number is None else f"{phase}/{number}")
+
+    @property
+    def number(self) -> int | None:
+        """Which iteration or round it belongs to; None for a phase that has no number."""
+        last = self.rpartition("/")[2]
+        return int(last) if last.isdecimal() else None
+
+    @property
+    def phase(self) -> str:
+        """Its name without the number."""
+        return str(self) if self.number is None else self.rpartition("/")[0]
+
+    @property
+    def is_round(self) -> bool:
+        """Whether it is one round of the completions that give steps their values."""
+        return self.phase == PRM_VALUES and self.number is not None
+
+    @property
+    def of_prm(self) -> bool:
+        """Whether a process reward model is built of it."""
+        return self.startswith("prm/")
+
+    @property
+    def of_evaluation(self) -> bool:
+        """Whether a policy is evaluated on it: nothing of it is trained on."""
+        return self.startswith("evaluate/")
+
+    @classmethod
+    def __get_pydantic_core_schema__(cls, source: Any, handler: Any) -> core_schema.CoreSchema:
+        """Read from a ledger's string."""
+        return core_schema.no_info_after_validator_function(cls, core_schema.str_schema())
+
+
+PRM_ROLLOUTS, PRM_VALUES = ShardSet("prm/rollouts"), "prm/values"

@@ -78,7 +78,7 @@ def warning(text: str) -> str:
 
 def _sampling_lines(event: SamplingClosed) -> list[str]:
     counts = event.coverage
-    if event.purpose.startswith("evaluate/"):
+    if event.purpose.of_evaluation:
         return []
     late = f", {counts.timeout} not graded in time" if counts.timeout else ""
     leaning = f", {counts.leaning} leaning on the gold answer" if counts.leaning else ""

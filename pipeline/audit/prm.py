@@ -21,7 +21,6 @@ from pipeline.phases.prm import TRAINED
 from pipeline.phases.steps import Annotate, JudgePrm, Step
 from pipeline.prm.annotation import (
     CARD,
-    VALUES,
     bar_of,
     excluded_of,
     gate_card,
@@ -231,11 +230,6 @@ class PrmAudit:
     def _weights(self, path: str) -> dict[str, str]:
         files = read_manifest(self._store, path).files
         return {file.path: file.sha256 for file in files if file.path != CARD}
-
-
-def is_round(purpose: str) -> bool:
-    """Whether a purpose is one round of completions."""
-    return purpose.startswith(f"{VALUES}/") and purpose.rpartition("/")[2].isdigit()
 
 
 def _difference(got: StepValues, want: StepValues) -> str:

@@ -24,7 +24,7 @@ from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from typing import Any
 
-from pipeline.audit.prm import Decoder, PrmAudit, is_round
+from pipeline.audit.prm import Decoder, PrmAudit
 from pipeline.audit.shard import RECORDS_OF, Judge, ShardFiles, check_shard
 from pipeline.errors import (
     BadConfig,
@@ -38,6 +38,7 @@ from pipeline.generation.shards import ShardSpec
 from pipeline.phases.order import next_step
 from pipeline.phases.prm import JUDGE
 from pipeline.phases.steps import Annotate, SampleShards, Step, Train
+from pipeline.refs import ShardSet
 from pipeline.run.events.evaluation import EvaluationLost
 from pipeline.run.events.event import Event
 from pipeline.run.events.lifecycle import RunCreated
@@ -116,13 +117,13 @@ class _Audit:
         self.state = State()
         self.program: RunSpec | None = None
         self.prm: PrmAudit | None = None
-        self.specs: dict[tuple[str, int], ShardSpec] = {}
+        self.specs: dict[tuple[ShardSet, int], ShardSpec] = {}
         # what is to be selected and scored, by purpose and stage
-        self.choices: dict[tuple[str, str], tuple[Rule | None, Scoring | None]] = {}
+        self.choices: dict[tuple[ShardSet, str], tuple[Rule | None, Scoring | None]] = {}
         # what must be there, and the entry that names it
         self.needed: dict[str, int] = {}
         self.of_rounds: set[str] = set()
-        self.shards: dict[tuple[str, int], ShardFiles] = {}
+        self.shards: dict[tuple[ShardSet, int], ShardFiles] = {}
         self.whole = True
         snapshots = self.ledger.snapshot_numbers()  # before the entries: a driver may be writing
         self._read(snapshots)
@@ -206,7 +207,7 @@ class _Audit:
             self._forget(event)
         else:
             self.needed.update(dict.fromkeys(named(wire), n))
-            if is_round(wire.get("purpose", "")):
+            if ShardSet(wire.get("purpose", "")).is_round:
                 self.of_rounds.update(named(wire))
         if self.whole:
             try:
@@ -226,7 +227,7 @@ class _Audit:
             case EvaluationLost():
                 self._forget_purpose(event.purpose)
             case ObjectLost():
-                if _of_prm(event.purpose):
+                if event.purpose.of_prm:
                     self._forget_prm()
                 self._forget_object(event)
 
@@ -251,7 +252,7 @@ class _Audit:
 
     def _forget_rounds(self) -> None:
         """Completions are sampled or adopted anew; where they were lost, no event says so."""
-        self.shards = {place: one for place, one in self.shards.items() if not is_round(place[0])}
+        self.shards = {place: one for place, one in self.shards.items() if not place[0].is_round}
         for path in self.of_rounds:
             self.needed.pop(path, None)
         self.of_rounds.clear()
@@ -260,8 +261,8 @@ class _Audit:
         """What was derived of the PRM is derived anew, of what is made again."""
         if self.prm is not None:
             self.prm.forget()
-        self.specs = {place: spec for place, spec in self.specs.items() if not is_round(place[0])}
-        self.choices = {place: one for place, one in self.choices.items() if not _of_prm(place[0])}
+        self.specs = {place: spec for place, spec in self.specs.items() if not place[0].is_round}
+        self.choices = {place: one for place, one in self.choices.items() if not place[0].of_prm}
 
     def _follow(self, n: int, event: Event) -> None:
         """The event is what the program asks for at this point."""
@@ -294,7 +295,7 @@ class _Audit:
         spec = self._spec(event)
         if spec is not None and spec.key == event.key:
             self.shards[event.purpose, event.index] = ShardFiles(spec, event)
-        elif not (self.prm is not None and self.prm.lost and is_round(event.purpose)):
+        elif not (self.prm is not None and self.prm.lost and event.purpose.is_round):
             self._bad(self.ledger.path(n), f"accepts {event.rollout}, which no plan asks for")
 
     def _add(self, about: OfShard, **events: Any) -> None:
@@ -316,7 +317,7 @@ class _Audit:
         shards = self.state.shards.get(purpose, {})
         if replace(event, stage="", at=0.0) != SamplingClosed.of(purpose, shards):
             self._bad(path, f"closes {purpose} with other sums than those of its shards")
-        if not planned and self.prm is not None and self.prm.lost and is_round(purpose):
+        if not planned and self.prm is not None and self.prm.lost and purpose.is_round:
             return
         scored = self._choice(purpose, event.stage)[1] is not None
         done = {i for i, one in shards.items() if one.done and (one.scores or not scored)}
@@ -324,23 +325,23 @@ class _Audit:
             left = ", ".join(map(str, sorted(planned - done))) or "none"
             self._bad(path, f"closes {purpose}, and of its shards these are not done: {left}")
 
-    def _plan(self, purpose: str) -> None:
+    def _plan(self, purpose: ShardSet) -> None:
         """Fix a purpose's plan, where the program asks for it at this point."""
         step, specs = self._step(), tuple[ShardSpec, ...]()
         if isinstance(step, SampleShards):
             specs = step.specs
-        elif isinstance(step, Annotate) and is_round(purpose) and self.prm is not None:
-            specs = self.prm.round(self.state, step, int(purpose.rpartition("/")[2]))
-        self.specs |= {(spec.purpose, spec.index): spec for spec in specs}
+        elif isinstance(step, Annotate) and purpose.number is not None and self.prm is not None:
+            specs = self.prm.round(self.state, step, purpose.number)
+        self.specs |= {(ShardSet(spec.purpose), spec.index): spec for spec in specs}
 
     def _spec(self, event: OfShard) -> ShardSpec | None:
         """The shard that the plan has there. A purpose's plan is fixed when it is first used."""
         place = (event.purpose, event.index)
         if place not in self.specs:
-            self._plan(place[0])
+            self._plan(event.purpose)
         return self.specs.get(place)
 
-    def _choice(self, purpose: str, stage: str) -> tuple[Rule | None, Scoring | None]:
+    def _choice(self, purpose: ShardSet, stage: str) -> tuple[Rule | None, Scoring | None]:
         """What is to be selected of a purpose's shards, and scored for it or for the gate."""
         place = (purpose, stage)
         if place not in self.choices:
@@ -383,7 +384,7 @@ class _Audit:
 
     def _judge(self, program: RunSpec) -> Judge:
         """Text is needed of completions and of scored responses only."""
-        texts = any(is_round(place[0]) or one.scored for place, one in self.shards.items())
+        texts = any(place[0].is_round or one.scored for place, one in self.shards.items())
         decode = self.prm.decode(self.state) if texts and self.prm is not None else None
         return Judge(self.store, program, decode)
 
@@ -404,10 +405,6 @@ class _Audit:
         except StoreError as error:
             return [Problem(path, str(error))]
         return []
-
-
-def _of_prm(purpose: str) -> bool:
-    return purpose.startswith("prm/")
 
 
 def to_dict(report: Report) -> dict[str, Any]:

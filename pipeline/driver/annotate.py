@@ -16,7 +16,6 @@ from pipeline.errors import CorruptObject, RunStopped, StoreMissing
 from pipeline.phases.steps import Annotate, SampleShards
 from pipeline.prm.annotation import (
     LABELS,
-    VALUES,
     labels_key,
     labels_told,
     responses_to_label,
@@ -26,6 +25,7 @@ from pipeline.prm.annotation import (
 from pipeline.prm.completions import CompletionSpec, cut_places, reached
 from pipeline.prm.labels import Labelled, Picked, Prefix, Reached, cost, next_prefixes
 from pipeline.records import Grade, StepValues
+from pipeline.refs import PRM_VALUES, ShardSet
 from pipeline.stages.grade import graded_rows
 from pipeline.storage.artifacts import Lost, get_verified, put_content, read_rows
 from pipeline.storage.parquet import to_parquet
@@ -92,7 +92,7 @@ def _completed(
         wanted = next_prefixes(responses, found, early_stop=prm.early_stop)
         if not wanted:
             break
-        purpose = f"{VALUES}/{number}"
+        purpose = ShardSet(PRM_VALUES, number)
         specs = round_of(driver.program, step.policy, number, wanted)
         _drop_others(driver, step.stage, purpose, specs)
         there = driver.state.shards.get(purpose, {})

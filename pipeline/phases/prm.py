@@ -14,13 +14,14 @@ from pipeline.config.schema import SCORED
 from pipeline.generation.shards import shard_specs
 from pipeline.generation.slices import shuffled
 from pipeline.phases.steps import Annotate, JudgePrm, PublishFolder, SampleShards, Step, Train
+from pipeline.refs import PRM_ROLLOUTS
 from pipeline.run.spec import RunSpec
 from pipeline.run.state import State
 from pipeline.selection.rules import Rule
 from pipeline.stages.score import Scoring
 from pipeline.training.job import LearnJob, PrmLearning
 
-ROLLOUTS, TRAINED, NAME = "prm/rollouts", "prm/0", "prm"
+ROLLOUTS, TRAINED, NAME = PRM_ROLLOUTS, "prm/0", "prm"
 
 JUDGE = "prm/judge"
 """The stage of the gate."""

@@ -33,14 +33,12 @@ from pipeline.prm.labels import (
 )
 from pipeline.query import Query
 from pipeline.records import Rollout, Score, StepValues
-from pipeline.refs import PolicyRef
+from pipeline.refs import PRM_VALUES, PolicyRef, ShardSet
 from pipeline.run.events.prm import LabelsMade
 from pipeline.run.spec import RunSpec
 from pipeline.run.state import ShardState
 
 LABELS, CARD = "labels", "prm_card.json"
-
-VALUES = "prm/values"
 
 
 def responses_to_label(
@@ -70,10 +68,10 @@ def responses_to_label(
 def round_of(
     program: RunSpec, policy: PolicyRef, number: int, wanted: Sequence[Prefix]
 ) -> tuple[CompletionSpec, ...]:
-    """The shards of one round of completions; its purpose is `VALUES` and the round's number."""
+    """The shards of one round of completions; numbered by round."""
     config = program.config
     return completion_specs(
-        f"{VALUES}/{number}",
+        ShardSet(PRM_VALUES, number),
         wanted,
         program.by_hash,
         policy=policy.version,

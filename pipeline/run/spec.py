@@ -17,7 +17,7 @@ from pipeline.generation.shards import EngineIdentity, SamplingParams, ShardSpec
 from pipeline.generation.slices import labelled, shuffled, slice_of, subset
 from pipeline.hashing import canonical_json, sha256_hex
 from pipeline.query import Query
-from pipeline.refs import PolicyRef
+from pipeline.refs import PolicyRef, ShardSet
 from pipeline.run.state import GREEDY
 from pipeline.selection.rules import Rule
 
@@ -102,7 +102,7 @@ class RunSpec:
         config = self.config
         drawn = slice_of(self.pool, iteration, config.evolve.interval, config.run.seed)
         specs = shard_specs(
-            f"evolve/{iteration}",
+            ShardSet("evolve", iteration),
             [self.by_hash[item] for item in drawn],
             policy=policy.version,
             sampling=self.sampling(config.generate.samples, config.generate.temperature),
@@ -147,6 +147,6 @@ class RunSpec:
         return Rule("all_correct") if keep is None else Rule("random_k", keep)
 
 
-def evaluation_purpose(policy: PolicyRef, split: str, mode: str) -> str:
-    """Where the shards of an evaluation are kept in the state."""
-    return f"evaluate/{policy.version}/{split}/{mode}"
+def evaluation_purpose(policy: PolicyRef, split: str, mode: str) -> ShardSet:
+    """The shards that a policy is evaluated on."""
+    return ShardSet(f"evaluate/{policy.version}/{split}/{mode}")

@@ -14,7 +14,7 @@ from tensorboardX.proto.event_pb2 import Event
 from jobs.runtime.console import PlainConsole, RichBars, make_console
 from jobs.runtime.tensorboard import Board
 from jobs.runtime.watchers import Watchers
-from pipeline.refs import CheckpointRef, PolicyRef
+from pipeline.refs import CheckpointRef, PolicyRef, ShardSet
 from pipeline.reports.tables import (
     ITERATION_COLUMNS,
     comparison_rows,
@@ -33,6 +33,8 @@ from pipeline.selection.coverage import Coverage
 from pipeline.stages.workers import Progress
 from pipeline.training.job import StepPoint
 from tests.support.scripted import Clock
+
+EVOLVE = ShardSet("evolve", 0)
 
 COUNTS = Coverage(queries=4, samples=4, correct=4, unparsed=4, cut=4, leaning=4, kept=4)
 
@@ -65,7 +67,9 @@ ROW: dict[str, Any] = {
 
 
 def evaluated(version: str, split: str, result: dict[str, Any]) -> Evaluated:
-    return Evaluated(version, split, "greedy", f"evaluate/{version}/{split}/greedy", [], result)
+    return Evaluated(
+        version, split, "greedy", ShardSet(f"evaluate/{version}/{split}/greedy"), [], result
+    )
 
 
 def job_done(job: str, tokens: int, seconds: float) -> JobDone:
@@ -82,9 +86,9 @@ def lines_of(event: run_event.Event, state: State) -> list[str]:
 
 def test_events_in_words() -> None:
     state = State(policies={"warmup": PolicyRef("policy-1", "p")}, iterations=[ROW])
-    sampled = SamplingClosed("evolve/0", COUNTS, 4, 40)
+    sampled = SamplingClosed(EVOLVE, COUNTS, 4, 40)
     assert "4 right, 4 unparsed, 4 cut" in lines_of(sampled, state)[0]
-    assert lines_of(replace(sampled, purpose="evaluate/p/test/greedy"), state) == []
+    assert lines_of(replace(sampled, purpose=ShardSet("evaluate/p/test/greedy")), state) == []
     greedy = {"greedy": 0.5, "n": 100, "ci95": [0.4, 0.6], "timeouts": 0}
     line = "warmup on test: greedy 50.0 % [40.0, 60.0], n = 100"
     assert lines_of(evaluated("policy-1", "test", greedy), state) == [line]
@@ -94,7 +98,7 @@ def test_events_in_words() -> None:
     assert "loss 0.500, 50 tokens/s" in lines_of(job, state)[0]
     table = lines_of(IterationClosed(0, ROW), state)
     assert any("50.0 [40.0, 60.0]" in line and "75.0 (K=16)" in line for line in table)
-    accepted = ShardAccepted("evolve/0", 0, "k", "r", 4, 40, 1.0, "e", adopted=False)
+    accepted = ShardAccepted(EVOLVE, 0, "k", "r", 4, 40, 1.0, "e", adopted=False)
     assert lines_of(accepted, state) == []
 
 
@@ -204,7 +208,7 @@ def test_answers_that_were_not_graded_in_time_are_shown_where_there_are_some() -
     assert (first.split()[-1], second.split()[-1]) == ("0", "3")
     assert iteration_table([ROW]) == [list(ITERATION_COLUMNS), iteration_cells(ROW)]
 
-    sampled = SamplingClosed("evolve/0", COUNTS, 4, 40)
+    sampled = SamplingClosed(EVOLVE, COUNTS, 4, 40)
     assert "in time" not in lines_of(sampled, State())[0]
     sampled = replace(sampled, coverage=replace(COUNTS, timeout=2))
     assert "4 unparsed, 2 not graded in time, 4 cut" in lines_of(sampled, State())[0]

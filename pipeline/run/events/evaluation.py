@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+from pipeline.refs import ShardSet
 from pipeline.run.events.event import Event
 from pipeline.run.state import State, evaluation_key
 
@@ -21,7 +22,7 @@ class Evaluated(Event):
     version: str
     split: str
     mode: str
-    purpose: str
+    purpose: ShardSet
     grades: list[str]
     result: dict[str, Any]
 
@@ -40,7 +41,7 @@ class EvaluationLost(Event):
     version: str
     split: str
     mode: str
-    purpose: str
+    purpose: ShardSet
     path: str
     reason: str
 

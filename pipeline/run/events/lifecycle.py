@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from pipeline.refs import PolicyRef
+from pipeline.refs import PolicyRef, ShardSet
 from pipeline.run.events.event import Event
 from pipeline.run.state import State
 
@@ -74,7 +74,7 @@ class IterationClosed(Event):
 
     def fold(self, state: State) -> None:
         state.iterations.append(dict(self.row))
-        state.shards.pop(f"evolve/{self.iteration}", None)
+        state.shards.pop(ShardSet("evolve", self.iteration), None)
 
     def compared(self) -> dict[str, Any]:
         """Without what depends on the machine: times, and how near engine and learner are."""

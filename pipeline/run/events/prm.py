@@ -5,11 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from pipeline.refs import PolicyRef
+from pipeline.refs import PRM_ROLLOUTS, PolicyRef, ShardSet
 from pipeline.run.events.event import Event
 from pipeline.run.state import State
-
-_VALUES = "prm/values/"
 
 
 @dataclass(frozen=True)
@@ -31,7 +29,7 @@ class LabelsMade(Event):
         state.shards = {
             purpose: shards
             for purpose, shards in state.shards.items()
-            if not purpose.startswith(_VALUES)
+            if not ShardSet(purpose).is_round
         }
 
 
@@ -50,7 +48,7 @@ class LabelsLost(Event):
         state.closed = {
             purpose: sums
             for purpose, sums in state.closed.items()
-            if not purpose.startswith(_VALUES)
+            if not ShardSet(purpose).is_round
         }
 
     def drops(self) -> frozenset[str]:
@@ -74,4 +72,4 @@ class PrmJudged(Event):
     def fold(self, state: State) -> None:
         state.policies["prm"] = PolicyRef(self.version, self.path)
         state.prm = {"used": self.used, "reasons": list(self.reasons), "card": dict(self.card)}
-        state.shards.pop("prm/rollouts", None)
+        state.shards.pop(PRM_ROLLOUTS, None)

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from pipeline.generation.fleet import BadQuery
+from pipeline.refs import ShardSet
 from pipeline.run.events.event import Event
 from pipeline.run.state import ShardState, State
 from pipeline.selection.coverage import Coverage
@@ -16,7 +17,7 @@ from pipeline.selection.coverage import Coverage
 class OfShard(Event):
     """What happened to one shard."""
 
-    purpose: str
+    purpose: ShardSet
     index: int
 
 
@@ -97,7 +98,7 @@ class ObjectLost(Event):
 
     type = "object_lost"
 
-    purpose: str
+    purpose: ShardSet
     index: int
     path: str
     reason: str
@@ -126,7 +127,7 @@ class SamplingClosed(Event):
 
     type = "sampling_closed"
 
-    purpose: str
+    purpose: ShardSet
     coverage: Coverage
     rows: int
     tokens: int
@@ -135,7 +136,7 @@ class SamplingClosed(Event):
     def of(cls, purpose: str, shards: Mapping[int, ShardState]) -> SamplingClosed:
         """The sums of the shards of a set, none of which is open any more."""
         return cls(
-            purpose,
+            ShardSet(purpose),
             sum((Coverage(**shard.coverage) for shard in shards.values()), Coverage()),
             sum(shard.rows for shard in shards.values()),
             sum(shard.tokens for shard in shards.values() if not shard.adopted),

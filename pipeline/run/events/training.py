@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from pipeline.refs import CheckpointRef, PolicyRef
+from pipeline.refs import PRM_ROLLOUTS, CheckpointRef, PolicyRef
 from pipeline.run.events.event import Event
 from pipeline.run.state import JobState, State
 
@@ -86,7 +86,7 @@ class JobDone(Event):
         _in_use(state, self.checkpoint.path)
         if self.job == "prm/0":
             # Trained again, on labels that came out otherwise: the scores are of the other PRM.
-            for shard in state.shards.get("prm/rollouts", {}).values():
+            for shard in state.shards.get(PRM_ROLLOUTS, {}).values():
                 shard.scores, shard.choice = None, {}
 
     def compared(self) -> dict[str, Any]:
