@@ -32,7 +32,7 @@ from pipeline.refs import PolicyRef
 from pipeline.run.ledger import Ledger
 from pipeline.storage.backend import printable
 from pipeline.storage.store import Store, open_store
-from pipeline.storage.trees import check_tree
+from pipeline.storage.trees import check_tree, get_tree
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 
@@ -76,7 +76,7 @@ def whole_audit(store: Store, run: str) -> Report:
             if wrong := check_tree(store, policy.path):
                 raise CorruptObject("; ".join(wrong))
             folder = Path(scratch) / policy.version
-            store.get_tree(policy.path, folder)
+            get_tree(store, policy.path, folder)
             return load_processor(folder).decode
 
         return audit(store, run, decoder)

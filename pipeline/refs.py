@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
-
-from pydantic_core import core_schema
 
 
 @dataclass(frozen=True)
@@ -80,11 +77,6 @@ class ShardSet(str):
     def of_evaluation(self) -> bool:
         """Whether a policy is evaluated on it: nothing of it is trained on."""
         return self.startswith("evaluate/")
-
-    @classmethod
-    def __get_pydantic_core_schema__(cls, source: Any, handler: Any) -> core_schema.CoreSchema:
-        """Read from a ledger's string."""
-        return core_schema.no_info_after_validator_function(cls, core_schema.str_schema())
 
 
 PRM_ROLLOUTS, PRM_VALUES = ShardSet("prm/rollouts"), "prm/values"

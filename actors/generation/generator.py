@@ -42,6 +42,7 @@ from pipeline.refs import PolicyRef
 from pipeline.storage.artifacts import ROLLOUTS, Lost, put_content
 from pipeline.storage.parquet import to_parquet
 from pipeline.storage.store import Store, open_store
+from pipeline.storage.trees import get_tree
 
 # Policies kept on a node's disk beside the one in use: an engine may still be reading the last one.
 POLICIES_KEPT = 4
@@ -160,7 +161,7 @@ class Generator:
         self._policy = ""  # whatever fails from here on, no policy counts as loaded
         folder = self._cache / path.rsplit("/", 1)[-1]
         try:
-            self._store.get_tree(path, folder)
+            get_tree(self._store, path, folder)
         except (CorruptObject, StoreMissing) as error:
             raise Lost(path, str(error)) from error
         folder.touch()

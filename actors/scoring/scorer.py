@@ -42,6 +42,7 @@ from pipeline.selection.rewards import reward_p
 from pipeline.stages.score import ScoreDone, ScoreTask, score_shard, scored_how
 from pipeline.storage.artifacts import Lost
 from pipeline.storage.store import Store, open_store
+from pipeline.storage.trees import get_tree
 
 MakeScorer = Callable[[tuple[int, ...]], StepScorer]
 
@@ -135,7 +136,7 @@ class ShardScorer:
         self._beat(f"fetching {prm}")
         folder = self._cache / path.rsplit("/", 1)[-1]
         try:
-            self._store.get_tree(path, folder)
+            get_tree(self._store, path, folder)
         except (CorruptObject, StoreMissing) as error:
             raise Lost(path, str(error)) from error
         self._beat(f"loading {prm}")

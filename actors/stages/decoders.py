@@ -10,6 +10,7 @@ from pipeline.errors import CorruptObject, StoreMissing
 from pipeline.refs import PolicyRef
 from pipeline.storage.artifacts import Lost
 from pipeline.storage.store import Store
+from pipeline.storage.trees import get_tree
 
 
 class PolicyDecoders:
@@ -22,7 +23,7 @@ class PolicyDecoders:
     def __call__(self, policy: PolicyRef) -> Callable[[Sequence[int]], str]:
         folder = self._folder / policy.path.rsplit("/", 1)[-1]
         try:
-            self._store.get_tree(policy.path, folder)
+            get_tree(self._store, policy.path, folder)
         except (CorruptObject, StoreMissing) as error:
             raise Lost(policy.path, str(error)) from error
         return load_processor(folder).decode

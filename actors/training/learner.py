@@ -39,7 +39,7 @@ from pipeline.refs import CheckpointRef
 from pipeline.storage.artifacts import Lost
 from pipeline.storage.models import publish_folder
 from pipeline.storage.store import Store
-from pipeline.storage.trees import put_content_tree
+from pipeline.storage.trees import get_tree, put_content_tree
 from pipeline.training.job import (
     LearnDone,
     LearnEvent,
@@ -296,7 +296,7 @@ class GroupLearner:
     def _fetch(self, kind: str, path: str) -> Path:
         folder = self._folder / kind / path.rsplit("/", 1)[-1]
         try:
-            self._store.get_tree(path, folder)
+            get_tree(self._store, path, folder)
         except (CorruptObject, StoreMissing) as error:
             raise Lost(path, str(error)) from error
         folder.touch()

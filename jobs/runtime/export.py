@@ -10,7 +10,7 @@ from pathlib import Path
 from pipeline.hashing import sha256_hex
 from pipeline.refs import PolicyRef
 from pipeline.storage.store import Store
-from pipeline.storage.trees import Manifest, read_manifest, scan_tree
+from pipeline.storage.trees import Manifest, get_tree, read_manifest, scan_tree
 
 CARD = "README.md"
 
@@ -39,7 +39,7 @@ def export_policy(
     fresh = scratch / "policy"
     shutil.rmtree(fresh, ignore_errors=True)  # complete, but not moved: its card may be another's
     scratch.mkdir(exist_ok=True)
-    store.get_tree(policy.path, fresh)
+    get_tree(store, policy.path, fresh)
     (fresh / CARD).write_text(card, "utf-8")
     fresh.rename(folder)
     shutil.rmtree(scratch)

@@ -28,6 +28,7 @@ from pipeline.refs import PolicyRef
 from pipeline.stages.score import Scoring
 from pipeline.storage.artifacts import Lost, read_rows
 from pipeline.storage.models import publish_folder
+from pipeline.storage.trees import get_tree
 
 if TYPE_CHECKING:
     from pipeline.driver.driver import Driver
@@ -119,7 +120,7 @@ def with_card(driver: Driver, prm: PolicyRef, facts: dict[str, Any]) -> PolicyRe
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch) / "prm"
         try:
-            driver.store.get_tree(prm.path, folder)
+            get_tree(driver.store, prm.path, folder)
         except (CorruptObject, StoreMissing) as error:
             raise RunStopped(f"{prm.path} is corrupt or gone: {error}") from error
         (folder / CARD).write_text(json.dumps(plain, indent=1, sort_keys=True) + "\n", "utf-8")

@@ -41,6 +41,7 @@ from pipeline.storage.artifacts import Lost, get_verified, put_content, read_row
 from pipeline.storage.models import publish_folder
 from pipeline.storage.parquet import to_parquet
 from pipeline.storage.store import Store
+from pipeline.storage.trees import get_tree
 
 
 @dataclass(frozen=True)
@@ -217,7 +218,7 @@ class JudgeTask:
         with tempfile.TemporaryDirectory() as scratch:
             folder = Path(scratch) / "prm"
             try:
-                context.store.get_tree(self.prm.path, folder)
+                get_tree(context.store, self.prm.path, folder)
             except (CorruptObject, StoreMissing) as error:
                 raise Lost(self.prm.path, str(error)) from error
             (folder / CARD).write_text(json.dumps(facts, indent=1, sort_keys=True) + "\n", "utf-8")

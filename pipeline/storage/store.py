@@ -28,7 +28,7 @@ from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, TypeVar
 
 from tenacity import RetryCallState, Retrying, retry_if_exception_type, wait_exponential
 
@@ -37,9 +37,6 @@ from pipeline.hashing import sha256_hex
 from pipeline.storage.backend import Backend, Entry, MemoryBackend, check_path
 from pipeline.storage.local import LocalBackend
 from pipeline.storage.s3 import S3Backend
-
-if TYPE_CHECKING:
-    from pipeline.storage.trees import Manifest
 
 Entries = list[Entry]
 
@@ -254,18 +251,6 @@ class Store:
                 digest.update(part)
                 file.write(part)
         return digest.hexdigest()
-
-    def put_tree(self, prefix: str, folder: Path) -> Manifest:
-        """Store every file below `folder` under `prefix/`, and what they are, last."""
-        from pipeline.storage.trees import put_tree
-
-        return put_tree(self, prefix, folder)
-
-    def get_tree(self, prefix: str, folder: Path) -> Manifest:
-        """Make `folder` hold exactly the tree stored under `prefix`, complete and verified."""
-        from pipeline.storage.trees import get_tree
-
-        return get_tree(self, prefix, folder)
 
 
 def _ahead(

@@ -24,14 +24,11 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from pipeline.errors import BadData, CorruptObject, StoreMissing, StoreRefused
 from pipeline.hashing import canonical_json, sha256_hex
 from pipeline.storage.backend import check_path
-
-if TYPE_CHECKING:
-    from pipeline.storage.store import Store
+from pipeline.storage.store import Store
 
 FORMAT = 1
 

@@ -10,6 +10,7 @@ import pytest
 from actors.model.value_head import SURPRISE_KEY, read_head
 from pipeline.records import Score, Selected
 from pipeline.storage.artifacts import read_rows
+from pipeline.storage.trees import get_tree
 from tests.support.main_job import LIMIT_S, PRM, MainJob
 
 
@@ -31,7 +32,7 @@ def test_a_prm_is_built_judged_and_used(
     assert verdict["used"]
     assert verdict["card"]["responses"] > 0
     folder = tmp_path_factory.mktemp("prm") / "prm"
-    job.store.get_tree(verdict["path"], folder)
+    get_tree(job.store, verdict["path"], folder)
     assert read_head(folder).abs().max() > 0
     assert json.loads((folder / "config.json").read_text())[SURPRISE_KEY] != 0
 

@@ -25,6 +25,7 @@ from pipeline.stages.tasks import InProcess, TaskContext
 from pipeline.stages.workers import Workers
 from pipeline.storage.artifacts import Lost, read_rows
 from pipeline.storage.store import Store
+from pipeline.storage.trees import get_tree
 from pipeline.training.job import LearnJob
 from tests.support.driving import Bench
 from tests.support.scripted_world import (
@@ -190,5 +191,5 @@ def after_commits(driver: Driver, then: Callable[[str, Sequence[Any]], None]) ->
 
 def card_in(store: Store, prm: PolicyRef, folder: Path) -> str:
     """The text of the card in a published PRM."""
-    store.get_tree(prm.path, folder)
+    get_tree(store, prm.path, folder)
     return (folder / "prm_card.json").read_text()

@@ -5,8 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from pipeline.refs import ShardSet
-from pipeline.run.events.event import Event
+from pipeline.run.events.event import Event, Purpose
 from pipeline.run.state import State, evaluation_key
 
 
@@ -22,7 +21,7 @@ class Evaluated(Event):
     version: str
     split: str
     mode: str
-    purpose: ShardSet
+    purpose: Purpose
     grades: list[str]
     result: dict[str, Any]
 
@@ -41,7 +40,7 @@ class EvaluationLost(Event):
     version: str
     split: str
     mode: str
-    purpose: ShardSet
+    purpose: Purpose
     path: str
     reason: str
 

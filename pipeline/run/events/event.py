@@ -11,11 +11,15 @@ paths it gives up) and one word in `pipeline.run.events.wire.EVENTS`.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Annotated, Any, ClassVar
 
-from pydantic import ConfigDict, TypeAdapter
+from pydantic import ConfigDict, PlainValidator, TypeAdapter
 
+from pipeline.refs import ShardSet
 from pipeline.run.state import State
+
+Purpose = Annotated[ShardSet, PlainValidator(lambda name: ShardSet(str(name)))]
+"""Which set of shards an event is about."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -8,7 +8,7 @@ from typing import Any
 
 from pipeline.generation.fleet import BadQuery
 from pipeline.refs import ShardSet
-from pipeline.run.events.event import Event
+from pipeline.run.events.event import Event, Purpose
 from pipeline.run.state import ShardState, State
 from pipeline.selection.coverage import Coverage
 
@@ -17,7 +17,7 @@ from pipeline.selection.coverage import Coverage
 class OfShard(Event):
     """What happened to one shard."""
 
-    purpose: ShardSet
+    purpose: Purpose
     index: int
 
 
@@ -98,7 +98,7 @@ class ObjectLost(Event):
 
     type = "object_lost"
 
-    purpose: ShardSet
+    purpose: Purpose
     index: int
     path: str
     reason: str
@@ -127,7 +127,7 @@ class SamplingClosed(Event):
 
     type = "sampling_closed"
 
-    purpose: ShardSet
+    purpose: Purpose
     coverage: Coverage
     rows: int
     tokens: int

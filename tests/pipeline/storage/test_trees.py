@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from pipeline.storage.backend import MemoryBackend
 from pipeline.storage.store import Store, open_store
+from pipeline.storage.trees import get_tree, put_tree
 from tests.support.scripted_store import Crash, Fault, ScriptedBackend, patient
 
 
@@ -26,12 +27,12 @@ def policy(tmp_path: Path) -> Path:
 
 def test_a_folder_that_differs_is_kept_aside_and_replaced(policy: Path, tmp_path: Path) -> None:
     store = open_store("memory://")
-    store.put_tree("p", policy)
+    put_tree(store, "p", policy)
     cache = tmp_path / "cache"
-    store.get_tree("p", cache)
+    get_tree(store, "p", cache)
     (cache / "part-3.bin").write_bytes(b"stale weights")
     (cache / "extra.bin").touch()
-    store.get_tree("p", cache)
+    get_tree(store, "p", cache)
     assert (cache / "part-3.bin").read_bytes() == b"\x03" * 1000
     assert not (cache / "extra.bin").exists()
     assert [path.name for path in tmp_path.glob(".cache.damaged-*/part-3.bin")] == ["part-3.bin"]
@@ -39,19 +40,19 @@ def test_a_folder_that_differs_is_kept_aside_and_replaced(policy: Path, tmp_path
 
 def test_a_fetch_that_was_killed_goes_on_from_the_whole_files(policy: Path, tmp_path: Path) -> None:
     inner = MemoryBackend()
-    manifest = Store(inner).put_tree("p", policy)
+    manifest = put_tree(Store(inner), "p", policy)
     cache = tmp_path / "cache"
 
     def die(operation: str, path: str, _number: int) -> Fault | None:
         return "crash_before" if (operation, path) == ("read", "p/part-5.bin") else None
 
     with pytest.raises(Crash):
-        patient(ScriptedBackend(inner, die)).get_tree("p", cache)
+        get_tree(patient(ScriptedBackend(inner, die)), "p", cache)
     assert not cache.exists()
     (tmp_path / ".cache.part" / "part-0.bin").write_bytes(b"torn")
     (tmp_path / ".cache.part" / "of-another-tree").touch()
     backend = ScriptedBackend(inner)
-    assert patient(backend).get_tree("p", cache) == manifest
+    assert get_tree(patient(backend), "p", cache) == manifest
     assert sorted(path for call, path in backend.calls if call == "read") == [
         "p.manifest.json",
         "p/part-0.bin",
@@ -63,10 +64,10 @@ def test_a_fetch_that_was_killed_goes_on_from_the_whole_files(policy: Path, tmp_
 def test_processes_that_want_one_folder_fetch_it_once(policy: Path, tmp_path: Path) -> None:
     backend = ScriptedBackend(MemoryBackend())
     store = patient(backend)
-    store.put_tree("p", policy)
+    put_tree(store, "p", policy)
     backend.calls.clear()
     with ThreadPoolExecutor(4) as pool:
-        found = list(pool.map(lambda _: store.get_tree("p", tmp_path / "cache"), range(4)))
+        found = list(pool.map(lambda _: get_tree(store, "p", tmp_path / "cache"), range(4)))
     assert len(set(found)) == 1
     files = [path for call, path in backend.calls if call == "read" and ".bin" in path]
     assert len(files) == 6
@@ -84,7 +85,7 @@ def test_a_tree_is_complete_or_not_there(
     fault: Fault = "crash_after" if after else "crash_before"
     backend = ScriptedBackend(inner, lambda _o, _p, number: fault if number == crash else None)
     with suppress(Crash):
-        patient(backend).put_tree("p", folder)
+        put_tree(patient(backend), "p", folder)
     there = Store(inner).exists("p.manifest.json")
     assert not there or [entry.path for entry in inner.list("p")] == ["p/0", "p/1", "p/2"]
-    assert patient(inner).put_tree("p", folder).size_bytes == 30
+    assert put_tree(patient(inner), "p", folder).size_bytes == 30
