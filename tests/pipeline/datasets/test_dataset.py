@@ -293,6 +293,9 @@ def test_a_type_is_inferred_only_where_one_fits(
         ([r"$\frac{1}{2}$", r"$\frac{1}{3}$"], r"\frac{1}{2}", "A"),
         ([r"$\frac{1}{3}$", r"$\frac12$"], r"\frac{1}{2}", "B"),
         ([r"\frac12", r"\frac13"], "1/3", "B"),
+        ([r"x\neq 2", r"x\neq 3"], r"x \ne 3", "B"),
+        (["R-r", "r-R"], "r-R", "B"),
+        (["12", "9", r"8\sqrt{3}"], "12 (A)", "A"),
         # repeated choices, where the answer is a letter
         (["12", "9", "12"], "B", "B"),
         (["12", "9", "12"], "C", "C"),
