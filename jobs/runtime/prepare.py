@@ -71,7 +71,7 @@ def load_data(config: Config, say: Callable[[str], None]) -> Dataset:
     for warning in dataset.warnings:
         say(f"warning: {warning}")
     if dataset.duplicates:
-        say(f"{dataset.duplicates} rows say what an earlier one says, and are left out")
+        say(f"rows left out because they say what an earlier one says: {dataset.duplicates}")
     names = {query.split for query in dataset.queries}
     sizes = {name: len(labelled(dataset.split(name))) for name in names}
     for note in check_data(config, sizes):

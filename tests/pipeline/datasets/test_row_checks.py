@@ -10,11 +10,15 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from PIL import Image
 
 from pipeline.datasets.dataset import load_dataset
 from pipeline.datasets.images import Limits
+from pipeline.datasets.row_checks import COLUMNS
 from pipeline.errors import BadData, BadRows
+from pipeline.query import ANSWER_TYPES
 from tests.support.dataset_files import GOOD, SHAS, numbered, png, refusal, write_jsonl
 
 BAD_ROWS: list[tuple[dict[str, Any] | str, str]] = [
@@ -222,6 +226,43 @@ def test_a_shared_image_is_a_bad_row_of_both_splits(tmp_path: Path) -> None:
         load_dataset(tmp_path)
     assert [Path(row.file).name for row in caught.value.rows] == ["train.jsonl", "test.jsonl"]
     assert f"one.png stands in test ({tmp_path}/test.jsonl:1)" in caught.value.rows[0].reasons[0]
+
+
+SCRAPS = st.one_of(
+    st.none(),
+    st.booleans(),
+    st.integers(-5, 30),
+    st.floats(),
+    st.text(st.characters() | st.sampled_from("\ud800\udfff<image>`$\\{}A,"), max_size=12),
+    st.sampled_from([*ANSWER_TYPES, "A", "(B)", "A, C", "B. 45°", "45 degrees", "<img>", "1e9"]),
+)
+VALUES = st.recursive(
+    SCRAPS,
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=5), inner),
+    max_leaves=6,
+)
+ROWS = st.dictionaries(st.sampled_from(COLUMNS) | st.text(max_size=3), VALUES)
+
+
+@settings(max_examples=100)
+@given(
+    st.lists(st.dictionaries(st.sampled_from(COLUMNS) | st.text(max_size=3), VALUES), max_size=4)
+)
+def test_whatever_stands_in_a_row_it_is_data_or_bad_data(
+    tmp_path_factory: pytest.TempPathFactory, rows: list[dict[str, Any]]
+) -> None:
+    """Never a traceback; and a message that can be printed, whatever the data hold."""
+    folder = tmp_path_factory.mktemp("data")
+    file = write_jsonl(folder / "data.jsonl", [GOOD, *rows])
+    try:
+        data = load_dataset(file)
+    except BadData as error:
+        str(error).encode()
+        return
+    str(data.warnings).encode()
+    for query in data.queries:
+        assert query.answer is None or query.answer.strip() == query.answer != ""
+        assert query.content_hash
 
 
 def test_rows_that_contradict_each_other(tmp_path: Path) -> None:
