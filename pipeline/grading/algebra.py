@@ -356,6 +356,8 @@ class _Evaluation:
             if mp.re(exponent) <= 0:
                 raise Undefined
             return base * 1
+        if mp.isinf(base) or mp.isinf(exponent):
+            raise Undefined
         size = mp.re(exponent) * mp.log10(abs(base))
         if not abs(size) < _MOST_EXPONENT:
             raise _TooLarge("a power is too large, or too small, to be computed")

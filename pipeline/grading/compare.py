@@ -64,6 +64,8 @@ def same(answer: Form, gold: Form, *, rounding: bool = True) -> bool:
     Raises:
         Undefined, Failed: when something has no value, or none that can be compared (`algebra`).
     """
+    if isinstance(answer, Quantity) and isinstance(gold, Quantity):
+        return same_quantity(answer, gold, rounding=rounding)
     if answer == gold:
         return True
     if isinstance(answer, Named) or isinstance(gold, Named):
@@ -86,8 +88,6 @@ def same(answer: Form, gold: Form, *, rounding: bool = True) -> bool:
 
 
 def _same_value(answer: Quantity | Expression, gold: Quantity | Expression, rounding: bool) -> bool:
-    if isinstance(answer, Quantity) and isinstance(gold, Quantity):
-        return same_quantity(answer, gold, rounding=rounding)
     found, wanted = _term(answer), _term(gold)
     if (turned := _in_radians(found, answer.unit, wanted, gold.unit)) is not None:
         return algebra.identical(*turned)

@@ -29,7 +29,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
 from importlib.metadata import version
-from typing import Literal
+from typing import Literal, get_args
 
 from pipeline.errors import BadData
 from pipeline.grading import algebra
@@ -53,7 +53,7 @@ from pipeline.grading.forms import (
     symbols,
     terms_of,
 )
-from pipeline.grading.quantities import Quantity, read_quantity
+from pipeline.grading.quantities import Quantity, read_quantity, same_quantity
 from pipeline.grading.reading import gathered, read, read_element, read_elements, read_number
 from pipeline.grading.units import is_operator
 from pipeline.query import AnswerType, Query
@@ -84,6 +84,9 @@ class Verdict:
 
     outcome: Outcome
     reason: str | None = None
+
+
+_VERDICTS: dict[Outcome, Verdict] = {outcome: Verdict(outcome) for outcome in get_args(Outcome)}
 
 
 def gold_of(query: Query) -> Gold:
@@ -127,9 +130,9 @@ def judge(answer: str, gold: Gold) -> Verdict:
     if not text:
         return Verdict("unparsed")
     try:
-        return Verdict(rule(text, wanted))
+        return _VERDICTS[rule(text, wanted)]
     except (Unreadable, Undefined):
-        return Verdict("unparsed")
+        return _VERDICTS["unparsed"]
     except Failed as error:
         return Verdict(
             "unparsed", f"{answer!r} could not be compared with {gold.answer!r}: {error}"
@@ -203,12 +206,16 @@ def _check_number(wanted: str) -> None:
 def _grade_number(text: str, wanted: str) -> Outcome:
     if text == wanted:
         return "correct"
-    form = read_number(text)
-    return _verdict(same(form, read_number(wanted))) if _is_number(form) else "unparsed"
+    answer, gold = read_number(text), read_number(wanted)
+    if isinstance(answer, Quantity) and isinstance(gold, Quantity):
+        return _verdict(same_quantity(answer, gold))
+    return _verdict(same(answer, gold)) if _is_number(answer) else "unparsed"
 
 
 def _is_number(form: Form) -> bool:
     """Whether a form is a number, and no calculation."""
+    if isinstance(form, Quantity):
+        return True
     value = form.value if isinstance(form, Named) else form
     if isinstance(value, Expression):
         return not symbols(value.term) and any(map(_needs_algebra, nodes(value.term)))

@@ -43,7 +43,9 @@ from pipeline.grading.forms import (
     holds,
     nodes,
     symbols,
+    terms_of,
 )
+from pipeline.grading.quantities import Quantity
 from pipeline.grading.tokens import END, Token, tokens
 
 MAX_DEPTH = 40
@@ -65,7 +67,7 @@ def read_statement(text: str) -> Form:
     """
     parser = _Parser(tokens(text))
     form = parser.statement()
-    if parser.next is not END:
+    if parser.next is not END or any(map(_has_double_sign, terms_of(form))):
         raise Unreadable(text)
     return form
 
@@ -80,9 +82,15 @@ def as_form(part: Part) -> Form:
     """A term as an expression; ± makes two of one."""
     if not isinstance(part, TERMS):
         return part
-    if any(isinstance(node, Apply) and node.op in ("±", "∓") for node in nodes(part)):
+    if _has_double_sign(part):
         return Sequence("or", (Expression(_signed(part, 1)), Expression(_signed(part, -1))))
     return Expression(part)
+
+
+def _has_double_sign(term: Term | Quantity) -> bool:
+    return not isinstance(term, Quantity) and any(
+        isinstance(node, Apply) and node.op in ("±", "∓") for node in nodes(term)
+    )
 
 
 def _signed(term: Term, upper: int) -> Term:
@@ -618,10 +626,7 @@ def _equation(left: Part, right: Part) -> Form:
     # e and i are letters too, on the left of an equation.
     if isinstance(left, Constant) and left.name in "ei":
         return Named(left.name, as_form(right))
-    terms = as_term(left), as_term(right)
-    if any(isinstance(as_form(term), Sequence) for term in terms):
-        raise Unreadable("an equation with a double sign")
-    return Equation(*terms)
+    return Equation(as_term(left), as_term(right))
 
 
 def _coordinates(left: Sequence, right: Sequence) -> Solutions:

@@ -312,11 +312,10 @@ def _times(quantity: Quantity, factor: Fraction) -> Quantity:
 
 
 def _close(answer: Quantity, gold: Quantity, rounding: bool) -> bool:
-    distance = abs(answer.value - gold.value)
-    if distance == 0 or not rounding:
-        return distance == 0
+    if answer.value == gold.value or not rounding:
+        return answer.value == gold.value
     if gold.step is not None:
-        return distance <= gold.step / 2
+        return abs(answer.value - gold.value) <= gold.step / 2
     return _endless(gold.value) and is_rounding(answer, gold.value)
 
 
@@ -329,6 +328,8 @@ def is_rounding(written: Quantity, exact: Fraction) -> bool:
 def _endless(value: Fraction) -> bool:
     """Whether `value` has no finite decimal form."""
     rest = value.denominator
+    if rest == 1:
+        return False
     for prime in (2, 5):
         while rest % prime == 0:
             rest //= prime

@@ -37,7 +37,7 @@ from pipeline.grading.quantities import Quantity, read_quantity
 from pipeline.grading.units import CHINESE, Unit, read_unit
 
 # What words never hold.
-SIGNS = re.compile(r"[\\√∛∜π∞^=<>≤≥≠≈±+*/×·÷|_°∪∩∈∅{}\[\]%]|\d")
+SIGNS = re.compile(r"[(α-ωΑ-Ω\\√∛∜π∞^=<>≤≥≠≈±+*/×·÷|_°∪∩∈∅{}\[\]%]|\d")
 _ANGLE = r"(?:m\s*)?(?:\\(?:measured)?angle(?![A-Za-z])|∠|\\triangle(?![A-Za-z])|△)\s*"
 # "x =", "AB =", "m∠ABC =", "area ≈", "f(x) =": the name of a value. The rest must hold no relation.
 _NAME = re.compile(
@@ -75,16 +75,18 @@ def read(text: str) -> Form:
     return form
 
 
+@lru_cache(maxsize=8192)
 def read_number(text: str) -> Form:
     """The form of a text that is to be a number: a letter after it is a unit, never a variable."""
+    form: Form | None = read_quantity(text)
+    if form is not None:
+        return form
     name, value = split_name(text)
-    quantity = read_quantity(value)
-    rest, unit = split_unit(value, product=False)
-    if quantity is not None:
-        form: Form = quantity
-    elif unit is None:
-        return read(text)
-    else:
+    form = read_quantity(value)
+    if form is None:
+        rest, unit = split_unit(value, product=False)
+        if unit is None:
+            return read(text)
         form = read(rest)
         if not isinstance(form, Expression) or form.unit is not None:
             raise Unreadable(text)

@@ -96,7 +96,7 @@ _TABLE: list[tuple[str, str, str, str, str]] = [
     (f"{_POWER} current^-1", "1", "V 伏 伏特", "volt", "kmM"),
     (f"{_POWER} current^-2", "1", "Ω Ω 欧 欧姆", "ohm", "kM"),
     ("current time", "1", "", "coulomb", "mμn"),
-    ("mass time^-2 current^-1", "1", "T", "tesla", "m"),
+    ("mass time^-2 current^-1", "1", "", "tesla", ""),
     ("mass length^-1 time^-2", "1", "Pa 帕", "pascal", "kMG"),
     ("mass length^-1 time^-2", "101325", "atm", "atmosphere", ""),
     ("time^-1", "1", "Hz 赫兹", "hertz", "kMG"),
@@ -156,6 +156,8 @@ _SPELLED = (
     (re.compile(r"\s*\^\s*\{?\s*(-?\d)\s*\}?"), lambda found: f"^{found[1]}"),
     (re.compile(r"([()])"), lambda found: f" {found[1]} "),
 )
+_EXPONENTS = frozenset(["", *map(str, range(1, 10)), *map(str, range(-9, 0))])
+_BARE = (["unit"], ["units"], ["个"], ["单位"], ["square", "units"], ["cubic", "units"])
 _BEFORE = {"square": 2, "sq": 2, "cubic": 3, "cu": 3}
 _AFTER = {"squared": 2, "cubed": 3}
 
@@ -233,7 +235,9 @@ def _known(text: str) -> Unit | None:
         size *= unit.factor**sign
         for name, exponent in unit.dimension:
             exponents[name] += sign * exponent
-    return Unit(tuple(sorted((n, e) for n, e in exponents.items() if e)), size)
+    found = tuple(sorted((n, e) for n, e in exponents.items() if e))
+    # "minute/s" is a number, 60, and "unit" is 1.
+    return Unit(found, size) if found or words in _BARE else None
 
 
 def _split(words: list[str], mark: str) -> list[list[str]]:
@@ -268,7 +272,7 @@ def _product(words: list[str]) -> Unit | None:
         mark, _, caret = word.partition("^")
         after = _AFTER.get(words[index + 1].lower(), 1) if index + 1 < len(words) else 1
         unit = _simple(mark)
-        if unit is None or (caret and after * before != 1):
+        if unit is None or (caret and after * before != 1) or caret not in _EXPONENTS:
             return None
         power = int(caret or 1) * after * before
         before = 1

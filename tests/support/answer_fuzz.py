@@ -1,0 +1,439 @@
+"""Gold answers at random, the same in another notation, and others that are different.
+
+The oracle is floating point and independent of the grader: an answer is `other` only where some
+value in it differs by far more than floats err.
+"""
+
+from __future__ import annotations
+
+import cmath
+import math
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from random import Random
+
+from pipeline.query import AnswerType
+
+Node = tuple  # (kind, ...): an expression's tree, as `_EVALUATE` reads it
+_POINTS = [
+    {"x": 0.7, "y": 1.3, "X": 2.1, "n": 0.4, "α": 1.9},
+    {"x": 1.9, "y": 0.6, "X": 0.35, "n": 1.7, "α": 0.55},
+    {"x": 3.2, "y": 2.7, "X": 1.45, "n": 2.6, "α": 3.1},
+]
+_LETTERS = list(_POINTS[0])
+_UNITS = ["cm", "m", "kg", "s", "km/h", "m/s^2", "°", "N", "cm^2", "L", "minutes", "厘米"]
+
+
+@dataclass(frozen=True)
+class Fuzzed:
+    """same: the gold answer in other words; other: answers that are different, and what was done."""
+
+    type: AnswerType
+    gold: str
+    same: tuple[str, ...]
+    other: tuple[tuple[str, str], ...]
+
+
+# -- trees -------------------------------------------------------------------------------------
+
+
+def tree(random: Random, depth: int) -> Node:
+    if depth == 0 or random.random() < 0.2:
+        kind = random.random()
+        if kind < 0.5:
+            return ("int", random.randrange(1, 30))
+        if kind < 0.6:
+            return ("dec", random.randrange(11, 999), random.choice([1, 2]))
+        return ("sym", random.choice(_LETTERS)) if kind < 0.95 else ("π",)
+    kind = random.choice(["+", "-", "*", "/", "^", "√", "f", "+", "*", "/"])
+    if kind == "^":
+        return ("^", tree(random, depth - 1), random.randrange(2, 5))
+    if kind == "√":
+        return ("√", tree(random, depth - 1))
+    if kind == "f":
+        return ("f", random.choice(["sin", "cos", "ln", "tan"]), tree(random, depth - 1))
+    return (kind, tree(random, depth - 1), tree(random, depth - 1))
+
+
+def value(node: Node, point: dict[str, float]) -> complex:
+    match node:
+        case ("int", number):
+            return number
+        case ("dec", number, places):
+            return number / 10**places
+        case ("sym", name):
+            return point[name]
+        case ("π",):
+            return math.pi
+        case ("+", a, b):
+            return value(a, point) + value(b, point)
+        case ("-", a, b):
+            return value(a, point) - value(b, point)
+        case ("*", a, b):
+            return value(a, point) * value(b, point)
+        case ("/", a, b):
+            return value(a, point) / value(b, point)
+        case ("^", a, exponent):
+            return value(a, point) ** exponent
+        case ("√", a):
+            return cmath.sqrt(value(a, point))
+        case ("f", name, a):
+            return {"ln": cmath.log, "sin": cmath.sin, "cos": cmath.cos, "tan": cmath.tan}[name](
+                value(a, point)
+            )
+    raise AssertionError(node)
+
+
+def latex(node: Node) -> str:
+    match node:
+        case ("int", number):
+            return str(number)
+        case ("dec", number, places):
+            return f"{number / 10**places:.{places}f}"
+        case ("sym", name):
+            return {"α": "\\alpha "}.get(name, name)
+        case ("π",):
+            return "\\pi "
+        case ("+" | "-" as sign, a, b):
+            return f"{latex(a)}{sign}{_closed(b, latex)}"
+        case ("*", a, b):
+            return f"{_closed(a, latex)} \\cdot {_closed(b, latex)}"
+        case ("/", a, b):
+            return f"\\frac{{{latex(a)}}}{{{latex(b)}}}"
+        case ("^", a, exponent):
+            return f"{_closed(a, latex)}^{{{exponent}}}"
+        case ("√", a):
+            return f"\\sqrt{{{latex(a)}}}"
+        case ("f", name, a):
+            return f"\\{name}\\left({latex(a)}\\right)"
+    raise AssertionError(node)
+
+
+def plain(node: Node) -> str:
+    match node:
+        case ("int" | "dec", *_):
+            return latex(node)
+        case ("sym", name):
+            return str(name)
+        case ("π",):
+            return "π"
+        case ("+" | "-" as sign, a, b):
+            return f"{plain(a)} {sign} {_closed(b, plain)}"
+        case ("*", a, b):
+            return f"{_closed(a, plain)}*{_closed(b, plain)}"
+        case ("/", a, b):
+            return f"({plain(a)})/({plain(b)})"
+        case ("^", a, exponent):
+            return f"{_closed(a, plain)}^{exponent}"
+        case ("√", a):
+            return f"sqrt({plain(a)})"
+        case ("f", name, a):
+            return f"{name}({plain(a)})"
+    raise AssertionError(node)
+
+
+def _closed(node: Node, written: Callable[[Node], str]) -> str:
+    bare = node[0] in ("int", "dec", "sym", "π", "√", "f") and not (node[0] == "f")
+    return written(node) if bare else f"({written(node)})"
+
+
+def turned(node: Node) -> Node:
+    """The same value, with sums and products the other way round."""
+    if node[0] in ("+", "*"):
+        return (node[0], turned(node[2]), turned(node[1]))
+    return tuple(turned(part) if isinstance(part, tuple) else part for part in node)
+
+
+def mutated(node: Node, random: Random) -> Node:
+    """One digit, sign, exponent, letter, function or order changed."""
+    children = [i for i, part in enumerate(node) if isinstance(part, tuple)]
+    if children and random.random() < 0.75:
+        index = random.choice(children)
+        return (*node[:index], mutated(node[index], random), *node[index + 1 :])
+    match node:
+        case ("int", number):
+            return ("int", max(1, number + random.choice([-10, -1, 1, 10, 100])))
+        case ("dec", number, places):
+            return ("dec", number + random.choice([-10, 10, 100]), places)
+        case ("sym", name):
+            return ("sym", random.choice([letter for letter in _LETTERS if letter != name]))
+        case ("π",):
+            return ("int", 3)
+        case ("+" | "-" as sign, a, b):
+            return ("-" if sign == "+" else "+", a, b) if random.random() < 0.6 else ("-", b, a)
+        case ("*", a, b):
+            return ("/", a, b)
+        case ("/", a, b):
+            return ("/", b, a) if random.random() < 0.7 else ("*", a, b)
+        case ("^", a, exponent):
+            return ("^", a, exponent + random.choice([-1, 1, 10]))
+        case ("√", a):
+            return a
+        case ("f", name, a):
+            return ("f", random.choice([f for f in ("sin", "cos", "ln") if f != name]), a)
+    raise AssertionError(node)
+
+
+def differ(a: Node, b: Node) -> bool:
+    """Whether two trees are different for certain: somewhere both are real, and far apart."""
+    found = False
+    for point in _POINTS:
+        try:
+            left, right = value(a, point), value(b, point)
+        except (ArithmeticError, ValueError):
+            continue
+        real = all(abs(v.imag) < 1e-12 and abs(v) < 1e9 for v in map(complex, (left, right)))
+        found = found or (real and abs(left - right) > 1e-5 * max(abs(left), abs(right), 1e-6))
+    return found
+
+
+def defined(node: Node) -> bool:
+    """Whether a tree has a real value of usual size somewhere."""
+    for point in _POINTS:
+        try:
+            here = complex(value(node, point))
+        except (ArithmeticError, ValueError):
+            continue
+        if abs(here.imag) < 1e-12 and abs(here) < 1e9:
+            return True
+    return False
+
+
+# -- answers -----------------------------------------------------------------------------------
+
+
+def _pair(random: Random, depth: int) -> tuple[Node, Node]:
+    """A tree and another that is different."""
+    while True:
+        node = tree(random, depth)
+        other = mutated(node, random)
+        if defined(node) and differ(node, other):
+            return node, other
+
+
+def expression(random: Random) -> Fuzzed:
+    node, other = _pair(random, random.randrange(1, 5))
+    same = (plain(node), latex(turned(node)), f"y_1 = {latex(node)}")
+    changed = [(latex(other), "tree"), (plain(other), "tree"), (f"y_1={latex(other)}", "tree")]
+    return Fuzzed("expression", latex(node), same, tuple(changed))
+
+
+def named(random: Random) -> Fuzzed:
+    node, other = _pair(random, 2)
+    name, wrong = random.sample(
+        ["k", "K", "AB", "CD", "\\theta", "r", "R", "f(t)", "v_0", "v_1"], 2
+    )
+    gold = f"{name} = {latex(node)}"
+    changed = ((f"{wrong} = {latex(node)}", "name"), (f"{name}={latex(other)}", "tree"))
+    return Fuzzed("expression", gold, (plain(node), f"{name}={plain(node)}"), changed)
+
+
+def _items(random: Random, count: int) -> tuple[list[Node], int, Node]:
+    """Trees, a place among them, and a different tree for it; none equal to another."""
+    while True:
+        nodes = [tree(random, 1) for _ in range(count)]
+        place = random.randrange(count)
+        other = mutated(nodes[place], random)
+        pairs = [(a, b) for i, a in enumerate([*nodes, other]) for b in [*nodes, other][:i]]
+        if all(map(defined, nodes)) and all(differ(a, b) for a, b in pairs):
+            return nodes, place, other
+
+
+def listed(random: Random) -> Fuzzed:
+    nodes, place, other = _items(random, random.randrange(2, 5))
+    kind = random.choice(["()", "{}", "[]", "list"])
+    opening, closing = {"()": "()", "{}": ("\\{", "\\}"), "[]": "[]", "list": ("", "")}[kind]
+
+    def written(items: list[Node], form: Callable[[Node], str] = latex) -> str:
+        return opening + ", ".join(map(form, items)) + closing
+
+    swapped = [*nodes[1:], nodes[0]]
+    changed = [(written([*nodes[:place], other, *nodes[place + 1 :]]), "item")]
+    changed += [(written(nodes[:-1]), "shorter"), (written([*nodes, nodes[0]]), "longer")]
+    same = [written(nodes, plain), written(list(map(turned, nodes)))]
+    if kind == "{}":
+        same.append(written(swapped))
+    else:
+        changed.append((written(swapped), "order"))
+    return Fuzzed(
+        "list" if kind == "list" else "expression", written(nodes), tuple(same), tuple(changed)
+    )
+
+
+def matrix(random: Random) -> Fuzzed:
+    nodes, place, other = _items(random, 4)
+    environment = random.choice(["pmatrix", "bmatrix", "matrix"])
+
+    def written(items: list[Node], form: Callable[[Node], str] = latex, name: str = "") -> str:
+        a, b, c, d = map(form, items)
+        used = name or environment
+        return f"\\begin{{{used}}}{a} & {b} \\\\ {c} & {d}\\end{{{used}}}"
+
+    a, b, c, d = nodes
+    same = (written(nodes, plain), written(nodes, name="bmatrix"))
+    changed = [written([*nodes[:place], other, *nodes[place + 1 :]]), written([a, c, b, d])]
+    changed += [written([c, d, a, b]), f"{latex(a)}, {latex(b)}, {latex(c)}, {latex(d)}"]
+    return Fuzzed("expression", written(nodes), same, tuple((text, "matrix") for text in changed))
+
+
+def interval(random: Random) -> Fuzzed:
+    low = random.randrange(-50, 50)
+    high = low + random.randrange(1, 40)
+    left, right = random.choice("(["), random.choice(")]")
+    signs = {"(": "<", "[": "\\le", ")": "<", "]": "\\le"}
+    same = [f"{low} {signs[left]} x {signs[right]} {high}", f"x \\in {left}{low}, {high}{right}"]
+    turned_signs = {"<": ">", "\\le": "\\ge"}
+    same.append(f"{high} {turned_signs[signs[right]]} x {turned_signs[signs[left]]} {low}")
+    other = "(" if left == "[" else "["
+    changed = [
+        (f"{other}{low},{high}{right}", "bracket"),
+        (f"{left}{low},{high + 1}{right}", "end"),
+        (f"{left}{low - 1},{high}{right}", "end"),
+        (f"{low} {signs[other]} x {signs[right]} {high}", "sign"),
+        (f"x {signs[right]} {high}", "side"),
+    ]
+    return Fuzzed("expression", f"{left}{low},{high}{right}", tuple(same), tuple(changed))
+
+
+def ratio(random: Random) -> Fuzzed:
+    parts = random.sample(range(1, 9), random.randrange(2, 4))
+    factor = random.randrange(2, 6)
+    index = random.randrange(len(parts))
+    other = [part + (i == index) for i, part in enumerate(parts)]
+    rest = parts[1:] + parts[:1]
+    changed = [(":".join(map(str, other)), "part"), (":".join(map(str, rest)), "order")]
+    changed = [
+        (t, w) for t, w in changed if not _proportional([int(p) for p in t.split(":")], parts)
+    ]
+    same = ":".join(str(part * factor) for part in parts)
+    gold = ":".join(map(str, parts))
+    return Fuzzed("expression", gold, (same, gold.replace(":", " : ")), tuple(changed))
+
+
+def _proportional(a: list[int], b: list[int]) -> bool:
+    return all(x * b[0] == y * a[0] for x, y in zip(a, b, strict=True))
+
+
+def based(random: Random) -> Fuzzed:
+    base = random.randrange(2, 11)
+    digits = "".join(str(random.randrange(base)) for _ in range(random.randrange(2, 7)))
+    digits = str(random.randrange(1, base)) + digits
+    other = digits[:-1] + str((int(digits[-1]) + 1) % base)
+    changed = (
+        (digits, "no base"),
+        (f"{digits}_{{{base + 1}}}", "base"),
+        (f"{other}_{{{base}}}", "digit"),
+    )
+    return Fuzzed("expression", f"{digits}_{{{base}}}", (f"({digits})_{{{base}}}",), changed)
+
+
+def number(random: Random) -> Fuzzed:
+    places = random.choice([0, 0, 1, 2])
+    digits, unit = random.randrange(10, 10**6), random.choice([*_UNITS, "", "", ""])
+    text = _decimal(digits, places)
+    gold = f"{text} {unit}".strip()
+    other = digits + random.choice([-1, 1]) * 10 ** random.randrange(0, 6)
+    changed = [(f"{_decimal(other, places)} {unit}".strip(), "digit"), (f"-{gold}", "sign")]
+    changed += [(f"{text}{random.randrange(1, 9)} {unit}".strip(), "longer")] if not places else []
+    changed += [(f"{text} apples", "noun"), (f"{text}x", "letter"), (f"{text}!", "factorial")]
+    if unit:
+        wrong = random.choice(
+            [one for one in _UNITS if one != unit and {one, unit} != {"cm", "厘米"}]
+        )
+        changed.append((f"{text} {wrong}", "unit"))
+    same = (text, f"x = {gold}", f"The answer is {gold}.", f"答案：{gold}。")
+    return Fuzzed("number", gold, same, tuple(changed))
+
+
+def _decimal(digits: int, places: int) -> str:
+    sign, text = "-" * (digits < 0), f"{abs(digits):0{places + 1}d}"
+    return sign + (f"{text[:-places]}.{text[-places:]}" if places else text)
+
+
+def time(random: Random) -> Fuzzed:
+    hours, minutes = random.randrange(1, 13), random.randrange(60)
+    gold = f"{hours}:{minutes:02d}"
+    changed = (f"{hours}:{(minutes + 1) % 60:02d}", f"{hours % 12 + 1}:{minutes:02d}")
+    kind: AnswerType = random.choice(["word", "expression"])
+    return Fuzzed(kind, gold, (f"{hours:02d}:{minutes:02d}",), tuple((c, "time") for c in changed))
+
+
+KINDS: dict[str, Callable[[Random], Fuzzed]] = {
+    "expression": expression, "named": named, "list": listed, "matrix": matrix,
+    "interval": interval, "ratio": ratio, "base": based, "number": number, "time": time,
+}  # fmt: skip
+_PIECES = [
+    "0",
+    "1",
+    "9",
+    ".",
+    ",",
+    "-",
+    "+",
+    "*",
+    "/",
+    "^",
+    "_",
+    "(",
+    ")",
+    "[",
+    "]",
+    "{",
+    "}",
+    "\\{",
+    "\\frac",
+    "\\sqrt",
+    "\\sin",
+    "°",
+    "\\circ",
+    "%",
+    ":",
+    "=",
+    "<",
+    "\\le",
+    "x",
+    "X",
+    "i",
+    "e",
+    "π",
+    "!",
+    "|",
+    "cm",
+    "\\cup",
+    "or",
+    "and",
+    "\\pm",
+    "\\begin{pmatrix}",
+    "\\\\",
+    "&",
+    "'",
+    "'",
+    "$",
+    "、",
+    "，",
+    "厘米",
+    "∅",
+    "\\infty",
+]
+
+
+def noise(text: str, random: Random) -> str:
+    """A text with a few pieces of it removed, doubled, swapped or replaced."""
+    for _ in range(random.randrange(1, 4)):
+        place = random.randrange(len(text) + 1)
+        end = min(len(text), place + random.randrange(0, 3))
+        piece = random.choice(["", random.choice(_PIECES), text[place:end] * 2])
+        text = text[:place] + piece + text[end:]
+    return text or "?"
+
+
+def answers(seed: int, count: int) -> Iterator[tuple[str, Fuzzed]]:
+    """So many fuzzed gold answers with the name of their kind."""
+    random = Random(seed)
+    for index in range(count):
+        name = (
+            list(KINDS)[index % len(KINDS)]
+            if index % 2
+            else random.choice(["expression", "number"])
+        )
+        yield name, KINDS[name](random)
