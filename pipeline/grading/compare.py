@@ -68,17 +68,10 @@ def same(answer: Form, gold: Form, *, rounding: bool = True) -> bool:
         return same_quantity(answer, gold, rounding=rounding)
     if answer == gold:
         return True
-    if isinstance(answer, Named) or isinstance(gold, Named):
-        return _same_named(answer, gold, rounding)
-    if isinstance(answer, Quantity | Expression) and isinstance(gold, Quantity | Expression):
-        return _same_value(answer, gold, rounding)
-    if isinstance(answer, Ratio) or isinstance(gold, Ratio):
-        return _same_ratio(answer, gold)
-    if isinstance(answer, Region) or isinstance(gold, Region):
-        return _same_region(answer, gold)
-    if isinstance(answer, Solutions) or isinstance(gold, Solutions):
-        return _same_solutions(answer, gold, rounding)
-    for kind, rule in _RULES:
+    for kind, rule in _EITHER:
+        if isinstance(answer, kind) or isinstance(gold, kind):
+            return rule(answer, gold, rounding)
+    for kind, rule in _BOTH:
         if isinstance(answer, kind) and isinstance(gold, kind):
             return rule(answer, gold, rounding)
     return False
@@ -138,7 +131,7 @@ def _same_based(answer: Based, gold: Based, rounding: bool) -> bool:
     return answer == gold
 
 
-def _same_ratio(answer: Form, gold: Form) -> bool:
+def _same_ratio(answer: Form, gold: Form, rounding: bool) -> bool:
     if isinstance(answer, Ratio) and isinstance(gold, Ratio):
         if len(answer.parts) != len(gold.parts):
             return False
@@ -249,7 +242,7 @@ def _same_solutions(answer: Form, gold: Form, rounding: bool) -> bool:
 # -- sets, matrices, relations -----------------------------------------------------------------
 
 
-def _same_region(answer: Form, gold: Form) -> bool:
+def _same_region(answer: Form, gold: Form, rounding: bool) -> bool:
     found = [_as_region(form) for form in (answer, gold)]
     if found[0] is None or found[1] is None:
         return False
@@ -312,7 +305,16 @@ def _same_text(answer: Text, gold: Text, rounding: bool) -> bool:
     return answer.words == gold.words
 
 
-_RULES: list[tuple[type, Callable[[Any, Any, bool], bool]]] = [
+_Rules = list[tuple[Any, Callable[[Any, Any, bool], bool]]]
+# Forms that one of the two may be in another shape of: a name left out, a ratio as its quotient.
+_EITHER: _Rules = [
+    (Named, _same_named),
+    (Ratio, _same_ratio),
+    (Region, _same_region),
+    (Solutions, _same_solutions),
+]
+_BOTH: _Rules = [
+    (Quantity | Expression, _same_value),
     (Based, _same_based),
     (Sequence, _same_sequence),
     (Matrix, _same_matrix),

@@ -11,10 +11,12 @@ import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from random import Random
+from typing import Any
 
 from pipeline.query import AnswerType
 
-Node = tuple  # (kind, ...): an expression's tree, as `_EVALUATE` reads it
+# An expression's tree: ("+", a, b), ("int", 3), ("f", "sin", a), ...; `value` reads it.
+Node = tuple[Any, ...]
 _POINTS = [
     {"x": 0.7, "y": 1.3, "X": 2.1, "n": 0.4, "α": 1.9},
     {"x": 1.9, "y": 0.6, "X": 0.35, "n": 1.7, "α": 0.55},
@@ -26,7 +28,7 @@ _UNITS = ["cm", "m", "kg", "s", "km/h", "m/s^2", "°", "N", "cm^2", "L", "minute
 
 @dataclass(frozen=True)
 class Fuzzed:
-    """same: the gold answer in other words; other: answers that are different, and what was done."""
+    """same: the gold answer in other words; other: different answers, and what was changed."""
 
     type: AnswerType
     gold: str
@@ -55,85 +57,94 @@ def tree(random: Random, depth: int) -> Node:
     return (kind, tree(random, depth - 1), tree(random, depth - 1))
 
 
-def value(node: Node, point: dict[str, float]) -> complex:
+def value(node: Any, point: dict[str, float]) -> complex:
+    out: complex
     match node:
         case ("int", number):
-            return number
+            out = number
         case ("dec", number, places):
-            return number / 10**places
+            out = number / 10**places
         case ("sym", name):
-            return point[name]
+            out = point[name]
         case ("π",):
-            return math.pi
+            out = math.pi
         case ("+", a, b):
-            return value(a, point) + value(b, point)
+            out = value(a, point) + value(b, point)
         case ("-", a, b):
-            return value(a, point) - value(b, point)
+            out = value(a, point) - value(b, point)
         case ("*", a, b):
-            return value(a, point) * value(b, point)
+            out = value(a, point) * value(b, point)
         case ("/", a, b):
-            return value(a, point) / value(b, point)
+            out = value(a, point) / value(b, point)
         case ("^", a, exponent):
-            return value(a, point) ** exponent
+            out = value(a, point) ** exponent
         case ("√", a):
-            return cmath.sqrt(value(a, point))
+            out = cmath.sqrt(value(a, point))
         case ("f", name, a):
-            return {"ln": cmath.log, "sin": cmath.sin, "cos": cmath.cos, "tan": cmath.tan}[name](
+            out = {"ln": cmath.log, "sin": cmath.sin, "cos": cmath.cos, "tan": cmath.tan}[name](
                 value(a, point)
             )
-    raise AssertionError(node)
+        case _:
+            raise AssertionError(node)
+    return out
 
 
-def latex(node: Node) -> str:
+def latex(node: Any) -> str:
+    out: str
     match node:
         case ("int", number):
-            return str(number)
+            out = str(number)
         case ("dec", number, places):
-            return f"{number / 10**places:.{places}f}"
+            out = f"{number / 10**places:.{places}f}"
         case ("sym", name):
-            return {"α": "\\alpha "}.get(name, name)
+            out = {"α": "\\alpha "}.get(str(name), str(name))
         case ("π",):
-            return "\\pi "
+            out = "\\pi "
         case ("+" | "-" as sign, a, b):
-            return f"{latex(a)}{sign}{_closed(b, latex)}"
+            out = f"{latex(a)}{sign}{_closed(b, latex)}"
         case ("*", a, b):
-            return f"{_closed(a, latex)} \\cdot {_closed(b, latex)}"
+            out = f"{_closed(a, latex)} \\cdot {_closed(b, latex)}"
         case ("/", a, b):
-            return f"\\frac{{{latex(a)}}}{{{latex(b)}}}"
+            out = f"\\frac{{{latex(a)}}}{{{latex(b)}}}"
         case ("^", a, exponent):
-            return f"{_closed(a, latex)}^{{{exponent}}}"
+            out = f"{_closed(a, latex)}^{{{exponent}}}"
         case ("√", a):
-            return f"\\sqrt{{{latex(a)}}}"
+            out = f"\\sqrt{{{latex(a)}}}"
         case ("f", name, a):
-            return f"\\{name}\\left({latex(a)}\\right)"
-    raise AssertionError(node)
+            out = f"\\{name}\\left({latex(a)}\\right)"
+        case _:
+            raise AssertionError(node)
+    return out
 
 
-def plain(node: Node) -> str:
+def plain(node: Any) -> str:
+    out: str
     match node:
         case ("int" | "dec", *_):
-            return latex(node)
+            out = latex(node)
         case ("sym", name):
-            return str(name)
+            out = str(name)
         case ("π",):
-            return "π"
+            out = "π"
         case ("+" | "-" as sign, a, b):
-            return f"{plain(a)} {sign} {_closed(b, plain)}"
+            out = f"{plain(a)} {sign} {_closed(b, plain)}"
         case ("*", a, b):
-            return f"{_closed(a, plain)}*{_closed(b, plain)}"
+            out = f"{_closed(a, plain)}*{_closed(b, plain)}"
         case ("/", a, b):
-            return f"({plain(a)})/({plain(b)})"
+            out = f"({plain(a)})/({plain(b)})"
         case ("^", a, exponent):
-            return f"{_closed(a, plain)}^{exponent}"
+            out = f"{_closed(a, plain)}^{exponent}"
         case ("√", a):
-            return f"sqrt({plain(a)})"
+            out = f"sqrt({plain(a)})"
         case ("f", name, a):
-            return f"{name}({plain(a)})"
-    raise AssertionError(node)
+            out = f"{name}({plain(a)})"
+        case _:
+            raise AssertionError(node)
+    return out
 
 
 def _closed(node: Node, written: Callable[[Node], str]) -> str:
-    bare = node[0] in ("int", "dec", "sym", "π", "√", "f") and not (node[0] == "f")
+    bare = node[0] in ("int", "dec", "sym", "π", "√")
     return written(node) if bare else f"({written(node)})"
 
 
@@ -144,34 +155,37 @@ def turned(node: Node) -> Node:
     return tuple(turned(part) if isinstance(part, tuple) else part for part in node)
 
 
-def mutated(node: Node, random: Random) -> Node:
+def mutated(node: Any, random: Random) -> Node:
     """One digit, sign, exponent, letter, function or order changed."""
     children = [i for i, part in enumerate(node) if isinstance(part, tuple)]
     if children and random.random() < 0.75:
         index = random.choice(children)
         return (*node[:index], mutated(node[index], random), *node[index + 1 :])
+    out: Node
     match node:
         case ("int", number):
-            return ("int", max(1, number + random.choice([-10, -1, 1, 10, 100])))
+            out = ("int", max(1, number + random.choice([-10, -1, 1, 10, 100])))
         case ("dec", number, places):
-            return ("dec", number + random.choice([-10, 10, 100]), places)
+            out = ("dec", number + random.choice([-10, 10, 100]), places)
         case ("sym", name):
-            return ("sym", random.choice([letter for letter in _LETTERS if letter != name]))
+            out = ("sym", random.choice([letter for letter in _LETTERS if letter != name]))
         case ("π",):
-            return ("int", 3)
+            out = ("int", 3)
         case ("+" | "-" as sign, a, b):
-            return ("-" if sign == "+" else "+", a, b) if random.random() < 0.6 else ("-", b, a)
+            out = ("-" if sign == "+" else "+", a, b) if random.random() < 0.6 else ("-", b, a)
         case ("*", a, b):
-            return ("/", a, b)
+            out = ("/", a, b)
         case ("/", a, b):
-            return ("/", b, a) if random.random() < 0.7 else ("*", a, b)
+            out = ("/", b, a) if random.random() < 0.7 else ("*", a, b)
         case ("^", a, exponent):
-            return ("^", a, exponent + random.choice([-1, 1, 10]))
+            out = ("^", a, exponent + random.choice([-1, 1, 10]))
         case ("√", a):
-            return a
+            out = a
         case ("f", name, a):
-            return ("f", random.choice([f for f in ("sin", "cos", "ln") if f != name]), a)
-    raise AssertionError(node)
+            out = ("f", random.choice([f for f in ("sin", "cos", "ln") if f != name]), a)
+        case _:
+            raise AssertionError(node)
+    return out
 
 
 def differ(a: Node, b: Node) -> bool:
@@ -362,59 +376,8 @@ KINDS: dict[str, Callable[[Random], Fuzzed]] = {
     "expression": expression, "named": named, "list": listed, "matrix": matrix,
     "interval": interval, "ratio": ratio, "base": based, "number": number, "time": time,
 }  # fmt: skip
-_PIECES = [
-    "0",
-    "1",
-    "9",
-    ".",
-    ",",
-    "-",
-    "+",
-    "*",
-    "/",
-    "^",
-    "_",
-    "(",
-    ")",
-    "[",
-    "]",
-    "{",
-    "}",
-    "\\{",
-    "\\frac",
-    "\\sqrt",
-    "\\sin",
-    "°",
-    "\\circ",
-    "%",
-    ":",
-    "=",
-    "<",
-    "\\le",
-    "x",
-    "X",
-    "i",
-    "e",
-    "π",
-    "!",
-    "|",
-    "cm",
-    "\\cup",
-    "or",
-    "and",
-    "\\pm",
-    "\\begin{pmatrix}",
-    "\\\\",
-    "&",
-    "'",
-    "'",
-    "$",
-    "、",
-    "，",
-    "厘米",
-    "∅",
-    "\\infty",
-]
+_PIECES = r"""0 1 9 . , - + * / ^ _ ( ) [ ] { } \{ \frac \sqrt \sin ° \circ % : = < \le x X i e π
+    ! | cm \cup or and \pm \begin{pmatrix} \\ & ' $ 、 ， 厘米 ∅ \infty"""  # fmt: skip
 
 
 def noise(text: str, random: Random) -> str:
@@ -422,7 +385,7 @@ def noise(text: str, random: Random) -> str:
     for _ in range(random.randrange(1, 4)):
         place = random.randrange(len(text) + 1)
         end = min(len(text), place + random.randrange(0, 3))
-        piece = random.choice(["", random.choice(_PIECES), text[place:end] * 2])
+        piece = random.choice(["", random.choice(_PIECES.split()), text[place:end] * 2])
         text = text[:place] + piece + text[end:]
     return text or "?"
 

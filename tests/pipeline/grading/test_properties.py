@@ -20,8 +20,16 @@ from tests.support.answer_fuzz import KINDS, latex, noise, plain, tree, turned
 RANDOMS = st.integers(0, 2**32).map(Random)
 TYPES: list[AnswerType] = ["number", "expression", "word", "yes_no", "list"]
 PIECES = st.sampled_from(
-    [r"0", r"1", r"2", r"3.5", r".5", r"1,234", r"-", r"+", r"*", r"/", r"^", r"^{2}", r"_", r"_2", r"_{10}", r"(", r")", r"[", r"]", r"{", r"}", r"\{", r"\}", r"\frac", r"\frac{1}{2}", r"\frac12", r"\sqrt", r"\sqrt{2}", r"\sqrt[3]", r"√", r"∛", r"\sin", r"\sin^{-1}", r"sin", r"ln", r"\log_2", r"°", r"^\circ", r"^{o}", r"%", r":", r"::", r",", r";", r"=", r"<", r">", r"\le", r"≠", r"!=", r"x", r"X", r"y", r"i", r"e", r"π", r"\pi", r"\theta", r"Δ", r"!", r"!!", r"|", r"||", r"\|", r"cm", r"m/s^2", r"K", r"A", r"厘米", r"度", r"、", r"，", r"。", r"：", r"答案", r"故选", r"A", r"B", r"or", r"and", r"或", r"\cup", r"∩", r"\setminus", r"\in", r"\infty", r"∅", r"\emptyset", r"\pm", r"±", r"\mp", r"\begin{pmatrix}", r"\end{pmatrix}", r"&", r"\\", r"\\[2pt]", r"\langle", r"\rangle", r"⟨", r"\left", r"\right", r"\text{", r"\boxed{", r"<answer>", r"</answer>", r"$", r"`", r"**", r"'", r'"', r"\overline{3}", r"0.\overline{3}", r"\vec{v}", r"\angle", r"∠", r"ABC", r"m\angle", r"yes", r"no", r"是", r"half", r"tenths", r"million", r"dozen", r"factorial", r"\binom", r"\lfloor", r"\max(", r"gcd(", r"52_8", r"3:45", r"pm", r"½", r"²", r"⁻¹", r"₁"]
-)  # fmt: skip
+    r"""
+    0 1 2 3.5 .5 1,234 - + * / ^ ^{2} _ _2 _{10} ( ) [ ] { } \{ \} \frac \frac{1}{2}
+    \frac12 \sqrt \sqrt{2} \sqrt[3] √ ∛ \sin \sin^{-1} sin ln \log_2 ° ^\circ ^{o} % : :: ,
+    ; = < > \le ≠ != x X y i e π \pi \theta Δ ! !! | || \| cm m/s^2 K A 厘米 度 、 ， 。 ：
+    答案 故选 A B or and 或 \cup ∩ \in \setminus \infty ∅ \emptyset \pm ± \mp
+    \begin{pmatrix} \end{pmatrix} & \\ \\[2pt] \langle ⟨ \left \right \text{ \boxed{
+    <answer> </answer> $ ` ** ' " \overline{3} 0.\overline{3} \vec{v} \angle ∠ ABC m\angle
+    yes no 是 half tenths million dozen factorial \binom \lfloor \max( gcd( 52_8 3:45 pm ½
+    ² ⁻¹ ₁""".split()  # noqa: SIM905
+)
 TEXTS = st.one_of(
     st.text(max_size=60),
     st.lists(PIECES, max_size=14).map("".join),
