@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import cmath
 import math
+import operator
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from random import Random
@@ -23,6 +24,11 @@ _POINTS = [
     {"x": 3.2, "y": 2.7, "X": 1.45, "n": 2.6, "α": 3.1},
 ]
 _LETTERS = list(_POINTS[0])
+_FUNCTIONS = {"ln": cmath.log, "sin": cmath.sin, "cos": cmath.cos, "tan": cmath.tan}
+_OPERATIONS: dict[str, Callable[..., complex]] = {
+    "+": operator.add, "-": operator.sub, "*": operator.mul, "/": operator.truediv,
+    "^": operator.pow, "√": cmath.sqrt,
+}  # fmt: skip
 _UNITS = ["cm", "m", "kg", "s", "km/h", "m/s^2", "°", "N", "cm^2", "L", "minutes", "厘米"]
 
 
@@ -41,52 +47,37 @@ class Fuzzed:
 
 def tree(random: Random, depth: int) -> Node:
     if depth == 0 or random.random() < 0.2:
-        kind = random.random()
-        if kind < 0.5:
-            return ("int", random.randrange(1, 30))
-        if kind < 0.6:
-            return ("dec", random.randrange(11, 999), random.choice([1, 2]))
-        return ("sym", random.choice(_LETTERS)) if kind < 0.95 else ("π",)
+        return _leaf(random)
     kind = random.choice(["+", "-", "*", "/", "^", "√", "f", "+", "*", "/"])
+    inner = tree(random, depth - 1)
     if kind == "^":
-        return ("^", tree(random, depth - 1), random.randrange(2, 5))
+        return ("^", inner, random.randrange(2, 5))
     if kind == "√":
-        return ("√", tree(random, depth - 1))
+        return ("√", inner)
     if kind == "f":
-        return ("f", random.choice(["sin", "cos", "ln", "tan"]), tree(random, depth - 1))
-    return (kind, tree(random, depth - 1), tree(random, depth - 1))
+        return ("f", random.choice(["sin", "cos", "ln", "tan"]), inner)
+    return (kind, inner, tree(random, depth - 1))
 
 
-def value(node: Any, point: dict[str, float]) -> complex:
-    out: complex
-    match node:
-        case ("int", number):
-            out = number
-        case ("dec", number, places):
-            out = number / 10**places
-        case ("sym", name):
-            out = point[name]
-        case ("π",):
-            out = math.pi
-        case ("+", a, b):
-            out = value(a, point) + value(b, point)
-        case ("-", a, b):
-            out = value(a, point) - value(b, point)
-        case ("*", a, b):
-            out = value(a, point) * value(b, point)
-        case ("/", a, b):
-            out = value(a, point) / value(b, point)
-        case ("^", a, exponent):
-            out = value(a, point) ** exponent
-        case ("√", a):
-            out = cmath.sqrt(value(a, point))
-        case ("f", name, a):
-            out = {"ln": cmath.log, "sin": cmath.sin, "cos": cmath.cos, "tan": cmath.tan}[name](
-                value(a, point)
-            )
-        case _:
-            raise AssertionError(node)
-    return out
+def _leaf(random: Random) -> Node:
+    chance = random.random()
+    if chance < 0.5:
+        return ("int", random.randrange(1, 30))
+    if chance < 0.6:
+        return ("dec", random.randrange(11, 999), random.choice([1, 2]))
+    return ("sym", random.choice(_LETTERS)) if chance < 0.95 else ("π",)
+
+
+def value(node: Node, point: dict[str, float]) -> complex:
+    kind, *parts = node
+    if kind in ("int", "dec"):
+        return complex(parts[0] / 10 ** (parts[1] if kind == "dec" else 0))
+    if kind in ("sym", "π"):
+        return complex(point[parts[0]] if kind == "sym" else math.pi)
+    if kind == "f":
+        return complex(_FUNCTIONS[parts[0]](value(parts[1], point)))
+    values = [value(part, point) if isinstance(part, tuple) else part for part in parts]
+    return complex(_OPERATIONS[kind](*values))
 
 
 def latex(node: Any) -> str:
