@@ -96,6 +96,8 @@ def _show(report: Report) -> None:
         f"run {report.run}: {report.entries} ledger entries, {report.events} events, "
         f"{report.objects} objects read and hashed; {state}"
     )
+    for note in report.notes:
+        print(f"  note: {note}")
     for problem in report.problems:
         print(f"  {printable(str(problem))}")
     print("clean" if report.clean else f"{len(report.problems)} problems")

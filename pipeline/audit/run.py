@@ -35,6 +35,7 @@ from pipeline.errors import (
     StoreMissing,
 )
 from pipeline.generation.shards import ShardSpec
+from pipeline.grading.grade import GRADER_VERSION
 from pipeline.phases.order import next_step
 from pipeline.phases.prm import JUDGE
 from pipeline.phases.steps import Annotate, SampleShards, Step, Train
@@ -82,7 +83,11 @@ class Problem:
 
 @dataclass
 class Report:
-    """What an audit found. objects: how many were read and hashed, trees counted as one."""
+    """What an audit found.
+
+    objects: how many were read and hashed, trees counted as one. notes: what is no fault of the run
+    (an older grader made its grades).
+    """
 
     run: str
     entries: int = 0
@@ -90,6 +95,7 @@ class Report:
     objects: int = 0
     finished: bool = False
     problems: list[Problem] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
 
     @property
     def clean(self) -> bool:
@@ -97,20 +103,24 @@ class Report:
         return not self.problems
 
 
-def audit(store: Store, run: str, decoder: Decoder | None = None) -> Report:
+def audit(
+    store: Store, run: str, decoder: Decoder | None = None, grader: str = GRADER_VERSION
+) -> Report:
     """Check a run. decoder: what turns a policy's tokens into text; a run with a process reward
-    model cannot be checked without.
+    model cannot be checked without. grader: this program's; a run of another one is held against
+    its own grades, and noted.
 
     Raises:
         BadConfig: the store holds no run of this name.
         StoreError: the store itself cannot be read.
     """
-    return _Audit(store, run, decoder).report
+    return _Audit(store, run, decoder, grader).report
 
 
 class _Audit:
-    def __init__(self, store: Store, run: str, decoder: Decoder | None) -> None:
+    def __init__(self, store: Store, run: str, decoder: Decoder | None, grader: str) -> None:
         self.store = store
+        self.grader = grader
         self.decoder = decoder
         self.ledger = Ledger(store, run)
         self.report = Report(run)
@@ -271,6 +281,7 @@ class _Audit:
                 self.program = spec_of(self.store, event)
                 self.prm = PrmAudit(self.store, self.program, self.decoder)
                 self._images(self.program)
+                self._note_grader(self.program.grader)
             case ShardAccepted():
                 self._accepted(n, event)
             case ShardGraded():
@@ -290,6 +301,13 @@ class _Audit:
                 self._all_bad(self.prm.labels(self.state, self._step(), event))
             case PrmJudged() if self.prm is not None:
                 self._all_bad(self.prm.verdict(self.state, self._step(), event))
+
+    def _note_grader(self, grader: str) -> None:
+        if grader != self.grader:
+            self.report.notes.append(
+                f"graded by {grader}, and this program grades by {self.grader}: its grades were "
+                "checked as they are; it cannot be resumed with this program"
+            )
 
     def _accepted(self, n: int, event: ShardAccepted) -> None:
         spec = self._spec(event)

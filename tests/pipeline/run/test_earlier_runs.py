@@ -1,0 +1,108 @@
+"""Runs begun by an earlier program (commit be77fe3): replayed, audited, and gone on with.
+
+`earlier/*.tar.xz` are stores as that program left them when it was interrupted: `scripted` and
+`scripted-prm` over scripted workers (with what an uninterrupted run of that program gave, in
+`whole.json`), `real` over real engines and the smallest policy that they take.
+"""
+
+from __future__ import annotations
+
+import json
+import tarfile
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from pipeline.audit.run import audit
+from pipeline.errors import BadConfig
+from pipeline.hashing import canonical_json
+from pipeline.run.events.wire import from_wire, replay
+from pipeline.run.ledger import Ledger
+from pipeline.run.state import State
+from pipeline.storage.backend import MemoryBackend
+from pipeline.storage.store import Store
+from tests.support.driving import Bench, result
+from tests.support.scripted import make_config
+from tests.support.scripted_prm import PrmBench, decode
+from tests.support.scripted_world import GRADER
+
+EARLIER = Path(__file__).parent / "earlier"
+
+RUNS = {"scripted": "scripted", "scripted-prm": "scripted"}
+
+
+def unpacked(name: str) -> dict[str, bytes]:
+    """The files of a fixture, by their path in it."""
+    with tarfile.open(EARLIER / f"{name}.tar.xz") as tar:
+        files = [member for member in tar if member.isfile()]
+        return {member.name: tar.extractfile(member).read() for member in files}  # type: ignore[union-attr]
+
+
+def store_of(name: str, backend: MemoryBackend | None = None) -> Store:
+    store = Store(backend or MemoryBackend(), say=lambda line: None)
+    for path, data in unpacked(name).items():
+        if path.startswith("store/"):
+            store.replace(path.removeprefix("store/"), data)
+    return store
+
+
+def bench_of(name: str, folder: Path) -> Bench:
+    """The store of an earlier run, and today's drivers over it."""
+    with_prm = make_config(
+        select={"rule": "top_k", "k": 1, "reward": "prm"},
+        prm={"samples": 6, "completions": 3, "pairs": 2, "held_out": 0.3},
+        generate={"samples": 6},
+    )
+    bench = Bench(folder) if name == "scripted" else PrmBench(folder, with_prm)
+    store_of(name, bench.backend)
+    return bench
+
+
+@pytest.mark.parametrize("name", RUNS)
+def test_its_ledger_replays_event_for_event(name: str) -> None:
+    store = store_of(name)
+    wires = list(Ledger(store, RUNS[name]).replay())
+    for wire in wires:
+        assert canonical_json(from_wire(wire).to_wire()) == canonical_json(wire)
+    snapshot, events = Ledger(store, RUNS[name]).resume()
+    resumed = replay(events, State() if snapshot is None else State.from_dict(snapshot))
+    assert resumed == replay(wires)
+
+
+@pytest.mark.parametrize("name", RUNS)
+def test_its_audit_is_clean(name: str) -> None:
+    report = audit(store_of(name), RUNS[name], lambda policy: decode, grader="another")
+    assert report.problems == []
+    assert report.events > 15
+    (note,) = report.notes
+    assert "and this program grades by another" in note
+
+
+def test_an_older_grader_is_told_from_damage() -> None:
+    store = store_of("scripted")
+    path = next(path for path in store.list("shards/grade"))
+    store.replace(path, store.get(path)[:-1])
+    report = audit(store, "scripted", grader="another")
+    assert [problem.path for problem in report.problems] == [path]
+    assert len(report.notes) == 1
+    assert audit(store_of("scripted"), "scripted", grader=GRADER).notes == []
+
+
+@pytest.mark.parametrize("name", ["scripted", "scripted-prm"])
+def test_it_goes_on_and_ends_as_the_earlier_program_would_have(name: str, tmp_path: Path) -> None:
+    bench = bench_of(name, tmp_path)
+    before = list(bench.events)
+    bench.driver().run()
+    assert bench.events[: len(before)] == before
+    assert json.loads(json.dumps(result(bench))) == json.loads(unpacked(name)["whole.json"])
+    assert audit(bench.store, RUNS[name], lambda policy: decode).clean
+
+
+def test_with_another_grader_it_is_refused_and_nothing_is_written(tmp_path: Path) -> None:
+    bench = bench_of("scripted", tmp_path)
+    bench.program = replace(bench.program, grader="scripted-2")
+    before = {path: bench.store.get(path) for path in bench.store.list()}
+    with pytest.raises(BadConfig, match="the grader are not those it was started with"):
+        bench.driver().run()
+    assert {path: bench.store.get(path) for path in bench.store.list()} == before
