@@ -21,6 +21,7 @@ from typing import Annotated
 
 import typer
 
+from actors.supervision.node_cache import job_folder
 from jobs.runtime.cli import ending, say
 from pipeline.audit.diff import first_difference, settings_changed
 from pipeline.audit.garbage import runs_of
@@ -67,7 +68,7 @@ def whole_audit(store: Store, run: str) -> Report:
     Raises:
         BadConfig, StoreError: as `pipeline.audit.run.audit`.
     """
-    with tempfile.TemporaryDirectory(prefix="mstar-audit-") as scratch:
+    with job_folder(Path(tempfile.gettempdir())) as scratch:
 
         def decoder(policy: PolicyRef) -> Decode:
             from actors.model.processor import load_processor
@@ -75,7 +76,7 @@ def whole_audit(store: Store, run: str) -> Report:
             # What is damaged would be moved away by fetching it, and an audit changes nothing.
             if wrong := check_tree(store, policy.path):
                 raise CorruptObject("; ".join(wrong))
-            folder = Path(scratch) / policy.version
+            folder = scratch / policy.version
             get_tree(store, policy.path, folder)
             return load_processor(folder).decode
 

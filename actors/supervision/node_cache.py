@@ -1,6 +1,7 @@
 """Folders on a node's own disk that live as long as who works with them.
 
-Such are the models that a driver's engines fetched, one folder for each driver on each node.
+Such are the models that a driver's engines fetched, one folder for each driver on each node, and a
+driver's temporary files with those of all that it starts.
 
 What always holds: a folder is there as long as a process on this node that works with it lives, so
 runs beside each other never delete each other's models; and whatever is left of dead ones is
@@ -16,10 +17,13 @@ import fcntl
 import os
 import secrets
 import shutil
-from collections.abc import Callable
+import stat
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from pipeline.config.schema import Config
+from pipeline.errors import UserError
 
 _SUFFIX = ".mstar-held"  # of nobody else's: what lies beside such a file is removed
 
@@ -100,6 +104,44 @@ def _remove(folder: Path, salvage: Salvage) -> bool:
         return True
     finally:
         os.close(descriptor)
+
+
+SOCKET_BYTES = 107 - len("/session_2026-11-27_19-27-14_466396_4194304/sockets/plasma_store")
+"""How long the path of a folder may be that Ray puts its sockets in."""
+
+
+@contextmanager
+def job_folder(temporary: Path) -> Iterator[Path]:
+    """A folder for the temporary files of this job and of all that it starts, below `temporary` (or
+    below /tmp, where that path is too long for Ray's sockets). It is removed at the end; what a
+    killed job left is removed by the next that begins.
+
+    Raises:
+        UserError: the place of all such folders is another user's.
+    """
+    name = f"job-{secrets.token_hex(4)}"
+    folder = caches(temporary) / name
+    if len(os.fsencode(folder)) > SOCKET_BYTES:
+        folder = caches(Path("/tmp")) / name
+    _check_ours(folder.parent)
+    hold(folder)
+    try:
+        yield folder
+    finally:
+        let_go(folder)
+        sweep(folder.parent)
+
+
+def _check_ours(place: Path) -> None:
+    """Whoever else owned it could put anything in the way of what is made and removed there."""
+    with suppress(FileExistsError):
+        place.mkdir(mode=0o700)
+    status = place.lstat()
+    if not stat.S_ISDIR(status.st_mode) or status.st_uid != os.getuid():
+        raise UserError(
+            f"{place} is not a folder of this user, and is for temporary files of this user only: "
+            "remove it, or set TMPDIR to another place"
+        )
 
 
 def node_folder(config: Config, cache: Path, what: str) -> str:

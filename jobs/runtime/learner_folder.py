@@ -22,13 +22,17 @@ KEPT = ("policies", "checkpoints")
 
 @contextmanager
 def learner_folder(config: Config) -> Iterator[Path]:
-    """A folder for this driver's learner; what it keeps is left to the next driver of the run."""
+    """A folder for this driver's learner. What it keeps is left to the next driver of the run where
+    this one did not come to its end, and is removed where it did."""
     folder = (out_folder(config) / "learner" / secrets.token_hex(4)).absolute()
     hold(folder, salvage=lambda dead: _inherit(dead, folder))
     try:
         yield folder
-    finally:
+    except BaseException:
         let_go(folder)
+        raise
+    let_go(folder)
+    sweep(folder.parent)
 
 
 @contextmanager

@@ -1,18 +1,29 @@
-"""Ray and the generator pool, as a configuration describes them."""
+"""Ray as a configuration describes it: a private one on this machine, or a cluster that is joined.
+
+A private Ray listens on loopback only, asks for a token, keeps all its files (and the temporary
+ones of whatever runs in it) in a folder of this job, and leaves no process behind, however far its
+start came. A cluster that does not answer is refused within seconds.
+"""
 
 from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Iterator
-from contextlib import contextmanager
+import signal
+import socket
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
-from actors.supervision.process_guard import guard
+from actors.supervision.node_cache import job_folder
+from actors.supervision.process_guard import descendants, guard, processes
+from jobs.runtime.ray_token import make_token
 from pipeline.config.checks import check_machine
 from pipeline.config.schema import Config
-from pipeline.errors import UserError
+from pipeline.errors import BadConfig, UserError
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -23,63 +34,109 @@ START_ATTEMPTS = 3
 # What Ray says of its raylet and of its control store when they are not up after 30 s.
 TOO_SLOW = ("timed out during startup", "Timed out waiting for file")
 
+ANSWER_S = 8.0
+"""For a cluster's control store to accept a connection, and again to answer."""
+
+# Where this is false Ray takes 127.0.0.1 for the address of its node, and everything listens there
+# only. Elsewhere it replaces that address by the machine's, even when told to use it.
+LOOPBACK = "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"
+
+# How a gRPC connection begins, and with which kind of frame its server answers (HTTP/2, 3.4).
+PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + b"\0\0\0\4\0\0\0\0\0"
+
+SETTINGS = 4
+
 
 @contextmanager
-def start_ray(config: Config) -> Iterator[None]:
+def start_ray(config: Config, say: Callable[[str], None] = logging.warning) -> Iterator[None]:
     """A private Ray on this machine, or the cluster that the configuration names.
 
     On a private one roles take turns, so its logical CPUs are as many as all roles ask for
     together, whatever the machine has.
+
+    Raises:
+        BadConfig: the cluster cannot be joined, or holds too little for the run.
+        UserError: a private Ray does not start.
     """
     import ray
 
-    cluster, generate, learn = config.cluster, config.generate, config.learn
     guard()
     os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
     # Workers find this code however the job was started.
     os.environ["PYTHONPATH"] = os.pathsep.join(
         part for part in (str(ROOT), os.environ.get("PYTHONPATH")) if part
     )
-    options: dict[str, Any] = {"logging_level": logging.ERROR, "log_to_driver": False}
-    if cluster.address is None:
-        scorers = config.prm.scorers if config.select.reward == "prm" else 0
-        engines = generate.engines + scorers
-        wanted = engines * cluster.cpus_per_engine + learn.ranks * cluster.cpus_per_rank
-        options["num_cpus"] = int(max(os.cpu_count() or 1, wanted + 0.999))
-        options["object_store_memory"] = RAY_STORE_BYTES
-        options["include_dashboard"] = False
-    else:
-        options["address"] = cluster.address
-    init_ray(options)
-    try:
+    with ExitStack() as stack:
+        if config.cluster.address is None:
+            make_token(say)
+            folder = stack.enter_context(job_folder(Path(tempfile.gettempdir())))
+            options = _private(config, folder, stack)
+        else:
+            check_address(config.cluster.address)
+            options = {"address": config.cluster.address}
+        stack.callback(ray.shutdown)
+        init_ray({"logging_level": logging.ERROR, "log_to_driver": False, **options})
         there = ray.cluster_resources()
         check_machine(config, there.get("CPU", 0.0), there.get("GPU", 0.0))
         yield
-    finally:
-        ray.shutdown()
+
+
+def _private(config: Config, folder: Path, stack: ExitStack) -> dict[str, Any]:
+    """Options of a Ray of this job's own, all of whose files are in `folder`."""
+    cluster, generate, learn = config.cluster, config.generate, config.learn
+    scorers = config.prm.scorers if config.select.reward == "prm" else 0
+    engines = generate.engines + scorers
+    wanted = engines * cluster.cpus_per_engine + learn.ranks * cluster.cpus_per_rank
+    before = os.environ.get("TMPDIR")
+    # Read by what Ray starts; this process has long decided where its own temporary files are.
+    os.environ["TMPDIR"] = str(folder)
+    stack.callback(_set, "TMPDIR", before)
+    return {
+        "num_cpus": int(max(os.cpu_count() or 1, wanted + 0.999)),
+        "object_store_memory": RAY_STORE_BYTES,
+        "include_dashboard": False,
+        "_temp_dir": str(folder),
+    }
+
+
+def _set(name: str, value: str | None) -> None:
+    if value is None:
+        os.environ.pop(name, None)
+    else:
+        os.environ[name] = value
 
 
 def init_ray(options: dict[str, Any]) -> Any:
     """`ray.init`, again where a busy machine was slower than the 30 s that Ray allows its parts.
 
-    Without an address it is a Ray of this process's own, whatever else runs on the machine: Ray
-    itself would join the one it last saw there.
+    Without an address it is a Ray of this process's own, on loopback, whatever else runs on the
+    machine: Ray itself would join the one it last saw there. When this raises, nothing that Ray
+    started is left.
 
     Returns:
         What `ray.init` returns.
 
     Raises:
-        UserError: it is too slow every time.
+        UserError: it is too slow every time. BadConfig: the cluster at the address refuses.
     """
     import ray
 
+    options = {"address": "local", **options}
+    _listen_on_loopback(options["address"] == "local")
     attempt = 0
     while True:
         attempt += 1
+        before = _started()
         try:
-            return ray.init(**{"address": "local", **options})
-        except Exception as error:  # Ray raises just that
+            return ray.init(**options)
+        except BaseException as error:
             ray.shutdown()
+            _end(_started() - before)
+            if options["address"] != "local" and isinstance(error, Exception):
+                raise BadConfig(
+                    f"cluster.address = {options['address']}: Ray cannot join it: "
+                    f"{str(error).strip().splitlines()[0]}"
+                ) from error
             if not any(words in str(error) for words in TOO_SLOW):
                 raise
             if attempt == START_ATTEMPTS:
@@ -87,3 +144,50 @@ def init_ray(options: dict[str, Any]) -> Any:
                     f"Ray did not start within 30 s, {START_ATTEMPTS} times: the machine is too "
                     "busy. Start the job again when it is less so"
                 ) from error
+
+
+def _listen_on_loopback(only: bool) -> None:
+    from ray._private import ray_constants
+
+    ray_constants.ENABLE_RAY_CLUSTER = not only  # of this process, which has read it already
+    _set(LOOPBACK, "0" if only else None)
+
+
+def _started() -> set[tuple[int, int]]:
+    """Everything that this process has started and that still runs."""
+    return descendants({os.getpid()}, processes())
+
+
+def _end(family: set[tuple[int, int]]) -> None:
+    for pid, _ in family & processes().keys():
+        with suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
+
+
+def check_address(address: str) -> None:
+    """Refuse a cluster that does not answer; Ray itself would ask for minutes.
+
+    Raises:
+        BadConfig: naming the address as it was given.
+    """
+    if address == "auto":  # whatever runs on this machine: only Ray knows its address
+        return
+    key = f"cluster.address = {address}"
+    try:
+        place = urlsplit(address if "://" in address else f"//{address}")
+        host, port = place.hostname, place.port
+    except ValueError:
+        host = port = None
+    if host is None or port is None:
+        raise BadConfig(f"{key}: write HOST:PORT, as `ray start --head` prints it, or auto")
+    try:
+        with socket.create_connection((host, port), ANSWER_S) as connection:
+            connection.sendall(PREFACE)
+            frame = connection.recv(9)
+    except OSError as error:
+        raise BadConfig(
+            f"{key}: nobody answers there ({error}). Is Ray running on it (`ray start --head`), "
+            "and may this machine reach that port?"
+        ) from error
+    if frame[3:4] != bytes([SETTINGS]):
+        raise BadConfig(f"{key}: what answers there is not Ray: is it another service's port?")

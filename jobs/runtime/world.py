@@ -17,6 +17,7 @@ from actors.supervision.node_cache import sweep
 from jobs.runtime.cli import interruptible
 from jobs.runtime.learner_folder import learner_folder
 from jobs.runtime.prepare import out_folder, repairer, store_url, versions
+from jobs.runtime.ray_cluster import check_address, start_ray
 from pipeline.config.checks import check_machine
 from pipeline.config.schema import Config
 from pipeline.datasets.dataset import Dataset
@@ -31,15 +32,26 @@ Say = Callable[[str], None]
 
 
 def check_here(config: Config) -> None:
-    """Refuse what this machine can never place (a cluster is asked once it is joined), and a folder
-    for outputs that cannot be written.
+    """Refuse what this machine can never place, or a cluster that does not answer (what it has is
+    asked once it is joined), and a folder for outputs that cannot be written.
 
     Raises:
         BadConfig, BadData: naming the key or the folder.
     """
     if config.cluster.address is None:
-        check_machine(config, os.cpu_count() or 1, gpus=float("inf"))
+        check_machine(config, os.cpu_count() or 1, _gpus_here(config))
+    else:
+        check_address(config.cluster.address)
     check_folder(out_folder(config))
+
+
+def _gpus_here(config: Config) -> int:
+    """How many GPUs this machine shows, where the configuration asks for any."""
+    if not (config.cluster.gpus_per_engine or config.cluster.gpus_per_rank):
+        return 0
+    import torch
+
+    return torch.cuda.device_count()
 
 
 def run_store(config: Config, say: Say) -> Store:
@@ -82,14 +94,13 @@ def running(
     from actors.supervision.node_cache import caches
     from actors.supervision.node_watch import NodeWatch
     from actors.training.learner import GroupLearner, ray_start
-    from jobs.runtime.ray_cluster import start_ray
 
     config = program.config
     with ExitStack() as stack:
         # What this machine's engines fetched goes with them; what a killed driver's did, before.
         stack.callback(sweep, caches(Path(tempfile.gettempdir())))
         kept = folder or stack.enter_context(learner_folder(config))
-        stack.enter_context(start_ray(config))
+        stack.enter_context(start_ray(config, say))
         interruptible()
         pool = generator_pool(config, store, Path(tempfile.gettempdir()), say)
         stack.callback(pool.close)

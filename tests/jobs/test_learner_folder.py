@@ -6,7 +6,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
 from typing import Any
 from unittest.mock import MagicMock
@@ -69,10 +69,21 @@ def test_a_driver_beside_another_has_its_own_folder_and_inherits_from_the_dead(
         process.kill()  # the fenced one
         process.wait()
         with learner_folder(config) as heir:
-            assert sorted(one.name for one in (heir / "policies").iterdir()) == ["a", "b"]
+            assert [one.name for one in (heir / "policies").iterdir()] == ["a"]
             assert (heir / "checkpoints" / "a" / "file").read_text() == "checkpoints"
             assert [one for one in heir.parent.iterdir() if one.is_dir()] == [heir]
             assert not (heir / "new").exists()
+
+
+def test_only_a_driver_that_came_to_its_end_leaves_nothing(config: Config) -> None:
+    with suppress(KeyboardInterrupt), learner_folder(config) as interrupted:
+        (interrupted / "policies" / "a").mkdir(parents=True)
+        raise KeyboardInterrupt
+    assert interrupted.is_dir()
+    with learner_folder(config) as heir:
+        assert (heir / "policies" / "a").is_dir()
+        assert not interrupted.exists()
+    assert list(heir.parent.iterdir()) == []
 
 
 def test_what_a_killed_validation_left_goes_with_the_next(config: Config) -> None:
@@ -124,12 +135,12 @@ def folders(monkeypatch: pytest.MonkeyPatch) -> list[Path]:
         found.append(folder)
         return MagicMock()
 
-    monkeypatch.setattr("jobs.runtime.ray_cluster.start_ray", lambda config: nullcontext())
+    monkeypatch.setattr("jobs.runtime.world.start_ray", lambda *_: nullcontext())
     monkeypatch.setattr("actors.training.learner.GroupLearner", learner)
     for name in (
         "actors.generation.fleet.generator_pool",
         "actors.supervision.node_watch.NodeWatch",
-        "jobs.runtime.world.GradePool",
+        "actors.stages.worker.stage_pool",
     ):
         monkeypatch.setattr(name, MagicMock())
     monkeypatch.setattr("jobs.runtime.world.interruptible", lambda: None)

@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
-from actors.supervision.node_cache import hold, sweep
+import pytest
+
+from actors.supervision.node_cache import SOCKET_BYTES, hold, job_folder, sweep
+from pipeline.errors import UserError
 
 ROOT = Path(__file__).resolve().parents[3]
 
@@ -61,3 +68,61 @@ def test_whoever_starts_removes_what_the_dead_left(tmp_path: Path) -> None:
 
 def test_sweeping_what_is_not_there(tmp_path: Path) -> None:
     assert sweep(tmp_path / "nowhere") == []
+
+
+JOB = """
+import sys
+from pathlib import Path
+from actors.supervision.node_cache import job_folder
+with job_folder(Path(sys.argv[1])) as folder:
+    (folder / "vllm_dist_0").touch()
+    print(folder, flush=True)
+    sys.stdin.read()
+"""
+
+
+@contextmanager
+def job(temporary: Path) -> Iterator[tuple[Path, subprocess.Popen[str]]]:
+    """Another job at work in a folder of its own."""
+    with subprocess.Popen(
+        [sys.executable, "-c", JOB, str(temporary)],
+        cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
+    ) as process:  # fmt: skip
+        assert process.stdout is not None
+        yield Path(process.stdout.readline().strip()), process
+        process.kill()
+
+
+@pytest.fixture
+def temporary() -> Iterator[Path]:
+    """A short path, as Ray's sockets need."""
+    with tempfile.TemporaryDirectory(dir="/tmp") as folder:
+        yield Path(folder)
+
+
+def test_a_jobs_folder_goes_with_it_and_a_killed_ones_with_the_next(temporary: Path) -> None:
+    with job(temporary) as (living, _), job(temporary) as (dead, process):
+        process.kill()
+        process.wait()
+        with job_folder(temporary) as mine:
+            assert mine.parent == living.parent == dead.parent
+            assert mine.parent.stat().st_mode & 0o777 == 0o700
+            assert not dead.exists()
+            assert (living / "vllm_dist_0").exists()
+            (mine / "ray").mkdir()
+        assert not mine.exists()
+        assert (living / "vllm_dist_0").exists()
+
+
+def test_a_place_that_is_not_this_users_is_refused(temporary: Path) -> None:
+    (temporary / "elsewhere").mkdir()
+    (temporary / f"mstar-{os.getuid()}").symlink_to(temporary / "elsewhere")
+    with pytest.raises(UserError, match="is not a folder of this user"), job_folder(temporary):
+        pass
+    assert list((temporary / "elsewhere").iterdir()) == []
+
+
+def test_a_path_too_long_for_sockets_is_not_taken(temporary: Path) -> None:
+    with job_folder(temporary / ("x" * 40)) as folder:
+        assert folder.parent.parent == Path("/tmp")
+        assert len(os.fsencode(folder)) <= SOCKET_BYTES
