@@ -8,7 +8,7 @@ unknown, and it is replaced.
 * infrastructure: the work is fine, the fleet or the store is not; it is tried again.
 * lost: an object that the work reads is corrupt (and in quarantine) or gone; `path` names it.
 * refused: the store says no (credentials, a full disk); trying again is no use.
-* user: the message says what a person has to mend.
+* user: the message says what a person has to mend; a full disk is one, whichever library met it.
 
 What is wrong with one query is neither: it is recorded with the query, in the value.
 """
@@ -28,6 +28,7 @@ from pipeline.errors import (
     UserError,
 )
 from pipeline.storage.artifacts import Lost
+from pipeline.storage.disk import disk_full
 
 
 @dataclass(frozen=True)
@@ -70,7 +71,8 @@ def classify(error: BaseException) -> Failure | None:
             return Failure("refused", str(error))
         case UserError():
             return Failure("user", str(error))
-    return None
+    full = disk_full(error)
+    return None if full is None else Failure("user", str(full))
 
 
 def call(action: Callable[..., Any], *args: Any) -> CallResult:

@@ -23,7 +23,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from actors.supervision.failures import Failure
+from actors.supervision.failures import Failure, classify
 from pipeline.training.settings import LearnSettings
 
 # Actors that Ray Train starts for every group and this one has no use for: they cost processes, and
@@ -196,8 +196,10 @@ class Hub:
     def _ended_or_hung(self) -> Failure | None:
         if self._over():
             error = self._fit.exception() if self._fit is not None else None
-            reason = "the group ended" if error is None else f"{type(error).__name__}: {error}"
-            return Failure("infrastructure", reason)
+            if error is None:
+                return Failure("infrastructure", "the group ended")
+            reason = f"{type(error).__name__}: {error}"
+            return classify(error) or Failure("infrastructure", reason)
         patience = self._settings.hang_s if self._up else self._settings.start_s
         if time.monotonic() - min(rank.heard for rank in self._ranks.values()) <= patience:
             return None

@@ -335,6 +335,34 @@ def test_the_guard_compares_the_first_batch(bench: Bench) -> None:
     learner.close()
 
 
+def test_a_full_disk_is_no_death_of_the_learner_and_with_room_the_job_goes_on(bench: Bench) -> None:
+    """A rank's library wraps the system's error; here it is raised where the driver hears it."""
+    job = bench.job("evolve/0", [bench.selection(0, 13)])
+    learner = bench.learner()
+    whole = done(run(learner, job))
+    learner.close()
+
+    def full(folder: Path, cursor: dict[str, Any]) -> dict[str, Any]:
+        folder.mkdir(parents=True)
+        (folder / "part").write_bytes(b"half")
+        raise ValueError("I/O error: No space left on device (os error 28)")
+
+    def fill(group: FakeGroup) -> None:
+        if len(bench.groups) == 2:
+            group.checkpoint = full  # type: ignore[method-assign]
+
+    bench.prepare = fill
+    learner = bench.learner("b")
+    failed = run(learner, job)[-1]
+    assert isinstance(failed, Failed)
+    assert failed.kind == "user"
+    assert "No space left on device" in failed.reason
+    assert "Free some space, then start the same command again" in failed.reason
+    end = done(run(learner, job))
+    assert (end.policy, end.checkpoint) == (whole.policy, whole.checkpoint)
+    learner.close()
+
+
 def test_what_the_guard_measured_survives_an_interruption(bench: Bench) -> None:
     job = bench.job("evolve/0", [bench.selection(0, 13)], check_logprobs=True)
 
