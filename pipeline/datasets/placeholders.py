@@ -21,7 +21,8 @@ _RESERVED = re.compile(
 )
 _HTML_MARK = re.compile(r"</?(?:image|img|video|audio)\s*/?>", re.IGNORECASE)
 _HTML = re.compile(r"\b(?:X?HTML5?|SVG|XML|web ?pages?|tags?)\b", re.IGNORECASE)
-_TAG_BEFORE = re.compile(r"\b(?:tags?|elements?)\s*$", re.IGNORECASE)
+# Not "element" before it: chemistry asks for "the element <image>".
+_TAG_BEFORE = re.compile(r"\btags?\s*$", re.IGNORECASE)
 _TAG_AFTER = re.compile(r"^\s*(?:tags?|elements?)\b", re.IGNORECASE)
 # A mark on a line of its own stands where a picture would.
 _LINE_BEFORE = re.compile(r"(?:^|\n)\s*$")

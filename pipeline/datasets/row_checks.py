@@ -93,7 +93,7 @@ def unknown_column(column: str) -> str:
 def check_row(values: dict[str, Any], note: Note) -> Draft | None:
     """The fields of a row, or None after its problems went to `note`.
 
-    `values` holds no absent values (`rows.read_rows`) and valid Unicode. Its images and unknown
+    `values` holds no absent values (`files.read_rows`) and valid Unicode. Its images and unknown
     columns are the caller's to look at. What follows from a problem is not noted besides.
     """
     problems: list[str] = []
@@ -109,10 +109,7 @@ def check_row(values: dict[str, Any], note: Note) -> Draft | None:
     answer_type = _answer_type(values, choices, answer if readable else None, say)
     gold = _gold(answer, answer_type, choices, say) if readable and answer and answer_type else None
     if gold and answer_type and not unlabelled and not problems:
-        # Whatever is wrong with it would come out when the first response is graded, far too late.
-        unreadable = check_gold(Gold("", gold, answer_type, choices))
-        if unreadable is not None:
-            say(unreadable)
+        _refuse_unreadable(Gold("", gold, answer_type, choices), say)
     query_id = _text(values, "query_id", say, numbers=True)
     source = _text(values, "source", say)
     split = _split(values, say)
@@ -131,6 +128,13 @@ def check_row(values: dict[str, Any], note: Note) -> Draft | None:
         split=split,
         doubt=_doubt(answer, gold, choices),
     )
+
+
+def _refuse_unreadable(gold: Gold, say: Note) -> None:
+    # Whatever is wrong with it would come out when the first response is graded, far too late.
+    unreadable = check_gold(gold)
+    if unreadable is not None:
+        say(unreadable)
 
 
 def _question(values: dict[str, Any], say: Note) -> str:

@@ -98,6 +98,7 @@ BAD_ROWS: list[tuple[dict[str, Any] | str, str]] = [
     ({**GOOD, "choices": ["3", "a <image_2>"]}, "the choice holds '<image_2>'"),
     ({**GOOD, "question": "<img>\nWhich tag is it?"}, "holds '<img>'"),
     ({**GOOD, "question": "<img>a.png</img> How many?"}, "holds '<img>'"),
+    ({**GOOD, "question": "Name the element <image>."}, "holds '<image>'"),
     ({**GOOD, "images": "one.png"}, "images is text, not a list of paths"),
     ({**GOOD, "images": [1]}, "images is a list of something else"),
     ({**GOOD, "images": [""]}, "is no path"),
