@@ -74,6 +74,18 @@ class CorruptObject(StoreError):
     """An object whose bytes do not match the hash in its name."""
 
 
+class ArtifactLost(StoreError):
+    """An object that a piece of work has to read is corrupt (and in quarantine) or gone.
+
+    `path` names it, `reason` says what is wrong with it.
+    """
+
+    def __init__(self, path: str, reason: str) -> None:
+        super().__init__(f"{path}: {reason}")
+        self.path = path
+        self.reason = reason
+
+
 class TrainingDiverged(UserError):
     """A gradient that is not a finite number: weights and moments are spent."""
 

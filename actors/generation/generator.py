@@ -31,7 +31,7 @@ from actors.supervision.heartbeat import Heartbeat
 from actors.supervision.node_cache import hold
 from pipeline.config.schema import Data
 from pipeline.datasets.images import Limits
-from pipeline.errors import BadData, BadModel, CorruptObject, StoreMissing
+from pipeline.errors import BadData, BadModel
 from pipeline.generation.engine import Engine, Sample, SampleRequest
 from pipeline.generation.fleet import BadQuery, ShardDone
 from pipeline.generation.shards import SamplePart, ShardSpec
@@ -39,7 +39,7 @@ from pipeline.prompts import prompt_hash, question_text, warmup_text
 from pipeline.query import Query
 from pipeline.records import Rollout
 from pipeline.refs import PolicyRef
-from pipeline.storage.artifacts import ROLLOUTS, Lost, put_content
+from pipeline.storage.artifacts import ROLLOUTS, needed, put_content
 from pipeline.storage.parquet import to_parquet
 from pipeline.storage.store import Store, open_store
 from pipeline.storage.trees import get_tree
@@ -160,10 +160,8 @@ class Generator:
         self._beat(f"fetching {policy}")
         self._policy = ""  # whatever fails from here on, no policy counts as loaded
         folder = self._cache / path.rsplit("/", 1)[-1]
-        try:
+        with needed(path):
             get_tree(self._store, path, folder)
-        except (CorruptObject, StoreMissing) as error:
-            raise Lost(path, str(error)) from error
         folder.touch()
         self._beat(f"loading {policy}")
         sha256 = processor_sha256(folder)

@@ -13,9 +13,9 @@ from functools import lru_cache
 from typing import TYPE_CHECKING
 
 from pipeline.datasets.images import Limits, bytes_problem, decode
-from pipeline.errors import BadData, CorruptObject, StoreMissing
+from pipeline.errors import BadData, CorruptObject
 from pipeline.hashing import sha256_hex
-from pipeline.storage.artifacts import Lost, get_verified
+from pipeline.storage.artifacts import get_verified, needed
 from pipeline.storage.store import Store, open_store
 
 if TYPE_CHECKING:
@@ -31,17 +31,15 @@ def image_path(sha: str) -> str:
 class StoreImages:
     """Image bytes by content hash, out of the store; can be sent to other processes.
 
-    One that is corrupt or gone is `Lost`, which names its path.
+    One that is corrupt or gone is `ArtifactLost`, which names its path.
     """
 
     url: str
 
     def __call__(self, sha: str) -> bytes:
         path = image_path(sha)
-        try:
+        with needed(path):
             return get_verified(_store(self.url), path)
-        except (CorruptObject, StoreMissing) as error:
-            raise Lost(path, str(error)) from error
 
 
 @lru_cache(maxsize=4)

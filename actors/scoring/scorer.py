@@ -30,7 +30,7 @@ from actors.supervision.heartbeat import Heartbeat
 from actors.supervision.node_cache import hold
 from pipeline.config.schema import Config
 from pipeline.datasets.images import Limits
-from pipeline.errors import BadModel, CorruptObject, StoreMissing
+from pipeline.errors import BadModel
 from pipeline.generation.shards import EngineIdentity
 from pipeline.prm.step_scores import ScoreRequest, StepScorer
 from pipeline.prompts import prompt_hash, question_text
@@ -40,7 +40,7 @@ from pipeline.refs import PolicyRef
 from pipeline.responses import MOST_STEPS, StepFinder, merged
 from pipeline.selection.rewards import reward_p
 from pipeline.stages.score import ScoreDone, ScoreTask, score_shard, scored_how
-from pipeline.storage.artifacts import Lost
+from pipeline.storage.artifacts import needed
 from pipeline.storage.store import Store, open_store
 from pipeline.storage.trees import get_tree
 
@@ -83,7 +83,7 @@ class ShardScorer:
         another one is scored.
 
         Raises:
-            Lost: the PRM, the rollouts, the grades or an image is corrupt or gone.
+            ArtifactLost: the PRM, the rollouts, the grades or an image is corrupt or gone.
             BadModel: the PRM does not fit the policy, or gives no finite numbers.
         """
         return score_shard(
@@ -135,10 +135,8 @@ class ShardScorer:
     def _load(self, prm: str, path: str) -> ShardReader:
         self._beat(f"fetching {prm}")
         folder = self._cache / path.rsplit("/", 1)[-1]
-        try:
+        with needed(path):
             get_tree(self._store, path, folder)
-        except (CorruptObject, StoreMissing) as error:
-            raise Lost(path, str(error)) from error
         self._beat(f"loading {prm}")
         model = fit_prm(folder, self._cache / f"{folder.name}-headed", tag_words(self._config))
         processor = load_processor(model.folder)
@@ -170,7 +168,7 @@ class ShardReader:
         """What is asked about each row. queries: at least those of the rows.
 
         Raises:
-            Lost: an image is corrupt or gone.
+            ArtifactLost: an image is corrupt or gone.
             BadModel: the processor makes other tokens of a prompt.
         """
         names = {row.query for row in rows}

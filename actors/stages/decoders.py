@@ -6,9 +6,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from actors.model.processor import load_processor
-from pipeline.errors import CorruptObject, StoreMissing
 from pipeline.refs import PolicyRef
-from pipeline.storage.artifacts import Lost
+from pipeline.storage.artifacts import needed
 from pipeline.storage.store import Store
 from pipeline.storage.trees import get_tree
 
@@ -22,8 +21,6 @@ class PolicyDecoders:
 
     def __call__(self, policy: PolicyRef) -> Callable[[Sequence[int]], str]:
         folder = self._folder / policy.path.rsplit("/", 1)[-1]
-        try:
+        with needed(policy.path):
             get_tree(self._store, policy.path, folder)
-        except (CorruptObject, StoreMissing) as error:
-            raise Lost(policy.path, str(error)) from error
         return load_processor(folder).decode

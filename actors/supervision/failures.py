@@ -20,6 +20,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from pipeline.errors import (
+    ArtifactLost,
     CorruptObject,
     FailureKind,
     StoreMissing,
@@ -27,7 +28,6 @@ from pipeline.errors import (
     StoreUnavailable,
     UserError,
 )
-from pipeline.storage.artifacts import Lost
 from pipeline.storage.disk import disk_full
 
 
@@ -61,7 +61,7 @@ def classify(error: BaseException) -> Failure | None:
     match error:
         case WorkFailed():
             return error.failure
-        case Lost():
+        case ArtifactLost():
             return Failure("lost", error.reason, error.path)
         case CorruptObject() | StoreMissing():
             return Failure("lost", str(error))

@@ -33,10 +33,9 @@ from actors.supervision.failures import classify
 from actors.training.group import LearnerGroup
 from actors.training.rows import GuardFailed, RowMaker, Rows
 from pipeline.config.schema import Config
-from pipeline.errors import CorruptObject, StoreMissing
 from pipeline.query import Query
 from pipeline.refs import CheckpointRef
-from pipeline.storage.artifacts import Lost
+from pipeline.storage.artifacts import needed
 from pipeline.storage.models import publish_folder
 from pipeline.storage.store import Store
 from pipeline.storage.trees import get_tree, put_content_tree
@@ -295,10 +294,8 @@ class GroupLearner:
 
     def _fetch(self, kind: str, path: str) -> Path:
         folder = self._folder / kind / path.rsplit("/", 1)[-1]
-        try:
+        with needed(path):
             get_tree(self._store, path, folder)
-        except (CorruptObject, StoreMissing) as error:
-            raise Lost(path, str(error)) from error
         folder.touch()
         _forget(folder.parent, self._began)
         return folder

@@ -16,12 +16,12 @@ from typing import Any
 from actors.model.images import image_path
 from actors.model.processor import Processor, load_processor, processor_sha256
 from pipeline.datasets.images import decode
-from pipeline.errors import CorruptObject, StoreMissing, UserError
+from pipeline.errors import UserError
 from pipeline.prm.labels import LabelKind, target
 from pipeline.prompts import prompt_hash, question_text
 from pipeline.query import Query
 from pipeline.records import Selected, StepValues
-from pipeline.storage.artifacts import Lost, get_verified, read_rows
+from pipeline.storage.artifacts import get_verified, needed, read_rows
 from pipeline.storage.store import Store
 from pipeline.training.job import PrmLearning
 from pipeline.training.rows import TrainRow
@@ -66,7 +66,7 @@ class RowMaker:
         """The rows of these selections; with `prm`, of step values that are not held out.
 
         Raises:
-            Lost: an object is corrupt or gone.
+            ArtifactLost: an object is corrupt or gone.
             GuardFailed: a response was sampled from another prompt.
         """
         processor = self.processor(folder)
@@ -111,7 +111,5 @@ class RowMaker:
 
     def _open_image(self, sha: str) -> Any:
         path = image_path(sha)
-        try:
+        with needed(path):
             return decode(get_verified(self._store, path))
-        except (CorruptObject, StoreMissing) as error:
-            raise Lost(path, str(error)) from error

@@ -12,7 +12,7 @@ from itertools import count
 from typing import TYPE_CHECKING
 
 from pipeline.driver.losses import give_up_shards, lose_object
-from pipeline.errors import CorruptObject, RunStopped, StoreMissing
+from pipeline.errors import ArtifactLost, CorruptObject, RunStopped, StoreMissing
 from pipeline.phases.steps import Annotate, SampleShards
 from pipeline.prm.annotation import (
     LABELS,
@@ -27,7 +27,7 @@ from pipeline.prm.labels import Labelled, Picked, Prefix, Reached, cost, next_pr
 from pipeline.records import Grade, StepValues
 from pipeline.refs import PRM_VALUES, ShardSet
 from pipeline.stages.grade import graded_rows
-from pipeline.storage.artifacts import Lost, get_verified, put_content, read_rows
+from pipeline.storage.artifacts import get_verified, put_content, read_rows
 from pipeline.storage.parquet import to_parquet
 
 if TYPE_CHECKING:
@@ -42,7 +42,7 @@ def annotate(driver: Driver, step: Annotate) -> None:
     try:
         responses, counts = _chosen(driver, step)
         found = _completed(driver, step, responses)
-    except Lost as lost:
+    except ArtifactLost as lost:
         lose_object(driver, step.stage, lost)
         return
     rows = valued_rows(driver.program, responses, found)
@@ -127,6 +127,6 @@ def _values_of(
         try:
             cut = cut_places(get_verified(driver.store, shard.rollout))
         except (CorruptObject, StoreMissing) as error:
-            raise Lost(shard.rollout, str(error)) from error
+            raise ArtifactLost(shard.rollout, str(error)) from error
         found |= reached(spec, read_rows(driver.store, shard.grades, Grade), cut)
     return found

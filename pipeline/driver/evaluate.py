@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
+from pipeline.errors import ArtifactLost
 from pipeline.phases.steps import Evaluate, Finish
 from pipeline.records import Grade
 from pipeline.reports.comparison import compared_policies
@@ -19,7 +20,7 @@ from pipeline.run.state import GREEDY, State
 from pipeline.selection.coverage import Coverage
 from pipeline.stages.evaluate import EvaluateTask, StoredShard
 from pipeline.stages.tasks import TaskContext
-from pipeline.storage.artifacts import Lost, read_rows
+from pipeline.storage.artifacts import read_rows
 from pipeline.storage.store import Store
 
 if TYPE_CHECKING:
@@ -36,7 +37,7 @@ def sum_up(driver: Driver, step: Evaluate) -> None:
     task = EvaluateTask(step.split, step.mode, stored, coverage.to_dict())
     try:
         result = task.run(TaskContext(driver.store, program))
-    except Lost as lost:
+    except ArtifactLost as lost:
         driver.commit(step.stage, [driver.loss(step.purpose, lost.path, lost.reason)])
         return
     evaluated = {
@@ -79,12 +80,12 @@ def lost_evaluations(
     return found
 
 
-def _lost(store: Store, grades: list[str]) -> Lost | None:
+def _lost(store: Store, grades: list[str]) -> ArtifactLost | None:
     """The first of these objects that cannot be read."""
     for path in grades:
         try:
             read_rows(store, path, Grade)
-        except Lost as lost:
+        except ArtifactLost as lost:
             return lost
     return None
 

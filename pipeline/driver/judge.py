@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pipeline.driver.losses import give_up_shards, lose_labels, lose_object
-from pipeline.errors import CorruptObject, RunStopped, StoreMissing
+from pipeline.errors import ArtifactLost, CorruptObject, RunStopped, StoreMissing
 from pipeline.hashing import canonical_json
 from pipeline.phases.prm import TRAINED
 from pipeline.phases.steps import JudgePrm, SampleShards
@@ -26,7 +26,7 @@ from pipeline.prm.gate import Scored, shortfalls
 from pipeline.records import Score, StepValues
 from pipeline.refs import PolicyRef
 from pipeline.stages.score import Scoring
-from pipeline.storage.artifacts import Lost, read_rows
+from pipeline.storage.artifacts import read_rows
 from pipeline.storage.models import publish_folder
 from pipeline.storage.trees import get_tree
 
@@ -42,7 +42,7 @@ def judge(driver: Driver, step: JudgePrm) -> None:
     labels_path = driver.state.labels["path"]
     try:
         labels: list[StepValues] = read_rows(driver.store, labels_path, StepValues)
-    except Lost as lost:
+    except ArtifactLost as lost:
         lose_labels(driver, step.stage, lost.path, lost.reason)
         return
     config, rollouts = driver.program.config, step.rollouts
@@ -59,7 +59,7 @@ def judge(driver: Driver, step: JudgePrm) -> None:
         return
     try:
         scores = _scores(driver, rollouts.purpose)
-    except Lost as lost:
+    except ArtifactLost as lost:
         lose_object(driver, step.stage, lost)
         return
     _decide(driver, step, list(judged(driver.program.by_hash, labels, scores)))

@@ -5,9 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from pipeline.errors import RunStopped
+from pipeline.errors import ArtifactLost, RunStopped
 from pipeline.run.state import ShardState
-from pipeline.storage.artifacts import Lost
 
 if TYPE_CHECKING:
     from pipeline.driver.driver import Driver
@@ -24,7 +23,7 @@ def give_up_shards(
     ]
 
 
-def lose_object(driver: Driver, stage: str, lost: Lost) -> None:
+def lose_object(driver: Driver, stage: str, lost: ArtifactLost) -> None:
     """Name a lost object of whichever purpose of the PRM it belongs to."""
     for purpose, shards in driver.state.shards.items():
         for shard in shards.values():

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
+from pipeline.errors import ArtifactLost
 from pipeline.generation.fleet import ShardDone
 from pipeline.generation.shards import ShardSpec
 from pipeline.records import Rollout
-from pipeline.storage.artifacts import ROLLOUTS, Lost, read_rows
+from pipeline.storage.artifacts import ROLLOUTS, read_rows
 from pipeline.storage.parquet import RecordError
 from pipeline.storage.store import Store
 
@@ -39,7 +40,7 @@ def adoptable(store: Store, spec: ShardSpec) -> ShardDone | None:
     for path in store.list(f"shards/{ROLLOUTS}/{spec.key}"):
         try:
             rows = read_rows(store, path, Rollout)
-        except (Lost, RecordError):
+        except (ArtifactLost, RecordError):
             continue
         counts = {query: spec.samples_of(query) for query in spec.queries_Q}
         if group_problem(rows, spec.queries_Q, counts) is None:

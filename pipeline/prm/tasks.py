@@ -14,7 +14,7 @@ from itertools import count
 from pathlib import Path
 from typing import Any
 
-from pipeline.errors import CorruptObject, RunStopped, StoreMissing
+from pipeline.errors import RunStopped
 from pipeline.hashing import canonical_json, key_of
 from pipeline.prm.annotation import (
     CARD,
@@ -37,7 +37,7 @@ from pipeline.run.spec import RunSpec
 from pipeline.stages.evaluate import StoredShard
 from pipeline.stages.grade import graded_rows
 from pipeline.stages.tasks import TaskContext
-from pipeline.storage.artifacts import Lost, get_verified, put_content, read_rows
+from pipeline.storage.artifacts import get_verified, needed, put_content, read_rows
 from pipeline.storage.models import publish_folder
 from pipeline.storage.parquet import to_parquet
 from pipeline.storage.store import Store
@@ -85,7 +85,7 @@ class AnnotateTask:
         """Choose the responses, and follow the rounds as far as their completions are known.
 
         Raises:
-            Lost: an object is corrupt or gone.
+            ArtifactLost: an object is corrupt or gone.
             RunStopped: too few responses to train on and to judge by.
         """
         spec = context.spec
@@ -126,10 +126,8 @@ class AnnotateTask:
 
 
 def _values_of(store: Store, spec: CompletionSpec, shard: StoredShard) -> dict[Prefix, Reached]:
-    try:
+    with needed(shard.rollout):
         truncated = cut_places(get_verified(store, shard.rollout))
-    except (CorruptObject, StoreMissing) as error:
-        raise Lost(shard.rollout, str(error)) from error
     return reached(spec, read_rows(store, shard.grades, Grade), truncated)
 
 
@@ -157,7 +155,7 @@ class HeldOutTask:
         """Query and sample index of each held-out response.
 
         Raises:
-            Lost: the step values are corrupt or gone.
+            ArtifactLost: the step values are corrupt or gone.
         """
         return judged_places(read_rows(context.store, self.labels, StepValues))
 
@@ -196,7 +194,7 @@ class JudgeTask:
         """The verdict; None: the step values are of other responses than the shards hold now.
 
         Raises:
-            Lost: an object is corrupt or gone.
+            ArtifactLost: an object is corrupt or gone.
         """
         labels: list[StepValues] = read_rows(context.store, self.labels["path"], StepValues)
         rollouts = {shard.rollout for shard in self.shards}
@@ -217,10 +215,8 @@ class JudgeTask:
         facts = self._facts(context.spec, card, reasons)
         with tempfile.TemporaryDirectory() as scratch:
             folder = Path(scratch) / "prm"
-            try:
+            with needed(self.prm.path):
                 get_tree(context.store, self.prm.path, folder)
-            except (CorruptObject, StoreMissing) as error:
-                raise Lost(self.prm.path, str(error)) from error
             (folder / CARD).write_text(json.dumps(facts, indent=1, sort_keys=True) + "\n", "utf-8")
             return publish_folder(context.store, folder)
 

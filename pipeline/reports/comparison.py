@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from pipeline.errors import ArtifactLost
 from pipeline.metrics.accuracy import image_groups
 from pipeline.metrics.evaluation import outcomes_by_query
 from pipeline.metrics.intervals import paired_difference
@@ -12,7 +13,7 @@ from pipeline.records import Grade
 from pipeline.refs import PolicyRef
 from pipeline.run.spec import RunSpec
 from pipeline.run.state import GREEDY, State
-from pipeline.storage.artifacts import Lost, read_rows
+from pipeline.storage.artifacts import read_rows
 from pipeline.storage.store import Store
 
 POLICIES = ("base", "warmup", "control", "final")
@@ -41,7 +42,7 @@ def greedy_outcomes(
     """Which queries of a split a policy answers right, greedily; None when not measured.
 
     Raises:
-        Lost: grades are corrupt or gone; the driver makes them again.
+        ArtifactLost: grades are corrupt or gone; the driver makes them again.
     """
     result = state.evaluation(policy, split, GREEDY)
     if result is None:
@@ -50,9 +51,9 @@ def greedy_outcomes(
     for path in result["grades"]:
         try:
             rows += read_rows(store, path, Grade)
-        except Lost as lost:
+        except ArtifactLost as lost:
             again = "the command that made this run makes it again when it is started once more"
-            raise Lost(path, f"{lost.reason}; {again}") from lost
+            raise ArtifactLost(path, f"{lost.reason}; {again}") from lost
     return {query: found[0] == "correct" for query, found in outcomes_by_query(rows).items()}
 
 

@@ -25,7 +25,7 @@ from pipeline.tasks.digits.checker import Verdict, check
 def ceiling(run: Finished, truth: Mapping[str, Truth]) -> dict[str, Any] | None:
     """The figures of `ceilings` for the labels of a run; None for a run without labels.
 
-    truth: by query id. Raises: Lost: an object is corrupt or gone.
+    truth: by query id. Raises: ArtifactLost: an object is corrupt or gone.
     """
     if run.state.labels is None:
         return None

@@ -136,7 +136,8 @@ def scored_truly(run: Finished, truth: Mapping[str, Truth]) -> list[Scored]:
     truth: by query id. A question that comes in two iterations is asked about twice.
 
     Raises:
-        BadData: a query without truth, or with another's. Lost: an object is corrupt or gone.
+        BadData: a query without truth, or with another's.
+        ArtifactLost: an object is corrupt or gone.
     """
     queries = run.program.splits[run.program.config.data.train]
     group_of = dict(zip((q.content_hash for q in queries), image_groups(queries), strict=True))

@@ -75,7 +75,8 @@ class Finished:
         """How a policy answered a split.
 
         Raises:
-            BadConfig: the run did not measure this. Lost: a shard of grades is corrupt or gone.
+            BadConfig: the run was not evaluated on this split.
+            ArtifactLost: a shard of grades is corrupt or gone.
         """
         found = greedy_outcomes(self.state, self.store, self.policy(name), split)
         if found is None:

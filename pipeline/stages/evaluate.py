@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from pipeline.errors import ArtifactLost
 from pipeline.hashing import key_of
 from pipeline.metrics.accuracy import image_groups
 from pipeline.metrics.evaluation import measure_greedy, measure_sampled
@@ -17,7 +18,7 @@ from pipeline.run.state import GREEDY, ShardState
 from pipeline.stages.grade import graded_rows
 from pipeline.stages.score import rewards_by_sample
 from pipeline.stages.tasks import TaskContext
-from pipeline.storage.artifacts import Lost, read_rows
+from pipeline.storage.artifacts import read_rows
 from pipeline.storage.store import Store
 
 
@@ -57,7 +58,7 @@ class EvaluateTask:
         """What the `evaluated` event holds as its result.
 
         Raises:
-            Lost: an object is corrupt or gone.
+            ArtifactLost: an object is corrupt or gone.
         """
         store, queries_Q = context.store, context.spec.splits[self.split]
         grades = [row for one in self.shards for row in read_rows(store, one.grades, Grade)]
@@ -95,7 +96,7 @@ def unreadable(store: Store, paths: Mapping[str, Sequence[str]]) -> dict[str, tu
         try:
             for path in grades:
                 read_rows(store, path, Grade)
-        except Lost as lost:
+        except ArtifactLost as lost:
             problems[name] = (lost.path, lost.reason)
     return problems
 
@@ -107,7 +108,7 @@ def reward_pass_2(
     and of distinct responses (paper section 7, trap 12); empty where they were not.
 
     Raises:
-        Lost: an object is corrupt or gone.
+        ArtifactLost: an object is corrupt or gone.
     """
     hits: dict[str, tuple[bool, bool]] = {}
     without = 0

@@ -1,7 +1,8 @@
 """What is done with one shard between generation and learning: verify, grade, select, measure.
 
 Everything here reads and writes immutable objects and is idempotent: doing it twice stores the same
-bytes under the same path. An object that is corrupt or gone is named (`Lost`), never worked around.
+bytes under the same path. An object that is corrupt or gone is named (`ArtifactLost`), never worked
+around.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
+from pipeline.errors import ArtifactLost
 from pipeline.generation.adoption import group_problem
 from pipeline.generation.fleet import BadQuery
 from pipeline.generation.shards import PromptKind
@@ -20,7 +22,7 @@ from pipeline.records import Grade, Rollout
 from pipeline.selection.coverage import Coverage, coverage
 from pipeline.selection.rules import Rule, candidates, select
 from pipeline.stages.select import choice_of, outcomes_of, select_key, store_selected
-from pipeline.storage.artifacts import GRADES, Lost, put_content, read_rows
+from pipeline.storage.artifacts import GRADES, put_content, read_rows
 from pipeline.storage.parquet import to_parquet
 from pipeline.storage.store import Store
 
@@ -58,7 +60,7 @@ def finish_shard(
     started = clock()
     try:
         rows: list[Rollout] = read_rows(store, task.rollout, Rollout)
-    except Lost as lost:
+    except ArtifactLost as lost:
         return ObjectLost(task.key, lost.path, lost.reason)
     by_hash = {query.content_hash: query for query in task.queries_Q}
     problem = group_problem(rows, list(by_hash), task.samples)
@@ -166,7 +168,7 @@ def graded_rows(store: Store, rollout: str, grades: str) -> tuple[list[Rollout],
     """The rows of a rollout shard that were graded, with their grades.
 
     Raises:
-        Lost: one of the objects is corrupt or gone.
+        ArtifactLost: one of the objects is corrupt or gone.
     """
     return with_grades(read_rows(store, rollout, Rollout), read_rows(store, grades, Grade))
 

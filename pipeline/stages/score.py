@@ -116,7 +116,7 @@ def score_shard(
     engine, kind: as of `score_key`.
 
     Raises:
-        Lost: an object is corrupt or gone.
+        ArtifactLost: an object is corrupt or gone.
     """
     started = clock()
     rows, grades = graded_rows(store, task.rollout, task.grades)

@@ -12,10 +12,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+from pipeline.errors import ArtifactLost
 from pipeline.refs import PolicyRef
 from pipeline.run.spec import RunSpec
 from pipeline.stages.grade import ObjectLost
-from pipeline.storage.artifacts import Lost
 from pipeline.storage.store import Store
 
 Decode = Callable[[Sequence[int]], str]
@@ -27,7 +27,7 @@ class TaskContext:
     """What tasks of one run are done with; a worker process has one for its whole life.
 
     decoder: from a policy to the decoder of its tokens (read from the policy's folder in the store;
-    raises `Lost` where it cannot be); None in a run without a process reward model.
+    raises `ArtifactLost` where it cannot be); None in a run without a process reward model.
     """
 
     store: Store
@@ -45,7 +45,7 @@ class StageTask(Protocol):
         """The result: a small, picklable value.
 
         Raises:
-            Lost: an object that it reads is corrupt or gone.
+            ArtifactLost: an object that it reads is corrupt or gone.
             UserError: something that a person has to mend.
         """
 
@@ -61,9 +61,9 @@ class TaskDone:
 class StageWorker(Protocol):
     """Who does tasks, in processes of the driver's machine.
 
-    What `run` raises other than `Lost` is raised by `poll`. A process that dies is replaced and its
-    task done again; an error of the worker itself (it dies of the same task again and again) is
-    raised by `poll`, too.
+    What `run` raises other than `ArtifactLost` is raised by `poll`. A process that dies is replaced
+    and its task done again; an error of the worker itself (it dies of the same task again and
+    again) is raised by `poll`, too.
     """
 
     def submit(self, task: StageTask) -> None:
@@ -77,7 +77,7 @@ def perform(task: StageTask, context: TaskContext) -> TaskDone | ObjectLost:
     """Do a task; what every worker calls, in whichever process."""
     try:
         return TaskDone(task.key, task.run(context))
-    except Lost as lost:
+    except ArtifactLost as lost:
         return ObjectLost(task.key, lost.path, lost.reason)
 
 

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import re
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from typing import Any
 
-from pipeline.errors import CorruptObject, StoreError, StoreMissing, StoreRefused
+from pipeline.errors import ArtifactLost, CorruptObject, StoreMissing, StoreRefused
 from pipeline.hashing import sha256_hex
 from pipeline.storage.backend import check_path
 from pipeline.storage.parquet import from_parquet
@@ -19,25 +20,30 @@ ROLLOUTS, GRADES, SELECTED = "rollout", "grade", "select"
 _CONTENT_PATH = re.compile(r"(?:.*/)?([0-9a-f]{64})(?:\.[A-Za-z0-9.]+)?")
 
 
-class Lost(StoreError):
-    """An object that had to be read is corrupt or gone."""
+Lost = ArtifactLost  # its earlier name, while code in flight uses it
 
-    def __init__(self, path: str, reason: str) -> None:
-        super().__init__(f"{path}: {reason}")
-        self.path = path
-        self.reason = reason
+
+@contextmanager
+def needed(path: str) -> Iterator[None]:
+    """Around what reads an object: where the store says that it is corrupt or gone, it is lost.
+
+    Raises:
+        ArtifactLost: naming `path`.
+    """
+    try:
+        yield
+    except (CorruptObject, StoreMissing) as error:
+        raise ArtifactLost(path, str(error)) from error
 
 
 def read_rows(store: Store, path: str, kind: type[Any]) -> list[Any]:
     """The rows of a content-addressed object, its hash and schema checked.
 
     Raises:
-        Lost: it is corrupt (and now quarantined) or gone.
+        ArtifactLost: it is corrupt (and now quarantined) or gone.
     """
-    try:
+    with needed(path):
         return from_parquet(get_verified(store, path), kind)
-    except (CorruptObject, StoreMissing) as error:
-        raise Lost(path, str(error)) from error
 
 
 def content_path(stage: str, key: str, data: bytes, suffix: str) -> str:

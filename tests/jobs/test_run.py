@@ -20,10 +20,10 @@ from pipeline.config.fields import to_dict
 from pipeline.config.load import config_from_dict
 from pipeline.config.schema import Config
 from pipeline.driver.driver import Driver
+from pipeline.errors import ArtifactLost
 from pipeline.run.ledger import Ledger
 from pipeline.run.spec import RunSpec
 from pipeline.stages.workers import Workers
-from pipeline.storage.artifacts import Lost
 from pipeline.storage.models import publish_folder
 from pipeline.storage.store import Store, open_store
 from pipeline.storage.trees import put_content_tree
@@ -181,7 +181,7 @@ def test_a_finished_run_whose_grades_are_lost_makes_them_again(
 
 def test_a_loss_that_nobody_mends_is_an_error_in_words(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as ended, ending():
-        raise Lost("shards/grade/k/x.parquet", "it is gone")
+        raise ArtifactLost("shards/grade/k/x.parquet", "it is gone")
     assert ended.value.code == 1
     assert capsys.readouterr().err == "stopped: shards/grade/k/x.parquet: it is gone\n"
 

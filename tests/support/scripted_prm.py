@@ -12,6 +12,7 @@ from random import Random
 from typing import Any
 
 from pipeline.driver.driver import Driver
+from pipeline.errors import ArtifactLost
 from pipeline.generation.shards import ShardSpec
 from pipeline.query import Query
 from pipeline.records import Rollout, Score, StepValues
@@ -23,7 +24,7 @@ from pipeline.selection.rewards import reward_p
 from pipeline.stages.score import ScoreDone, ScoreFailed, ScoreTask, score_shard, scored_how
 from pipeline.stages.tasks import InProcess, TaskContext
 from pipeline.stages.workers import Workers
-from pipeline.storage.artifacts import Lost, read_rows
+from pipeline.storage.artifacts import read_rows
 from pipeline.storage.store import Store
 from pipeline.storage.trees import get_tree
 from pipeline.training.job import LearnJob
@@ -118,7 +119,7 @@ class ScriptedScorer:
                 kind=self.kind,
                 clock=lambda: 0.0,
             )
-        except Lost as lost:
+        except ArtifactLost as lost:
             return ScoreFailed(task.key, lost.reason, "lost", lost.path)
 
     def _score_many(self, task: ScoreTask, rows: Sequence[Rollout]) -> list[Score | str]:

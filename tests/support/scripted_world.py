@@ -15,7 +15,7 @@ from functools import partial
 from random import Random
 from typing import Any
 
-from pipeline.errors import CorruptObject, StoreMissing
+from pipeline.errors import ArtifactLost, CorruptObject, StoreMissing
 from pipeline.generation.fleet import BadQuery, ShardDone, ShardFailed
 from pipeline.generation.shards import EngineIdentity, ShardSpec
 from pipeline.hashing import canonical_json, sha256_hex
@@ -26,7 +26,7 @@ from pipeline.run.spec import RunSpec
 from pipeline.stages.grade import GradeDone, GradeTask, ObjectLost, Ungraded, finish_shard
 from pipeline.stages.tasks import InProcess, TaskContext
 from pipeline.stages.workers import Workers
-from pipeline.storage.artifacts import Lost, put_content, read_rows
+from pipeline.storage.artifacts import put_content, read_rows
 from pipeline.storage.models import policy_at
 from pipeline.storage.parquet import to_parquet
 from pipeline.storage.store import Store
@@ -63,26 +63,26 @@ def put_small_tree(store: Store, stage: str, name: str, content: object) -> str:
 
 
 def read_small_tree(store: Store, prefix: str, name: str) -> dict[str, Any]:
-    """`get_tree` of one small file; Lost when a byte of it is not what was put."""
+    """`get_tree` of one small file; ArtifactLost when a byte of it is not what was put."""
     try:
         (file,) = read_manifest(store, prefix).files
         data = store.get(f"{prefix}/{name}")
     except (CorruptObject, StoreMissing) as error:
-        raise Lost(prefix, str(error)) from error
+        raise ArtifactLost(prefix, str(error)) from error
     if sha256_hex(data) != file.sha256:
-        raise Lost(prefix, f"{prefix}/{name} does not hash to what its manifest says")
+        raise ArtifactLost(prefix, f"{prefix}/{name} does not hash to what its manifest says")
     content: dict[str, Any] = json.loads(data)
     return content
 
 
 def read_image(store: Store, sha: str) -> None:
-    """Lost when a byte of an image is not what was put."""
+    """ArtifactLost when a byte of an image is not what was put."""
     try:
         found = sha256_hex(store.get(f"images/{sha}"))
     except StoreMissing as error:
-        raise Lost(f"images/{sha}", str(error)) from error
+        raise ArtifactLost(f"images/{sha}", str(error)) from error
     if found != sha:
-        raise Lost(f"images/{sha}", f"its bytes hash to {found}")
+        raise ArtifactLost(f"images/{sha}", f"its bytes hash to {found}")
 
 
 @dataclass(frozen=True)
@@ -190,7 +190,7 @@ class ScriptedFleet:
             for query in spec.queries_Q if self.looks else ():
                 for sha in self.queries[query].images:
                     read_image(self.store, sha)
-        except Lost as lost:
+        except ArtifactLost as lost:
             return ShardFailed(spec.key, str(lost), "lost", lost.path)
         rows = [
             row
@@ -286,7 +286,7 @@ class ScriptedLearner:
             else:
                 held = read_small_tree(self.store, start.path, "state.json")
                 work = Training(job, batches, held["trained"], held["moments"], start.step)
-        except Lost as lost:
+        except ArtifactLost as lost:
             self.unread = [LearnFailed(job.name, "lost", lost.reason, lost.path)]
             return
         work.cursor = resume.cursor if resume else 0

@@ -13,7 +13,7 @@ from actors.generation.generator import Generator, ShardWork
 from actors.model.images import ImageCache, StoreImages, image_path
 from actors.model.processor import Processor, load_processor
 from actors.supervision.failures import CallResult, Failure, WorkFailed, call, classify
-from pipeline.errors import BadModel, StoreMissing, StoreRefused, StoreUnavailable
+from pipeline.errors import ArtifactLost, BadModel, StoreMissing, StoreRefused, StoreUnavailable
 from pipeline.generation.engine import Sample, SampleRequest
 from pipeline.generation.fleet import BadQuery, ShardDone
 from pipeline.generation.shards import SamplingParams, shard_specs
@@ -24,7 +24,7 @@ from pipeline.prompts import prompt_hash, question_text
 from pipeline.query import Query
 from pipeline.records import Rollout
 from pipeline.refs import PolicyRef
-from pipeline.storage.artifacts import Lost, get_verified
+from pipeline.storage.artifacts import get_verified
 from pipeline.storage.models import publish_folder
 from pipeline.storage.parquet import from_parquet
 from pipeline.storage.store import Store, open_store
@@ -342,7 +342,7 @@ FAILURES: list[tuple[Exception, Failure]] = [
     (StoreUnavailable("wait"), Failure("infrastructure", "wait")),
     (StoreRefused("no"), Failure("refused", "no")),
     (StoreMissing("gone"), Failure("lost", "gone")),
-    (Lost("images/1", "gone"), Failure("lost", "gone", "images/1")),
+    (ArtifactLost("images/1", "gone"), Failure("lost", "gone", "images/1")),
     (WorkFailed(Failure("lost", "rank 1: gone", "x")), Failure("lost", "rank 1: gone", "x")),
 ]
 

@@ -20,7 +20,7 @@ from actors.model.value_head import HEAD, write_headed
 from actors.scoring.scorer import MakeScorer, ScorerActor, ShardScorer
 from actors.scoring.transformers_scorer import TransformersScorer
 from pipeline.config.schema import Config
-from pipeline.errors import BadModel
+from pipeline.errors import ArtifactLost, BadModel
 from pipeline.prm.step_scores import ScoreRequest
 from pipeline.prompts import prompt_hash
 from pipeline.query import Query
@@ -28,7 +28,7 @@ from pipeline.records import Grade, Rollout, Score, Selected
 from pipeline.responses import merged, step_ends
 from pipeline.selection.rules import Rule
 from pipeline.stages.score import ScoreTask, Scoring, score_key, scored_how
-from pipeline.storage.artifacts import Lost, put_content, read_rows
+from pipeline.storage.artifacts import put_content, read_rows
 from pipeline.storage.models import publish_folder
 from pipeline.storage.parquet import to_parquet
 from pipeline.storage.store import Store, open_store
@@ -172,7 +172,7 @@ def test_what_is_not_there_and_other_prompts_are_refused(
     with pytest.raises(Exception, match=QUERY.images[0][:16]):
         shard_scorer(store, tmp_path / "other").run(task)
     store.delete(task.grades)
-    with pytest.raises(Lost) as lost:
+    with pytest.raises(ArtifactLost) as lost:
         scorer.run(task)
     assert lost.value.path == task.grades
 

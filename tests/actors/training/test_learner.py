@@ -17,11 +17,12 @@ from actors.training.group import ranks_failed
 from actors.training.learner import GroupLearner
 from actors.training.rows import RowMaker
 from pipeline.config.schema import Config
+from pipeline.errors import ArtifactLost
 from pipeline.hashing import canonical_json, sha256_hex
 from pipeline.prompts import prompt_hash, question_text
 from pipeline.records import Selected, StepValues
 from pipeline.refs import CheckpointRef, PolicyRef
-from pipeline.storage.artifacts import Lost, put_content
+from pipeline.storage.artifacts import put_content
 from pipeline.storage.models import policy_at, publish_folder
 from pipeline.storage.parquet import to_parquet
 from pipeline.storage.store import Store, open_store
@@ -410,7 +411,7 @@ def test_an_image_that_a_rank_cannot_read_is_named(bench: Bench) -> None:
 
     def lose(group: FakeGroup) -> None:
         def train(*args: Any, **named: Any) -> Any:
-            raise Lost(f"images/{sha}", "it is corrupt")
+            raise ArtifactLost(f"images/{sha}", "it is corrupt")
 
         group.train = train  # type: ignore[method-assign]
 
@@ -422,7 +423,7 @@ def test_an_image_that_a_rank_cannot_read_is_named(bench: Bench) -> None:
     learner.close()
     store = open_store(bench.folder / "store")
     store.put(f"images/{sha}", b"not what hashes to it")
-    with pytest.raises(Lost) as caught:
+    with pytest.raises(ArtifactLost) as caught:
         StoreImages(store.url)(sha)
     assert caught.value.path == f"images/{sha}"
 
