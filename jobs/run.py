@@ -46,6 +46,7 @@ from pipeline.reports.warnings import data_warnings
 from pipeline.run.events.wire import replay
 from pipeline.run.lease import Lease
 from pipeline.run.ledger import Ledger
+from pipeline.run.same_run import changes_since, check_same_data
 from pipeline.run.spec import RunSpec
 from pipeline.run.state import State
 from pipeline.storage.store import Store
@@ -77,8 +78,11 @@ def evolve(config: Config, *, take_over: bool = False) -> dict[str, Any]:
         state = state_so_far(config, store)
         dataset = load_data(config, console.say)
         program = RunSpec.of(config, dataset, engine_settings(config).identity(), GRADER_VERSION)
+        check_same_data(store, program, state)
         done = state.finished
         if done is not None and not lost_evaluations(state, program, store, done):
+            for change in changes_since(program, state):
+                console.say(f"changed since the run was started: {change}")
             console.say(f"run {config.run.name} is finished; nothing is left to do")
         else:
             for line in data_warnings(program):
@@ -116,6 +120,7 @@ def drive_to(config: Config, until: Callable[[State], bool], *, take_over: bool 
             return state
         dataset = load_data(config, console.say)
         program = RunSpec.of(config, dataset, engine_settings(config).identity(), GRADER_VERSION)
+        check_same_data(store, program, state)
         check_models(config)
         check_queries(config, program.by_hash.values(), dataset, console.say)
         return _drive(program, store, dataset, console, take_over=take_over, until=until)

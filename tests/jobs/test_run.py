@@ -159,6 +159,40 @@ def test_a_finished_run_says_so_and_writes_its_summary(config: Config, tmp_path:
     assert {"iterations", "wall_s", "stage_s", "config_hash", "versions"} <= set(found)
 
 
+def test_other_data_are_refused_by_row_on_a_finished_run_too(
+    config: Config, tmp_path: Path
+) -> None:
+    finish(config)
+    file = Path(config.data.path)
+    whole = file.read_text().splitlines()
+    changed = [
+        line.replace('"answer": "3"', '"answer": "4"') for line in whole if "test-1" not in line
+    ]
+    file.write_text("\n".join(changed) + "\n")
+    done = command(config, tmp_path)
+    assert done.exit_code == 2, done.output
+    for words in (
+        "began with other data:",
+        "test: 1 removed: test-1",
+        "train: the answer of train-3 was 3 (number) and is 4 (number)",
+        "--set run.name=",
+    ):
+        assert words in done.output
+    assert "Traceback" not in done.output
+    assert not (out_folder(config) / "summary.json").exists()
+
+
+def test_settings_that_may_change_are_said_on_a_finished_run_too(
+    config: Config, tmp_path: Path
+) -> None:
+    finish(config)
+    micro_batch = config.learn.micro_batch
+    done = command(config, tmp_path, f"learn.micro_batch={micro_batch + 1}")
+    assert done.exit_code == 0, done.output
+    said = f"changed since the run was started: learn.micro_batch: {micro_batch} -> "
+    assert said in done.output
+
+
 def test_a_finished_run_whose_grades_are_lost_makes_them_again(
     config: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
