@@ -48,6 +48,9 @@ bench: env
 s3: env
 	$(VENV)/python -m cluster.s3 $(ARGS)
 
+# What it runs after the kills, over ARGS="--examples N".
+chaos: export MSTAR_STATE_MACHINE := $(VENV)/python -m pytest -q -o faulthandler_timeout=0 \
+	tests/pipeline/driver/test_driver_machine.py
 chaos: env
 	$(VENV)/python -m jobs.chaos $(ARGS)
 

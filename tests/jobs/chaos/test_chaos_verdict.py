@@ -2,11 +2,19 @@
 
 from __future__ import annotations
 
+import sys
 from typing import Any
 
 import pytest
 
-from jobs.chaos.__main__ import FEWEST, holds, killed_until_done, together
+from jobs.chaos.__main__ import (
+    FEWEST,
+    STATE_MACHINE,
+    holds,
+    killed_until_done,
+    state_machine,
+    together,
+)
 from jobs.chaos.plan import Kill, plan
 from jobs.chaos.watch import Record, Watch
 
@@ -146,3 +154,14 @@ def test_one_run_that_differs_is_enough(key: str) -> None:
     assert summed[key] is False
     assert summed["differences"] == ["here"]
     assert summed["survivors"] == ["ray"]
+
+
+@pytest.mark.parametrize(("examples", "held"), [(7, True), (8, False)])
+def test_the_state_machine_is_the_command_that_make_gives(
+    examples: int, held: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv(STATE_MACHINE, raising=False)
+    assert state_machine(examples) is None
+    seven = "import os, sys; sys.exit(os.environ['MSTAR_EXAMPLES'] != '7')"
+    monkeypatch.setenv(STATE_MACHINE, f'{sys.executable} -c "{seven}"')
+    assert state_machine(examples) is held
