@@ -29,7 +29,7 @@ from tests.support.scripted_world import GRADER
 
 EARLIER = Path(__file__).parent / "earlier"
 
-RUNS = {"scripted": "scripted", "scripted-prm": "scripted"}
+RUNS = {"scripted": "scripted", "scripted-prm": "scripted", "real": "old"}
 
 
 def unpacked(name: str) -> dict[str, bytes]:
