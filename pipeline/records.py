@@ -34,10 +34,11 @@ _FLOAT64_S = pa.list_(pa.field("item", pa.float64(), nullable=False))
 
 
 @dataclass(frozen=True, slots=True)
-class Asked:
-    """One query that a run uses, whole, as it was when the run began."""
+class QueryRow:
+    """One query that a run uses, complete, as it was when the run began."""
 
     VERSION: ClassVar[int] = 1
+    LABEL: ClassVar[str] = "Asked"
 
     query: str = column("content hash of the query (question, choices, images)", unit="sha256 hex")
     query_id: str = column("the query's id in its data set")
@@ -167,4 +168,4 @@ class Selected:
     reward: float = column("the reward it was selected by")
 
 
-RECORDS: tuple[type[Record], ...] = (Asked, Rollout, Grade, Score, StepValues, Selected)
+RECORDS: tuple[type[Record], ...] = (QueryRow, Rollout, Grade, Score, StepValues, Selected)

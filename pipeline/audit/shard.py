@@ -16,7 +16,7 @@ from pipeline.errors import StoreError
 from pipeline.generation.adoption import group_problem
 from pipeline.generation.shards import SamplePart, ShardSpec
 from pipeline.prm.labels import Decode
-from pipeline.records import Asked, Grade, Rollout, Score, Selected, StepValues
+from pipeline.records import Grade, QueryRow, Rollout, Score, Selected, StepValues
 from pipeline.responses import MOST_STEPS, merged, step_ends
 from pipeline.run.events.sampling import ShardAccepted, ShardGraded, ShardScored
 from pipeline.run.spec import RunSpec
@@ -40,7 +40,7 @@ from pipeline.storage.parquet import Record, from_parquet
 from pipeline.storage.store import Store
 
 RECORDS_OF: Mapping[str, type[Record]] = {
-    "queries": Asked,
+    "queries": QueryRow,
     "rollout": Rollout,
     "grade": Grade,
     "labels": StepValues,

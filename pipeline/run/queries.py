@@ -13,7 +13,7 @@ from pipeline.errors import CorruptObject
 from pipeline.generation.shards import EngineIdentity
 from pipeline.hashing import key_of
 from pipeline.query import AnswerType, Query
-from pipeline.records import Asked
+from pipeline.records import QueryRow
 from pipeline.run.events.event import Event
 from pipeline.run.events.lifecycle import RunCreated
 from pipeline.run.spec import RunSpec
@@ -28,11 +28,11 @@ def store_queries(store: Store, program: RunSpec) -> str:
     """Put the program's queries into the store; where they lie."""
     rows = [_row(split, query) for split, part in program.splits.items() for query in part]
     key = key_of(STAGE, program.fingerprint["splits"])
-    return put_content(store, STAGE, key, to_parquet(rows, Asked), "parquet")
+    return put_content(store, STAGE, key, to_parquet(rows, QueryRow), "parquet")
 
 
-def _row(split: str, query: Query) -> Asked:
-    return Asked(
+def _row(split: str, query: Query) -> QueryRow:
+    return QueryRow(
         query=query.content_hash,
         query_id=query.query_id,
         split=split,
@@ -46,7 +46,7 @@ def _row(split: str, query: Query) -> Asked:
     )
 
 
-def _query(row: Asked) -> Query:
+def _query(row: QueryRow) -> Query:
     if row.answer_type not in get_args(AnswerType):
         raise CorruptObject(f"query {row.query_id} has answer type {row.answer_type!r}")
     query = Query(
@@ -75,7 +75,7 @@ def spec_of(store: Store, created: Event) -> RunSpec:
         raise CorruptObject(f"the ledger begins with a {created.type} event: it has no run_created")
     path = created.queries
     splits: dict[str, list[Query]] = {}
-    for row in from_parquet(get_verified(store, path, quarantine=False), Asked):
+    for row in from_parquet(get_verified(store, path, quarantine=False), QueryRow):
         splits.setdefault(row.split, []).append(_query(row))
     data = created.data
     program = RunSpec(

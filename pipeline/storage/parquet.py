@@ -19,7 +19,11 @@ COMPRESSION_LEVEL = 3
 
 
 class Record(Protocol):
-    """A frozen dataclass with a version and only `column` fields."""
+    """A frozen dataclass with a version and only `column` fields.
+
+    In a file it goes by its class's name, or by its `LABEL` where it has one: that of a record
+    whose class was renamed, as the files that there are have it.
+    """
 
     VERSION: ClassVar[int]
     __dataclass_fields__: ClassVar[dict[str, Any]]
@@ -54,12 +58,17 @@ def _arrow_field(field: dataclasses.Field[Any], hint: Any) -> pa.Field:
     return pa.field(field.name, kind, nullable=nullable, metadata=notes)
 
 
+def label_of(cls: type[Record]) -> str:
+    """What a record is called in files."""
+    return getattr(cls, "LABEL", cls.__name__)
+
+
 def schema(cls: type[Record]) -> pa.Schema:
     """The Arrow schema of a record, with its name and version as metadata."""
     if cls not in _schemas:
         hints = get_type_hints(cls)
         fields = [_arrow_field(field, hints[field.name]) for field in dataclasses.fields(cls)]
-        label = {"mstar.record": cls.__name__, "mstar.version": str(cls.VERSION)}
+        label = {"mstar.record": label_of(cls), "mstar.version": str(cls.VERSION)}
         _schemas[cls] = pa.schema(fields, metadata=label)
     return _schemas[cls]
 
@@ -160,8 +169,8 @@ def read_table(data: bytes, cls: type[Record], columns: Sequence[str] | None = N
 def _check_schema(found: pa.Schema, cls: type[Record]) -> None:
     label = {key.decode(): value.decode() for key, value in (found.metadata or {}).items()}
     record, version = label.get("mstar.record"), label.get("mstar.version")
-    if record != cls.__name__:
-        raise RecordError(f"this is {record or 'no record of ours'}, not {cls.__name__}")
+    if record != label_of(cls):
+        raise RecordError(f"this is {record or 'no record of ours'}, not {label_of(cls)}")
     if version != str(cls.VERSION):
         raise RecordError(
             f"this is {record} of version {version}, and this code reads version {cls.VERSION}: "
@@ -207,7 +216,9 @@ def from_parquet(data: bytes, cls: type[AnyRecord]) -> list[AnyRecord]:
 
 def describe(cls: type[Record]) -> str:
     """The record as a Markdown table: column, type, unit, meaning."""
-    lines = [f"**{cls.__name__}**, version {cls.VERSION}. {cls.__doc__}", ""]
+    label = label_of(cls)
+    stored = "" if label == cls.__name__ else f" (in files: `{label}`)"
+    lines = [f"**{cls.__name__}**{stored}, version {cls.VERSION}. {cls.__doc__}", ""]
     lines += ["| column | type | unit | meaning |", "|---|---|---|---|"]
     for field in schema(cls):
         notes = {key.decode(): value.decode() for key, value in field.metadata.items()}

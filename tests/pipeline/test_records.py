@@ -27,6 +27,7 @@ from pipeline.storage.parquet import (
     describe,
     from_parquet,
     from_table,
+    label_of,
     read_table,
     schema,
     table_bytes,
@@ -265,7 +266,7 @@ FINGERPRINTS = {
 @pytest.mark.parametrize("cls", RECORDS, ids=NAMES)
 def test_a_schema_does_not_change_without_its_version(cls: type[Record]) -> None:
     columns = [f"{f.name}:{f.type}{'?' if f.nullable else ''}" for f in schema(cls)]
-    assert f"{cls.VERSION} {' '.join(columns)}" == FINGERPRINTS[cls.__name__]
+    assert f"{cls.VERSION} {' '.join(columns)}" == FINGERPRINTS[label_of(cls)]
 
 
 def test_a_new_record_is_one_dataclass() -> None:
