@@ -46,7 +46,7 @@ from pipeline.reports.warnings import data_warnings
 from pipeline.run.events.wire import replay
 from pipeline.run.lease import Lease
 from pipeline.run.ledger import Ledger
-from pipeline.run.same_run import changes_since, check_same_data
+from pipeline.run.same_run import changes_since, check_same_data, check_same_means
 from pipeline.run.spec import RunSpec
 from pipeline.run.state import State
 from pipeline.storage.store import Store
@@ -85,6 +85,7 @@ def evolve(config: Config, *, take_over: bool = False) -> dict[str, Any]:
                 console.say(f"changed since the run was started: {change}")
             console.say(f"run {config.run.name} is finished; nothing is left to do")
         else:
+            check_same_means(program, state)
             for line in data_warnings(program):
                 console.say(warning(line))
             check_models(config)
@@ -121,6 +122,7 @@ def drive_to(config: Config, until: Callable[[State], bool], *, take_over: bool 
         dataset = load_data(config, console.say)
         program = RunSpec.of(config, dataset, engine_settings(config).identity(), GRADER_VERSION)
         check_same_data(store, program, state)
+        check_same_means(program, state)
         check_models(config)
         check_queries(config, program.by_hash.values(), dataset, console.say)
         return _drive(program, store, dataset, console, take_over=take_over, until=until)

@@ -78,8 +78,10 @@ def _named_by(store: Store, run: str) -> set[str]:
         event = from_wire(wire)
         paths = (paths | set(named(wire))) - event.drops()
         if isinstance(event, RunCreated):
-            program = spec_of(store, event)
-            paths |= {f"images/{sha}" for query in program.by_hash.values() for sha in query.images}
+            run_spec = spec_of(store, event)
+            paths |= {
+                f"images/{sha}" for query in run_spec.by_hash.values() for sha in query.images
+            }
     return paths
 
 

@@ -70,9 +70,9 @@ class _Annotation:
 class PrmAudit:
     """Follows the building of one run's PRM beside its ledger."""
 
-    def __init__(self, store: Store, program: RunSpec, decoder: Decoder | None) -> None:
+    def __init__(self, store: Store, run_spec: RunSpec, decoder: Decoder | None) -> None:
         self._store = store
-        self._program = program
+        self._run_spec = run_spec
         self._decoder = decoder
         self._decode: Decode | None = None
         self._annotation: _Annotation | None = None
@@ -129,7 +129,7 @@ class PrmAudit:
                 rows += graded[0]
                 outcomes += [grade.outcome for grade in graded[1]]
                 shards += [shard.rollout] * len(graded[0])
-            chosen = responses_to_label(self._program, rows, outcomes, shards, decode)
+            chosen = responses_to_label(self._run_spec, rows, outcomes, shards, decode)
             self._annotation = _Annotation(*chosen)
         return self._annotation
 
@@ -144,11 +144,11 @@ class PrmAudit:
             cut = cut_places(get_verified(self._store, shard.rollout, quarantine=False))
             grades = self._rows(_told(shard.grades), Grade)
             annotation.found |= reached(spec, grades, cut)
-        early_stop = self._program.config.prm.early_stop
+        early_stop = self._run_spec.config.prm.early_stop
         wanted = next_prefixes(annotation.responses, annotation.found, early_stop=early_stop)
         if wanted:
             number = len(annotation.rounds)
-            annotation.rounds.append(round_of(self._program, step.policy, number, wanted))
+            annotation.rounds.append(round_of(self._run_spec, step.policy, number, wanted))
         return bool(wanted)
 
     # --- labels ---------------------------------------------------------------------------------
@@ -169,11 +169,11 @@ class PrmAudit:
         except (CorruptObject, StoreMissing):
             self.lost = True
             return
-        program = self._program
-        want = valued_rows(program, annotation.responses, annotation.found)
+        run_spec = self._run_spec
+        want = valued_rows(run_spec, annotation.responses, annotation.found)
         if path.split("/")[2] != labels_key(want):
             yield path, "its key is not that of the values which its completions give"
-        told = labels_told(program, path, want, annotation.counts, annotation.responses)
+        told = labels_told(run_spec, path, want, annotation.counts, annotation.responses)
         if event.compared() != told.compared():
             yield path, "its event counts other responses or another cost"
         if len(got) != len(want):
@@ -193,7 +193,7 @@ class PrmAudit:
         except (CorruptObject, StoreMissing):
             return None
         prm = state.policies[TRAINED]
-        return Scoring(prm, judged_places(labels), self._program.config.prm.aggregate)
+        return Scoring(prm, judged_places(labels), self._run_spec.config.prm.aggregate)
 
     def verdict(self, state: State, step: Step | None, event: PrmJudged) -> Iterator[Found]:
         """What is wrong with a judgement, given labels, scores and the model that was trained."""
@@ -202,8 +202,8 @@ class PrmAudit:
             yield path, "nothing asked for a judgement of it"
             return
         assert state.labels is not None
-        reasons = shortfalls(card, bar_of(self._program))
-        used = not reasons or self._program.config.prm.use_anyway
+        reasons = shortfalls(card, bar_of(self._run_spec))
+        used = not reasons or self._run_spec.config.prm.use_anyway
         if (event.reasons, event.used) != (list(reasons), used):
             yield path, "whether it is used does not follow from its card"
         if event.version != policy_at(path).version:
@@ -223,7 +223,7 @@ class PrmAudit:
             yield path, f"{CARD} in it tells of another judgement"
         if of_others(labels, shards.values()):
             yield path, "its labels are of other responses than were scored"
-        found = list(judged(self._program.by_hash, labels, scores))
+        found = list(judged(self._run_spec.by_hash, labels, scores))
         if not _same(gate_card(found, excluded_of(shards.values())), card):
             yield path, "its card is not what its labels and their scores give"
 

@@ -6,7 +6,7 @@ What is checked, each by reading the bytes again:
   and its driver's lease say; every snapshot: its checksum, and that it is what replaying gives;
 * every object that an event names and that no later event gave up: its hash, record and version;
   every file of every policy and of every checkpoint that was not retired; every image;
-* the plan: each shard and each job has the key that the program (`pipeline.run.queries`) derives
+* the plan: each shard and each job has the key that the run's spec (`pipeline.run.queries`) derives
   for it at that point of the run, so nothing else was sampled or trained on;
 * each shard: whole groups, seeds, sampling parameters and policy of every rollout, a grade for
   each; every selected row is a rollout of this shard, token for token, that was graded correct, and
@@ -125,7 +125,7 @@ class _Audit:
         self.ledger = Ledger(store, run)
         self.report = Report(run)
         self.state = State()
-        self.program: RunSpec | None = None
+        self.run_spec: RunSpec | None = None
         self.prm: PrmAudit | None = None
         self.specs: dict[tuple[ShardSet, int], ShardSpec] = {}
         # what is to be selected and scored, by purpose and stage
@@ -275,13 +275,13 @@ class _Audit:
         self.choices = {place: one for place, one in self.choices.items() if not place[0].of_prm}
 
     def _follow(self, n: int, event: Event) -> None:
-        """The event is what the program asks for at this point."""
+        """The event is what the phases ask for at this point."""
         match event:
             case RunCreated():
-                self.program = spec_of(self.store, event)
-                self.prm = PrmAudit(self.store, self.program, self.decoder)
-                self._images(self.program)
-                self._note_grader(self.program.grader)
+                self.run_spec = spec_of(self.store, event)
+                self.prm = PrmAudit(self.store, self.run_spec, self.decoder)
+                self._images(self.run_spec)
+                self._note_grader(self.run_spec.grader)
             case ShardAccepted():
                 self._accepted(n, event)
             case ShardGraded():
@@ -322,9 +322,9 @@ class _Audit:
             self.shards[place] = replace(self.shards[place], **events)
 
     def _step(self) -> Step | None:
-        if self.program is None:
+        if self.run_spec is None:
             raise CorruptObject("the run has no beginning")
-        return next_step(self.state, self.program)
+        return next_step(self.state, self.run_spec)
 
     def _closed(self, n: int, event: SamplingClosed) -> None:
         """Nothing that the plan asks for was left out, and the sums are those of its shards."""
@@ -344,7 +344,7 @@ class _Audit:
             self._bad(path, f"closes {purpose}, and of its shards these are not done: {left}")
 
     def _plan(self, purpose: ShardSet) -> None:
-        """Fix a purpose's plan, where the program asks for it at this point."""
+        """Fix the plan of a set of shards, where the phases ask for it at this point."""
         step, specs = self._step(), tuple[ShardSpec, ...]()
         if isinstance(step, SampleShards):
             specs = step.specs
@@ -372,8 +372,8 @@ class _Audit:
 
     # --- objects --------------------------------------------------------------------------------
 
-    def _images(self, program: RunSpec) -> None:
-        shas = {sha for part in program.splits.values() for query in part for sha in query.images}
+    def _images(self, run_spec: RunSpec) -> None:
+        shas = {sha for part in run_spec.splits.values() for query in part for sha in query.images}
         self._each(sorted(shas), self._image)
 
     def _image(self, sha: str) -> list[Problem]:
@@ -387,8 +387,8 @@ class _Audit:
     def _objects(self) -> None:
         """Everything that is needed, shards with their links, each object read once."""
         in_shards = {path for files in self.shards.values() for path in files.paths}
-        if self.program is not None:
-            self._each(list(self.shards.values()), partial(self._shard, self._judge(self.program)))
+        if self.run_spec is not None:
+            self._each(list(self.shards.values()), partial(self._shard, self._judge(self.run_spec)))
         rest = [path for path in self.needed if path not in in_shards]
         self._each(rest, self._object)
         self.report.objects += len(in_shards & self.needed.keys()) - len(self.shards)
@@ -400,11 +400,11 @@ class _Audit:
                 for problem in problems:
                     self._bad(problem.path, problem.what)
 
-    def _judge(self, program: RunSpec) -> Judge:
+    def _judge(self, run_spec: RunSpec) -> Judge:
         """Text is needed of completions and of scored responses only."""
         texts = any(place[0].is_round or one.scored for place, one in self.shards.items())
         decode = self.prm.decode(self.state) if texts and self.prm is not None else None
-        return Judge(self.store, program, decode)
+        return Judge(self.store, run_spec, decode)
 
     def _shard(self, judge: Judge, files: ShardFiles) -> list[Problem]:
         """A shard that was lost and not made again is not needed."""

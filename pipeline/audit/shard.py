@@ -88,7 +88,7 @@ class Judge:
     can be had."""
 
     store: Store
-    program: RunSpec
+    run_spec: RunSpec
     decode: Decode | None = None
 
 
@@ -180,9 +180,9 @@ def _grades(
     judge: Judge, files: ShardFiles, rollouts: Sequence[Rollout], grades: Sequence[Grade]
 ) -> Iterator[Found]:
     assert files.graded is not None
-    path, program, bad = files.graded.grades, judge.program, _bad_of(files.accepted)
-    asked = [program.by_hash[one] for one in files.spec.queries_Q if one not in bad]
-    if path.split("/")[2] != grade_key(files.accepted.rollout, asked, program.grader):
+    path, run_spec, bad = files.graded.grades, judge.run_spec, _bad_of(files.accepted)
+    asked = [run_spec.by_hash[one] for one in files.spec.queries_Q if one not in bad]
+    if path.split("/")[2] != grade_key(files.accepted.rollout, asked, run_spec.grader):
         yield path, "another grader made it, or against other answers"
     left_out = _bad_of(files.graded)
     want = [(row.query, row.sample_index) for row in rollouts if row.query not in left_out]
@@ -212,8 +212,8 @@ def _scores(
     asked = [
         (row.query, row.sample_index) for row in rows_to_score(graded.rows, graded.grades, task)
     ]
-    program = judge.program
-    key = score_key(task, asked, program.engine, scored_how(program.config))
+    run_spec = judge.run_spec
+    key = score_key(task, asked, run_spec.engine, scored_how(run_spec.config))
     if path.split("/")[2] != key:
         yield path, f"another process reward model than {scoring.prm.version} made it, or of others"
     problem = scores_problem(asked, scores, files.scored.excluded)
@@ -223,7 +223,7 @@ def _scores(
 
 def _score_task(judge: Judge, files: ShardFiles, scoring: Scoring) -> ScoreTask:
     assert files.graded is not None
-    spec, by_hash, bad = files.spec, judge.program.by_hash, _bad_of(files.accepted)
+    spec, by_hash, bad = files.spec, judge.run_spec.by_hash, _bad_of(files.accepted)
     return ScoreTask(
         key=spec.key,
         rollout=files.accepted.rollout,
@@ -232,7 +232,7 @@ def _score_task(judge: Judge, files: ShardFiles, scoring: Scoring) -> ScoreTask:
         prompt=spec.prompt,
         scoring=scoring,
         rule=files.rule,
-        seed=judge.program.config.run.seed,
+        seed=judge.run_spec.config.run.seed,
     )
 
 
@@ -294,7 +294,7 @@ def _chosen(
     if selected is None or files.selected is None:
         yield from _unselected(files)
         return
-    path, rule, seed = files.selected, files.rule, judge.program.config.run.seed
+    path, rule, seed = files.selected, files.rule, judge.run_spec.config.run.seed
     if rule is None:
         yield path, "nothing asked for a selection"
         return

@@ -62,7 +62,7 @@ def trace(store: Store, run: str, sample: str) -> list[dict[str, Any]]:
     events = [from_wire(wire) for wire in Ledger(store, run).replay()]
     if not events:
         raise BadConfig(f"{store.url} holds no run {run!r}")
-    program = spec_of(store, events[0])
+    run_spec = spec_of(store, events[0])
     state = State()
     shards: dict[tuple[str, int], dict[str, Any]] = {}
     for event in events:
@@ -77,7 +77,7 @@ def trace(store: Store, run: str, sample: str) -> list[dict[str, Any]]:
             continue
         for row in _rows(store, facts["selected"], Selected):
             if wanted.fits(row.query, row.query_id, row.sample_index):
-                origin = _Origin(store, program, state, facts)
+                origin = _Origin(store, run_spec, state, facts)
                 found.append(origin.of(row) | {"trained_by": _trained_by(events, place[0])})
     if not found:
         raise BadConfig(f"run {run!r} was trained on no sample {sample!r}")
@@ -109,7 +109,7 @@ class _Origin:
     """facts: all that was told about the row's shard, the last word on each."""
 
     store: Store
-    program: RunSpec
+    run_spec: RunSpec
     state: State
     facts: Mapping[str, Any]
 
@@ -127,13 +127,13 @@ class _Origin:
                 "sample_index": row.sample_index,
             },
             "query": self._query(row.query),
-            "images": [self._image(sha) for sha in self.program.by_hash[row.query].images],
+            "images": [self._image(sha) for sha in self.run_spec.by_hash[row.query].images],
             "policy": self._policy(rollout.policy),
             "sampling": {
                 "seed": rollout.seed,
                 "temperature": rollout.temperature,
                 "top_p": rollout.top_p,
-                "max_new_tokens": self.program.config.generate.max_new_tokens,
+                "max_new_tokens": self.run_spec.config.generate.max_new_tokens,
                 "prompt_sha256": rollout.prompt_sha256,
                 "engine": self.state.data["engine"],
             },
@@ -147,8 +147,8 @@ class _Origin:
                 "grades": self.facts["grades"],
                 "outcome": grade.outcome,
                 "extracted": grade.extracted,
-                "gold": self.program.by_hash[row.query].answer,
-                "grader": self.program.grader,
+                "gold": self.run_spec.by_hash[row.query].answer,
+                "grader": self.run_spec.grader,
             },
             "score": None if not scores else self._score(row, scores),
             "selection": {"selected": self.facts["selected"], "reward": row.reward},
@@ -172,7 +172,7 @@ class _Origin:
         }
 
     def _query(self, content_hash: str) -> dict[str, Any]:
-        query: Query = self.program.by_hash[content_hash]
+        query: Query = self.run_spec.by_hash[content_hash]
         return {
             "question": query.question,
             "choices": query.choices,

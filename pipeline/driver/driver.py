@@ -55,6 +55,7 @@ from pipeline.run.events.wire import from_wire, replay
 from pipeline.run.lease import Lease
 from pipeline.run.ledger import Ledger
 from pipeline.run.queries import store_queries
+from pipeline.run.same_run import check_same_means
 from pipeline.run.spec import RunSpec
 from pipeline.run.state import State
 from pipeline.stages.workers import Progress, Watch, Workers
@@ -169,18 +170,12 @@ class Driver:
         changes = [str(change) for change in check_resume(old, config)]
         for change in changes:
             self.watch.say(f"changed since the run was started: {change}")
-        here = json.loads(canonical_json(self.program.fingerprint))
-        for part, name in (
-            ("splits", "the questions or answers of the data"),
-            ("engine", "the engine"),
-            ("grader", "the grader"),
-        ):
-            if here[part] != self.state.data[part]:
-                raise BadConfig(
-                    f"run {config.run.name!r}: {name} are not those it was started with: "
-                    f"{self.state.data[part]} then, {here[part]} now; "
-                    "give the new run a name of its own (--set run.name=...)"
-                )
+        if self.program.fingerprint["splits"] != self.state.data["splits"]:
+            raise BadConfig(
+                f"run {config.run.name!r}: the questions or answers of the data are not those it "
+                "was started with; give the new run a name of its own (--set run.name=...)"
+            )
+        check_same_means(self.program, self.state)
         return changes
 
     def commit(self, stage: str, events: Sequence[Event | Mapping[str, Any]]) -> None:

@@ -1,7 +1,7 @@
 """The queries of a run, kept in the store beside what was made from them.
 
 A run's ledger, its objects and this table are all that an audit needs: hashes in other records get
-their meaning back, and the program (which shards, which jobs) can be derived again, offline.
+their meaning back, and its plan (which shards, which jobs) can be derived again, offline.
 """
 
 from __future__ import annotations
@@ -24,10 +24,10 @@ from pipeline.storage.store import Store
 STAGE = "queries"
 
 
-def store_queries(store: Store, program: RunSpec) -> str:
-    """Put the program's queries into the store; where they lie."""
-    rows = [_row(split, query) for split, part in program.splits.items() for query in part]
-    key = key_of(STAGE, program.fingerprint["splits"])
+def store_queries(store: Store, spec: RunSpec) -> str:
+    """Put the queries of a run into the store; where they lie."""
+    rows = [_row(split, query) for split, part in spec.splits.items() for query in part]
+    key = key_of(STAGE, spec.fingerprint["splits"])
     return put_content(store, STAGE, key, to_parquet(rows, QueryRow), "parquet")
 
 
@@ -66,7 +66,7 @@ def _query(row: QueryRow) -> Query:
 
 
 def spec_of(store: Store, created: Event) -> RunSpec:
-    """The program of a run, from its `run_created` event and the queries that it names.
+    """The spec of a run, from its `run_created` event and the queries that it names.
 
     Raises:
         StoreMissing, CorruptObject: the queries are gone, or not those that the event is about.
@@ -78,14 +78,14 @@ def spec_of(store: Store, created: Event) -> RunSpec:
     for row in from_parquet(get_verified(store, path, quarantine=False), QueryRow):
         splits.setdefault(row.split, []).append(_query(row))
     data = created.data
-    program = RunSpec(
+    spec = RunSpec(
         config=config_from_dict(created.config, where="the run's ledger"),
         splits={name: tuple(part) for name, part in splits.items()},
         engine=EngineIdentity(**data["engine"]),
         grader=data["grader"],
     )
-    if program.fingerprint["splits"] != data["splits"]:
+    if spec.fingerprint["splits"] != data["splits"]:
         raise CorruptObject(
             f"{store.url}: {path} does not hold the queries that the run began with"
         )
-    return program
+    return spec

@@ -28,25 +28,25 @@ _SHOWN = 5
 Splits = Mapping[str, Sequence[Query]]
 
 
-def check_same_data(store: Store, program: RunSpec, state: State) -> None:
+def check_same_data(store: Store, spec: RunSpec, state: State) -> None:
     """Refuse data that are not those which the run began with.
 
     Raises:
         BadConfig: naming the rows that differ.
         StoreError: the store cannot be read, or has lost the queries of the beginning.
     """
-    if state.config is None or state.data["splits"] == _plain(program)["splits"]:
+    if state.config is None or state.data["splits"] == _plain(spec)["splits"]:
         return
-    run = program.config.run.name
+    run = spec.config.run.name
     began = spec_of(store, from_wire(next(Ledger(store, run).replay())))
-    shown = "\n  ".join(data_changes(began.splits, program.splits))
+    shown = "\n  ".join(data_changes(began.splits, spec.splits))
     raise BadConfig(
         f"run {run!r} began with other data:\n  {shown}\n"
         "set them back, or give the new run a name of its own (--set run.name=...)"
     )
 
 
-def changes_since(program: RunSpec, state: State) -> list[str]:
+def changes_since(spec: RunSpec, state: State) -> list[str]:
     """What else than the data is not as it was when the run began: settings that do not change its
     meaning, the engine, the grader.
 
@@ -56,12 +56,31 @@ def changes_since(program: RunSpec, state: State) -> list[str]:
     if state.config is None:
         return []
     began = config_from_dict(state.config, where="the run's ledger")
-    changes = [str(change) for change in check_resume(began, program.config)]
-    here = _plain(program)
+    changes = [str(change) for change in check_resume(began, spec.config)]
+    here = _plain(spec)
     for part in ("engine", "grader"):
         if here[part] != state.data[part]:
             changes.append(f"{part}: {_brief(state.data[part])} -> {_brief(here[part])}")
     return changes
+
+
+def check_same_means(spec: RunSpec, state: State) -> None:
+    """Refuse to sample or grade by other means than those which the run began with.
+
+    Raises:
+        BadConfig: naming the engine or the grader, then and now.
+    """
+    if state.config is None:
+        return
+    here = _plain(spec)
+    for part in ("engine", "grader"):
+        then = state.data[part]
+        if here[part] != then:
+            raise BadConfig(
+                f"run {spec.config.run.name!r}: the {part} is not the one it was started with: "
+                f"{_brief(then)} then, {_brief(here[part])} now; go on with the version that "
+                "started it, or give the new run a name of its own (--set run.name=...)"
+            )
 
 
 def _brief(value: Any) -> str:
@@ -70,9 +89,9 @@ def _brief(value: Any) -> str:
     return str(value)
 
 
-def _plain(program: RunSpec) -> dict[str, Any]:
+def _plain(spec: RunSpec) -> dict[str, Any]:
     """The fingerprint as a ledger gives it back."""
-    plain: dict[str, Any] = json.loads(canonical_json(program.fingerprint))
+    plain: dict[str, Any] = json.loads(canonical_json(spec.fingerprint))
     return plain
 
 

@@ -1,6 +1,6 @@
 """What a run is: its configuration, the queries it uses, and what samples and grades them.
 
-A program is made once, from the configuration and the data, and holds nothing that changes while
+A spec is made once, from the configuration and the data, and holds nothing that changes while
 the run goes on. The shards of every stage are functions of it and of the policy that samples them.
 """
 

@@ -8,7 +8,6 @@
 from __future__ import annotations
 
 import json
-import tarfile
 from dataclasses import replace
 from pathlib import Path
 
@@ -16,35 +15,18 @@ import pytest
 
 from pipeline.audit.run import audit
 from pipeline.errors import BadConfig
+from pipeline.grading.grade import GRADER_VERSION
 from pipeline.hashing import canonical_json
 from pipeline.run.events.wire import from_wire, replay
 from pipeline.run.ledger import Ledger
+from pipeline.run.queries import spec_of
+from pipeline.run.same_run import check_same_means
 from pipeline.run.state import State
-from pipeline.storage.backend import MemoryBackend
-from pipeline.storage.store import Store
 from tests.support.driving import Bench, result
+from tests.support.earlier_runs import RUNS, store_of, unpacked
 from tests.support.scripted import make_config
 from tests.support.scripted_prm import PrmBench, decode
 from tests.support.scripted_world import GRADER
-
-EARLIER = Path(__file__).parent / "earlier"
-
-RUNS = {"scripted": "scripted", "scripted-prm": "scripted", "real": "old"}
-
-
-def unpacked(name: str) -> dict[str, bytes]:
-    """The files of a fixture, by their path in it."""
-    with tarfile.open(EARLIER / f"{name}.tar.xz") as tar:
-        files = [member for member in tar if member.isfile()]
-        return {member.name: tar.extractfile(member).read() for member in files}  # type: ignore[union-attr]
-
-
-def store_of(name: str, backend: MemoryBackend | None = None) -> Store:
-    store = Store(backend or MemoryBackend(), say=lambda line: None)
-    for path, data in unpacked(name).items():
-        if path.startswith("store/"):
-            store.replace(path.removeprefix("store/"), data)
-    return store
 
 
 def bench_of(name: str, folder: Path) -> Bench:
@@ -99,10 +81,22 @@ def test_it_goes_on_and_ends_as_the_earlier_program_would_have(name: str, tmp_pa
     assert audit(bench.store, RUNS[name], lambda policy: decode).clean
 
 
+def test_a_real_run_is_refused_by_a_program_with_another_grader_before_anything_starts() -> None:
+    store = store_of("real")
+    wires = list(Ledger(store, "old").replay())
+    began, state = spec_of(store, from_wire(wires[0])), replay(wires)
+    check_same_means(began, state)
+    with pytest.raises(BadConfig, match="the grader is not the one it was started with: 1-math"):
+        check_same_means(replace(began, grader=GRADER_VERSION), state)
+
+
 def test_with_another_grader_it_is_refused_and_nothing_is_written(tmp_path: Path) -> None:
     bench = bench_of("scripted", tmp_path)
     bench.program = replace(bench.program, grader="scripted-2")
     before = {path: bench.store.get(path) for path in bench.store.list()}
-    with pytest.raises(BadConfig, match="the grader are not those it was started with"):
+    with pytest.raises(
+        BadConfig,
+        match="the grader is not the one it was started with: scripted-1 then, scripted-2",
+    ):
         bench.driver().run()
     assert {path: bench.store.get(path) for path in bench.store.list()} == before
