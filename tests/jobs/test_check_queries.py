@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 from PIL import Image
+from typer.testing import CliRunner
 
+from jobs.run import app
 from jobs.runtime.check_queries import check_queries
 from pipeline.config.fields import to_dict
 from pipeline.config.load import config_from_dict
@@ -50,6 +54,27 @@ def test_they_are_named_by_row_and_reason(policy: Path, dataset: Dataset, tmp_pa
     assert "generate.max_model_len = 300 leaves no room" in text
     assert f"{file}:3: the text holds '<end_of_utterance>', a special token" in text
     assert [(row.file, row.row) for row in caught.value.rows] == [(str(file), 2), (str(file), 3)]
+
+
+def test_the_command_refuses_them_before_it_starts_anything(policy: Path, tmp_path: Path) -> None:
+    data = tmp_path / "data.jsonl"
+    rows = [
+        {"question": f"{split} {n}?", "answer": "1", "split": split}
+        for split, count in (("train", 12), ("validation", 5), ("test", 5))
+        for n in range(count)
+    ]
+    rows[3]["question"] = "word " * 9000
+    plain = to_dict(config_of(policy))
+    plain["run"] |= {"out": str(tmp_path / "out"), "console": "plain"}
+    plain["data"]["path"] = str(write_jsonl(data, rows))
+    recipe = tmp_path / "recipe.yaml"
+    recipe.write_text(yaml.safe_dump(plain))
+    bad = tmp_path / "bad.jsonl"
+    done = CliRunner().invoke(app, ["--config", str(recipe), "--bad-rows", str(bad)])
+    assert done.exit_code == 2, done.output
+    assert f"{data}:4: asked with" in done.output
+    assert [json.loads(line)["row"] for line in bad.read_text().splitlines()] == [4]
+    assert not list((tmp_path / "out").rglob("lease")), "the run began"
 
 
 def test_so_many_as_may_be_left_out_are_said_and_no_more(policy: Path, dataset: Dataset) -> None:
