@@ -14,6 +14,7 @@ from pathlib import Path
 from pipeline.datasets.files import Place, as_rows
 from pipeline.errors import BadData, BadRows
 from pipeline.hashing import canonical_json, sha256_hex
+from pipeline.metrics.accuracy import image_groups
 from pipeline.query import Query
 
 # What is trained on and what policies are chosen by, for the usual names of splits.
@@ -50,22 +51,9 @@ def default_size(split: str, labelled: int) -> int:
 
 def components(queries: Sequence[Query]) -> list[list[int]]:
     """Groups of indices that share images, directly or through others; in order of first index."""
-    parent = list(range(len(queries)))
-
-    def root(index: int) -> int:
-        while parent[index] != index:
-            parent[index] = parent[parent[index]]
-            index = parent[index]
-        return index
-
-    first: dict[str, int] = {}
-    for index, query in enumerate(queries):
-        for image in query.images:
-            a, b = sorted((root(first.setdefault(image, index)), root(index)))
-            parent[b] = a
     groups: dict[int, list[int]] = {}
-    for index in range(len(queries)):
-        groups.setdefault(root(index), []).append(index)
+    for index, group in enumerate(image_groups(queries)):
+        groups.setdefault(group, []).append(index)
     return list(groups.values())
 
 
