@@ -86,7 +86,7 @@ def settings_changed(a: Mapping[str, Any], b: Mapping[str, Any]) -> list[str]:
 def first_difference(
     a: Iterable[Mapping[str, Any]], b: Iterable[Mapping[str, Any]]
 ) -> Difference | None:
-    """Where two runs part; None when one is what the other is, whole."""
+    """Where two runs part; None when they did the same."""
     for number, (left, right) in enumerate(zip_longest(facts(a), facts(b))):
         if left is None or right is None:
             name = (left or right).name

@@ -3,7 +3,7 @@
 What always holds: an object that any ledger of the store names, and no later event of that run gave
 up, is kept; so is everything of other kinds (ledgers, what is in quarantine) and what is younger
 than a limit by the store's own clock (a worker may be about to name it). A ledger that cannot be
-read whole makes everything kept: nobody knows what it names.
+read to its end makes everything kept: nobody knows what it names.
 """
 
 from __future__ import annotations

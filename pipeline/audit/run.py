@@ -134,7 +134,7 @@ class _Audit:
         self.needed: dict[str, int] = {}
         self.of_rounds: set[str] = set()
         self.shards: dict[tuple[ShardSet, int], ShardFiles] = {}
-        self.whole = True
+        self.replays = True
         snapshots = self.ledger.snapshot_numbers()  # before the entries: a driver may be writing
         self._read(snapshots)
         self._objects()
@@ -184,7 +184,7 @@ class _Audit:
 
     def _broken(self, n: int, what: str) -> None:
         self._bad(self.ledger.path(n), what)
-        self.whole = False
+        self.replays = False
 
     def _snapshot(self, entry: LedgerEntry) -> None:
         path = self.ledger.snapshot_path(entry.n)
@@ -200,7 +200,7 @@ class _Audit:
             self.report.run,
         ):
             self._bad(path, "it is not of this ledger")
-        elif self.whole and State.from_dict(content["state"]) != self.state:
+        elif self.replays and State.from_dict(content["state"]) != self.state:
             self._bad(path, "it is not the state that replaying the ledger gives")
 
     # --- events ---------------------------------------------------------------------------------
@@ -219,7 +219,7 @@ class _Audit:
             self.needed.update(dict.fromkeys(named(wire), n))
             if ShardSet(wire.get("purpose", "")).is_round:
                 self.of_rounds.update(named(wire))
-        if self.whole:
+        if self.replays:
             try:
                 self._follow(n, event)
                 self.state.apply(event)

@@ -124,7 +124,7 @@ def check_shard(judge: Judge, files: ShardFiles) -> list[Found]:
 
 @dataclass(frozen=True)
 class _Graded:
-    """The rows of a shard that have grades, by place; rows, grades and outcomes are parallel."""
+    """The rows of a shard that have grades; rows, grades and outcomes are parallel."""
 
     rows: list[Rollout]
     grades: list[Grade]
@@ -202,8 +202,8 @@ def _scores(
     for score in scores:
         row = origin.get((score.query, score.sample_index))
         if row is None:
-            place = f"sample {score.sample_index} of {score.query}"
-            yield path, f"it scores {place}, which is not of this shard"
+            name = f"sample {score.sample_index} of {score.query}"
+            yield path, f"it scores {name}, which is not of this shard"
         elif scoring is not None and (wrong := _scored_otherwise(judge, scoring, row, score)):
             yield path, f"sample {row.sample_index} of {row.query_id}: {wrong}"
     if scoring is None:
@@ -253,7 +253,7 @@ def _scored_otherwise(judge: Judge, scoring: Scoring, row: Rollout, score: Score
 
 
 def _selected(files: ShardFiles, graded: _Graded, selected: Sequence[Selected]) -> Iterator[Found]:
-    """Rows that were never sampled, or not right."""
+    """Rows that were never sampled, or are not correct."""
     path, rollout = str(files.selected), files.accepted.rollout
     origin = {
         (row.query, row.sample_index): (row, grade.outcome)
@@ -307,8 +307,8 @@ def _chosen(
         scored = with_scores(graded.rows, graded.outcomes, reward_of)
         kept = kept_by_score(scored, reward_of, rule, seed)
     for row in selected:
-        right = 1.0 if reward_of is None else reward_of.get((row.query, row.sample_index))
-        if row.reward != right:
+        reward = 1.0 if reward_of is None else reward_of.get((row.query, row.sample_index))
+        if row.reward != reward:
             yield path, f"sample {row.sample_index} of {row.query_id} was selected by another score"
     places = [(row.query, row.sample_index) for row in kept]
     if [(row.query, row.sample_index) for row in selected] != places:

@@ -19,7 +19,7 @@ def shuffled(hashes: Iterable[str], seed: int, purpose: str) -> list[str]:
 def subset(queries: Sequence[Query], limit: int | None) -> list[Query]:
     """The first `limit` queries of a shuffle that no seed changes, distinct by content.
 
-    Runs that differ in their seed thus draw from, and are measured on, the same queries.
+    Runs that differ in their seed thus draw from, and are evaluated on, the same queries.
     """
     by_hash: dict[str, Query] = {}
     for query in queries:

@@ -130,7 +130,7 @@ def _path(run: str, epoch: int) -> str:
 
 
 def _parse(data: bytes, epoch: int, default_ttl_s: float) -> Tenure:
-    """The tenure in `data`. A damaged one blocks nobody for longer than a whole one would."""
+    """The tenure in `data`. A damaged one blocks nobody for longer than an intact one would."""
     try:
         raw: dict[str, Any] = json.loads(data)
         return Tenure(**{**raw, "holder": Process(**raw["holder"])})

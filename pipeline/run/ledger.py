@@ -9,7 +9,7 @@ What always holds:
 * only one driver's entry can be number n. The driver whose entry was refused was fenced: it stops
   (`LedgerFenced`). A refusal whose bytes are this driver's own (every entry carries its driver's
   nonce) was a success whose answer got lost;
-* reading checks everything it passes: a changed byte, a cut, empty or missing entry is a
+* reading checks everything it passes: a changed byte, a truncated, empty or missing entry is a
   `CorruptObject` that names it. Only a missing last entry leaves no gap: `at_least` finds it.
 
 An entry is one JSON object, `{"checksum": …, "events": […], "format": 1, "n": …, "nonce": …,

@@ -130,7 +130,7 @@ class RunSpec:
         return tuple(specs)
 
     def samples(self, split: str) -> int:
-        """K of Pass@K on a split; 0: not measured."""
+        """K of Pass@K on a split; 0: not sampled."""
         evaluate, data = self.config.evaluate, self.config.data
         return evaluate.samples if split == data.validation else evaluate.test_samples
 
@@ -142,7 +142,7 @@ class RunSpec:
 
     @property
     def warmup_rule(self) -> Rule:
-        """What the warm-up keeps of the right chains."""
+        """What the warm-up keeps of the correct chains."""
         keep = self.config.warmup.keep
         return Rule("all_correct") if keep is None else Rule("random_k", keep)
 

@@ -1,4 +1,4 @@
-"""What a run has done, as a fold over its ledger: replaying the events gives the whole state.
+"""What a run has done, as a fold over its ledger: replaying the events gives all of it.
 
 `State.apply` is the only thing that changes a state. It takes events (`pipeline.run.events`) in
 ledger order, is deterministic, reads no clock and no store. What is only needed while a stage is
@@ -102,11 +102,11 @@ class State:
     # -- questions ------------------------------------------------------------------------------
 
     def evaluation(self, policy: PolicyRef, split: str, mode: str) -> dict[str, Any] | None:
-        """The result of measuring a policy, by its content: two names of one policy share it."""
+        """A policy's figures on a split, by its content: two names of one policy share them."""
         return self.evaluations.get(evaluation_key(policy.version, split, mode))
 
     def greedy(self, policy: PolicyRef, split: str) -> float:
-        """Greedy accuracy, a share; it must have been measured."""
+        """Greedy accuracy, a share; it must have been evaluated."""
         result = self.evaluations[evaluation_key(policy.version, split, GREEDY)]
         return float(result["greedy"])
 

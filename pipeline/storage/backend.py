@@ -2,7 +2,7 @@
 
 A backend moves bytes and nothing else. What always holds:
 
-* an object is whole or absent: no reader ever sees half of a write;
+* an object is complete or absent: no reader ever sees half of a write;
 * a call that returned is durable, as far as the place can promise it;
 * one call is one attempt: waiting and trying again is `Store`'s business, so a backend only says
   which of the two kinds a failure is, `StoreUnavailable` (ask again) or `StoreRefused` (do not).

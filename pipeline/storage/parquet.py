@@ -201,7 +201,7 @@ def _tuples(column_: pa.ChunkedArray) -> Iterable[tuple[Any, ...]]:
 
 
 def from_table(table: pa.Table, cls: type[AnyRecord]) -> list[AnyRecord]:
-    """The rows of a table that `read_table` gave whole."""
+    """The rows of a table that `read_table` gave with all its columns."""
     columns = [
         _tuples(values) if pa.types.is_list(values.type) else values.to_pylist()
         for values in (table[name] for name in schema(cls).names)

@@ -2,7 +2,7 @@
 
 What always holds:
 
-* an object is whole or absent, and a call that returned is durable;
+* an object is complete or absent, and a call that returned is durable;
 * `put` is idempotent: what is already there counts only after its bytes were compared; other bytes
   go to `quarantine/` and the object is written anew;
 * of two racing `create` calls with different bytes at most one returns True, wherever
@@ -227,7 +227,9 @@ class Store:
             end = min(start + self.part_bytes, entry.size_bytes)
             data = self._call(self.backend.read, path, start, end)
             if len(data) != end - start:
-                raise CorruptObject(f"{self.url}: {path} changed or was cut while it was read")
+                raise CorruptObject(
+                    f"{self.url}: {path} changed or was truncated while it was read"
+                )
             return data
 
         return _ahead(part, starts, PARALLEL_READS)

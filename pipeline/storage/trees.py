@@ -8,7 +8,7 @@ What always holds:
   is ever accepted; under another prefix a second, different tree is refused;
 * `get_tree` leaves the folder exactly as the manifest says, every byte hashed, or absent. Processes
   of one machine that want the same folder wait for one of them to fetch it; one that was killed
-  half way is continued from the files that were whole.
+  half way is continued from the files that were complete.
 """
 
 from __future__ import annotations
@@ -77,10 +77,10 @@ def parse_manifest(data: bytes, what: str) -> Manifest:
             for path, item in sorted(raw["files"].items())
         )
         manifest = Manifest(files)
-        whole = manifest.to_json() == data
+        canonical = manifest.to_json() == data
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise CorruptObject(f"{what} is not a manifest: {error}") from error
-    if not whole:
+    if not canonical:
         raise CorruptObject(f"{what} is not a manifest of format {FORMAT}")
     return manifest
 
