@@ -3,8 +3,9 @@
 What always holds: an object's bytes are on disk before its name is, and its name is on disk before
 the call returns (temporary file, fsync, link or rename, fsync of every folder whose entries
 changed), so a loss of power leaves an object complete or absent. A create-only write is a hard
-link, which the kernel refuses when the name is taken. What a killed process leaves is one file under `.tmp/`,
-locked while its writer lives; the next process that writes here removes those nobody holds.
+link, which the kernel refuses when the name is taken. What a killed process leaves is one
+file under `.tmp/`, locked while its writer lives; the next process that writes here removes those
+nobody holds.
 
 Nothing outside the folder is listed, written or deleted: below it no symbolic link is followed (the
 folder itself may be one).
