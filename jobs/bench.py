@@ -1,6 +1,6 @@
 """What this costs beside the bare engines, and what else has to be quick:
 
-    python -m jobs.bench [--only generation] [--small] [--config digits --set a.b=c]
+    mstar-ray bench [--only generation] [--small] [--recipe digits --set a.b=c]
 
 Measures one row after the other (`jobs.benches` names them), prints a table and writes each as
 <out>/<name>.json, machine and versions included. `--small` tries the benches out; its figures mean
@@ -14,44 +14,35 @@ import shutil
 from functools import partial
 from importlib import import_module
 from pathlib import Path
-from typing import Annotated
-
-import typer
 
 from jobs.benches import BENCHES
-from jobs.benches.record import ROUNDS, Options, Result, machine, table
-from jobs.runtime.cli import ending
+from jobs.benches.record import Options, Result, machine, table
+from jobs.runtime.cli import command, did_you_mean
 from jobs.runtime.prepare import versions
-from pipeline.config.load import load_config
+from jobs.runtime.recipes import load_recipe
 from pipeline.datasets.dataset import check_writable
 from pipeline.errors import BadConfig
 
-app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 
+def bench(
+    recipe: str, changes: list[str], only: list[str], *, small: bool, rounds: int, out: Path
+) -> bool:
+    """Measure, print, save; whether every bar is reached.
 
-@app.command()
-def main(
-    *,
-    only: Annotated[list[str] | None, typer.Option(help="a row's name, as often as wanted")] = None,
-    small: Annotated[bool, typer.Option(help="try the benches out: figures mean nothing")] = False,
-    rounds: Annotated[int, typer.Option(min=1, help="turns that count")] = ROUNDS,
-    out: Annotated[Path, typer.Option(help="folder for the results")] = Path("out/bench"),
-    config: Annotated[str, typer.Option(help="recipe name or YAML file")] = "digits",
-    set_: Annotated[list[str] | None, typer.Option("--set", help="section.key=value")] = None,
-) -> None:
-    """Measure, print, save."""
-    with ending():
-        unknown = sorted(set(only or []) - set(BENCHES))
-        if unknown:
-            raise BadConfig(f"--only {unknown[0]}: there are {', '.join(BENCHES)}")
-        check_writable(out)
-        work = out / "work"
-        loaded = load_config(config, [f"run.out={work}", *(set_ or [])])
-        options = Options(loaded, work, 1 if small else rounds, small, partial(print, flush=True))
-        results = [measured(name, options, out) for name in only or BENCHES]
-        print(f"\n{table(results)}\n{out}/*.json", flush=True)
-    missed = any(result.reached is False for result in results)
-    raise typer.Exit(1 if missed and not small else 0)
+    Raises:
+        BadConfig: there is no such row.
+    """
+    for name in only:
+        if name not in BENCHES:
+            near = did_you_mean(name, BENCHES)
+            raise BadConfig(f"--only {name}: no such row{near} There are {', '.join(BENCHES)}")
+    check_writable(out)
+    work = out / "work"
+    config = load_recipe(recipe, [f"run.out={work}", *changes])
+    options = Options(config, work, 1 if small else rounds, small, partial(print, flush=True))
+    results = [measured(name, options, out) for name in only or BENCHES]
+    print(f"\n{table(results)}\n{out}/*.json", flush=True)
+    return small or all(result.reached is not False for result in results)
 
 
 def measured(name: str, options: Options, out: Path) -> Result:
@@ -70,4 +61,4 @@ def measured(name: str, options: Options, out: Path) -> Result:
 
 
 if __name__ == "__main__":
-    app()
+    command("bench")

@@ -1,6 +1,6 @@
 """What the process reward model is good for at test time: the paper's Figure 2.
 
-    python -m jobs.evaluate --config digits [--policy final] [--split validation] [--samples 16]
+    mstar-ray evaluate --recipe digits [--policy final] [--split validation] [--samples 16]
 
 Samples a policy of a run that has a PRM (or takes the samples that are in its store already),
 grades and scores all of them, and writes to <out>/<run>/evaluate/: figure2-<policy>-<split>.json
@@ -14,18 +14,15 @@ import json
 from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Annotated, Any
-
-import typer
+from typing import Any
 
 from actors.generation.engine_settings import engine_settings
 from jobs.run import state_so_far
-from jobs.runtime.cli import ending
+from jobs.runtime.cli import command
 from jobs.runtime.figures import draw_scores, draw_votes
 from jobs.runtime.prepare import images_of, load_data, out_folder, upload_images
 from jobs.runtime.single_round import StageFailed, first_of
-from jobs.runtime.world import check_here, run_store, running
-from pipeline.config.load import load_config
+from jobs.runtime.world import REAL, Parts, check_here, run_store
 from pipeline.config.schema import Config
 from pipeline.errors import BadConfig
 from pipeline.generation.adoption import adoptable
@@ -45,30 +42,15 @@ from pipeline.stages.workers import Workers
 from pipeline.storage.artifacts import read_rows
 from pipeline.storage.store import Store
 
-app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
-
-
-@app.command()
-def main(
-    *,
-    config: Annotated[str, typer.Option(help="recipe name or YAML file")] = "digits",
-    set_: Annotated[list[str] | None, typer.Option("--set", help="section.key=value")] = None,
-    policy: Annotated[
-        str, typer.Option(help="base, warmup, control, final, or evolve/3")
-    ] = "final",
-    split: Annotated[str, typer.Option(help="split; empty: the validation split")] = "",
-    samples: Annotated[int, typer.Option(min=1, help="K")] = 16,
-    temperature: Annotated[float, typer.Option(min=0.01, help="T of the samples")] = 1.0,
-) -> None:
-    """Figure 2 for a policy of a run."""
-    with ending():
-        evaluate(
-            load_config(config, set_ or []), policy, split, samples=samples, temperature=temperature
-        )
-
 
 def evaluate(
-    config: Config, name: str, split: str, *, samples: int, temperature: float
+    config: Config,
+    name: str,
+    split: str,
+    *,
+    samples: int,
+    temperature: float,
+    parts: Parts = REAL,
 ) -> dict[str, Any]:
     """Sample, grade, score, sum up and draw; what the JSON file holds.
 
@@ -86,7 +68,7 @@ def evaluate(
         if split not in program.splits:
             raise BadConfig(f"--split {split}: the run uses {', '.join(program.splits)}")
         upload_images(store, dataset, images_of(program))
-        world = stack.enter_context(running(program, store, dataset, print))
+        world = stack.enter_context(parts.workers(program, store, dataset, print))
         through = Through(program, store, world, Scoring(prm, "all", config.prm.aggregate))
         groups = through.groups(policy, split, samples, temperature)
     found = figure_2(groups) | {
@@ -246,4 +228,4 @@ def _percent(estimate: dict[str, Any]) -> str:
 
 
 if __name__ == "__main__":
-    app()
+    command("evaluate")

@@ -1,8 +1,8 @@
-"""Remove from a store what no run in it needs: `python -m jobs.gc out/digits/store`.
+"""Remove from a store what no run in it needs: `mstar-ray gc out/digits`.
 
 Without more it only lists. `--delete` removes: objects that no ledger of the store names (what a
-killed `jobs.validate` left is among them) and that are older than `--min-age-h` (24) by the store's
-own clock. Kept are all ledgers, snapshots and leases, everything they name, and what is in
+killed `mstar-ray validate` left is among them) and that are older than `--min-age-h` (24) by the
+store's own clock. Kept are all ledgers, snapshots and leases, everything they name, and what is in
 quarantine. Links in a store are never followed; control characters of a name are printed escaped.
 
 It refuses while a driver lives, and holds the lease of every run while it deletes, so that none
@@ -14,37 +14,28 @@ Exit codes: 0 done; 2 refused, and why.
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Callable
 from contextlib import ExitStack
-from typing import Annotated
 
-import typer
-
-from jobs.runtime.cli import ending, say
+from jobs.runtime.cli import command, say
+from jobs.runtime.stores import find_store
 from pipeline.audit.garbage import garbage, needed, runs_of, store_now
 from pipeline.errors import BadConfig
 from pipeline.run.lease import Lease
 from pipeline.storage.backend import Entry, printable
-from pipeline.storage.store import Store, open_store
-
-app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
+from pipeline.storage.store import Store
 
 HOUR_S = 3600.0
 
 
-@app.command()
-def main(
-    store: Annotated[str, typer.Argument(help="a folder or s3://bucket/prefix")],
-    delete: Annotated[bool, typer.Option(help="remove what is listed")] = False,
-    min_age_h: Annotated[float, typer.Option(min=0.0, help="hours; younger is kept")] = 24.0,
-) -> None:
-    """List, or remove, what no run needs."""
-    with ending("interrupted; what was removed stays removed, start it again"):
-        place = open_store(store, say=say)
-        found = collect(place, min_age_h * HOUR_S, delete=delete)
-        show(found, deleted=delete)
+def gc(place: str, min_age_h: float, *, delete: bool) -> None:
+    """List, or remove, what no run of a store needs."""
+    show(collect(find_store(place), min_age_h * HOUR_S, delete=delete), deleted=delete)
 
 
-def collect(store: Store, min_age_s: float, *, delete: bool) -> list[Entry]:
+def collect(
+    store: Store, min_age_s: float, *, delete: bool, lease_of: Callable[..., Lease] = Lease
+) -> list[Entry]:
     """What is garbage; gone from the store when this returns, with `delete`.
 
     Raises:
@@ -58,7 +49,7 @@ def collect(store: Store, min_age_s: float, *, delete: bool) -> list[Entry]:
     with ExitStack() as held:
         if delete:
             for run in runs:
-                lease = Lease(store, run, say=say)
+                lease = lease_of(store, run, say=say)
                 lease.acquire()
                 held.enter_context(lease.kept())
         # listed first: what is written from here on is not looked at
@@ -85,4 +76,4 @@ def show(found: list[Entry], *, deleted: bool) -> None:
 
 
 if __name__ == "__main__":
-    app()
+    command("gc")

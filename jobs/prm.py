@@ -1,7 +1,7 @@
-"""Build a run's process reward model, and show its card: `python -m jobs.prm --config digits`.
+"""Build a run's process reward model, and show its card: `mstar-ray prm --recipe digits`.
 
-This is the run of `jobs.run` up to the point where its PRM is judged (warm-up, annotation,
-training, gate): the same ledger, so `jobs.run` goes on from there, and a run that was
+This is the run of `mstar-ray run` up to the point where its PRM is judged (warm-up, annotation,
+training, gate): the same ledger, so `mstar-ray run` goes on from there, and a run that was
 interrupted goes on here. The card is written to <out>/<run>/prm_card.json and lies in the PRM's
 folder in the store.
 """
@@ -10,31 +10,15 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from typing import Annotated, Any
-
-import typer
+from typing import Any
 
 from jobs.run import drive_to
-from jobs.runtime.cli import ending
+from jobs.runtime.cli import command
 from jobs.runtime.prepare import out_folder
-from pipeline.config.load import load_config
 from pipeline.config.schema import Config
 from pipeline.errors import BadConfig
 from pipeline.phases.prm import NAME
 from pipeline.run.state import State
-
-app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
-
-
-@app.command()
-def main(
-    config: Annotated[str, typer.Option(help="recipe name or YAML file")] = "digits",
-    set_: Annotated[list[str] | None, typer.Option("--set", help="section.key=value")] = None,
-    take_over: Annotated[bool, typer.Option(help="fence a driver that is still alive")] = False,
-) -> None:
-    """Annotate, train and judge the run's PRM."""
-    with ending("interrupted; the same command goes on from here"):
-        prm(load_config(config, set_ or []), take_over=take_over)
 
 
 def prm(config: Config, *, take_over: bool = False) -> dict[str, Any] | None:
@@ -67,19 +51,19 @@ def show(state: State, say: Callable[[str], None]) -> None:
         say(f"of those held out {count} could not be scored: {why}")
     for key, words in (
         ("auc_step", "step AUC"),
-        ("auc_within", "AUC within a question, right against wrong processes"),
-        ("auc_answer", "AUC within a question, right against wrong answers"),
+        ("auc_within", "AUC within a question, correct against wrong processes"),
+        ("auc_answer", "AUC within a question, correct against wrong answers"),
     ):
-        say(f"{words}: {_told(card[key])}")
-    say(f"calibration: error {_told(card['calibration']['error'])}")
-    say(f"first wrong step found: {_told(card['first_wrong']['wrong'])}")
-    say(f"closed by Top-2, by labels: {_told(card['top2']['closed'])}")
+        say(f"{words}: {_estimate(card[key])}")
+    say(f"calibration: error {_estimate(card['calibration']['error'])}")
+    say(f"first wrong step found: {_estimate(card['first_wrong']['wrong'])}")
+    say(f"closed by Top-2, by labels: {_estimate(card['top2']['closed'])}")
     for reason in state.prm["reasons"]:
         say(f"below the bar: {reason}")
     say("used" if state.prm["used"] else "not used (prm.use_anyway=true would use it)")
 
 
-def _told(estimate: dict[str, Any] | None) -> str:
+def _estimate(estimate: dict[str, Any] | None) -> str:
     if estimate is None:
         return "cannot be said from these labels"
     low, high = estimate["ci95"]
@@ -87,4 +71,4 @@ def _told(estimate: dict[str, Any] | None) -> str:
 
 
 if __name__ == "__main__":
-    app()
+    command("prm")

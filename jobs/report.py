@@ -1,7 +1,7 @@
 """Results of runs of several seeds, as the tables in docs/ show them, out of the runs themselves.
 
-    python -m jobs.report loop out/digits-0 out/digits-1 out/digits-2 --out docs/results/loop.json
-    python -m jobs.report prm --top2 out/top2-0 --random2 out/random2-0 --all out/all-0   (…)
+    mstar-ray report loop out/digits-0 out/digits-1 out/digits-2 [--out loop.json]
+    mstar-ray report prm --top2 out/top2-0 --random2 out/random2-0 --all out/all-0   (…)
 
 What is given are folders of finished runs (`<run.out>/<run.name>`, with the store inside). What is
 read is checked, nothing is changed, and no engine is needed; `prm` needs the truth that lies beside
@@ -14,13 +14,11 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
-import typer
-
-from jobs.runtime.cli import ending, say
+from jobs.runtime.cli import command, say
 from jobs.runtime.prepare import DIGITS
-from pipeline.audit.garbage import runs_of
+from jobs.runtime.stores import find_run
 from pipeline.errors import BadConfig
 from pipeline.reports.prm_seeds import by_seed, gate_table, prm_pooled, prm_row, prm_table
 from pipeline.reports.seeds import (
@@ -34,79 +32,48 @@ from pipeline.reports.seeds import (
 from pipeline.run.events.wire import from_wire, replay
 from pipeline.run.ledger import Ledger
 from pipeline.run.queries import spec_of
-from pipeline.storage.store import Store, open_store
 from pipeline.tasks.digits.build import read_truth
 
-app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 
-Folders = Annotated[list[Path], typer.Argument(help="folders of finished runs, one a seed")]
-
-Out = Annotated[Path, typer.Option(help="the file of rows")]
-
-
-@app.callback()
-def main() -> None:
-    """Results of runs of several seeds."""
-
-
-@app.command()
-def loop(runs: Folders, out: Out = Path("docs/results/loop.json")) -> None:
+def loop(runs: Sequence[str | Path], out: Path) -> None:
     """Warm-up, control and final of runs of the self-evolving loop."""
-    with ending():
-        found = [finished(folder) for folder in runs]
-        different_seeds(found)
-        rows = [loop_row(run) for run in found]
-        write(rows, out)
-        print(markdown(loop_table(rows)))
-        print("\n".join(["", *pooled_lines(loop_pooled(found), len(found))]))
+    found = [finished(folder) for folder in runs]
+    different_seeds(found)
+    rows = [loop_row(run) for run in found]
+    write(rows, out)
+    print(markdown(loop_table(rows)))
+    print("\n".join(["", *pooled_lines(loop_pooled(found), len(found))]))
 
 
-@app.command()
 def prm(
-    *,
-    top2: Annotated[list[Path], typer.Option(help="runs that keep the two best of a query")],
-    random2: Annotated[list[Path], typer.Option(help="runs that keep two by lot")],
-    all_: Annotated[list[Path], typer.Option("--all", help="runs that keep all right ones")],
-    data: Annotated[
-        Path | None, typer.Option(help="the digits data; by default <run.out>/data/digits")
-    ] = None,
-    out: Out = Path("docs/results/prm.json"),
+    top2: Sequence[str], random2: Sequence[str], all_: Sequence[str], data: Path | None, out: Path
 ) -> None:
-    """What the process reward model was worth: runs of the same seeds with and without it."""
-    with ending():
-        seeds = by_seed(*([finished(one) for one in part] for part in (top2, random2, all_)))
-        truth = read_truth(data or top2[0].parent / "data" / DIGITS)
-        rows = [prm_row(runs, truth) for runs in seeds]
-        write(rows, out)
-        print(markdown(prm_table(rows)))
-        print("\n" + markdown(gate_table(rows)))
-        print("\n".join(["", *pooled_lines(prm_pooled(seeds), len(seeds))]))
+    """What the process reward model was worth: runs of the same seeds with and without it.
+
+    data: the digits data with their truth; None: those beside the first run.
+    """
+    seeds = by_seed(*([finished(one) for one in part] for part in (top2, random2, all_)))
+    truth = read_truth(data or Path(top2[0]).parent / "data" / DIGITS)
+    rows = [prm_row(runs, truth) for runs in seeds]
+    write(rows, out)
+    print(markdown(prm_table(rows)))
+    print("\n" + markdown(gate_table(rows)))
+    print("\n".join(["", *pooled_lines(prm_pooled(seeds), len(seeds))]))
 
 
-def finished(folder: Path) -> Finished:
+def finished(folder: str | Path) -> Finished:
     """The run in a folder, out of its store.
 
     Raises:
         BadConfig: there is no run, or none that is finished. StoreError: an object of it is corrupt
             or gone.
     """
-    if not (folder / "store" / "runs").is_dir():
-        raise BadConfig(f"{folder}: no folder of a run: it has no store with runs")
-    store = open_store(folder / "store", say=say)
-    events = list(Ledger(store, _only_run(store, folder)).replay())
+    store, run = find_run(str(folder))
+    events = list(Ledger(store, run).replay())
     state = replay(events)
     if state.finished is None:
         raise BadConfig(f"{folder}: this run is not finished; start it again and it goes on")
     return Finished(state, spec_of(store, from_wire(events[0])), store, events)
-
-
-def _only_run(store: Store, folder: Path) -> str:
-    runs = runs_of(store)
-    if folder.name in runs:
-        return folder.name
-    if len(runs) != 1:
-        raise BadConfig(f"{folder}: its store holds these runs: {', '.join(runs) or 'none'}")
-    return runs[0]
 
 
 def different_seeds(runs: Sequence[Finished]) -> None:
@@ -130,4 +97,4 @@ def write(rows: Sequence[dict[str, Any]], path: Path) -> None:
 
 
 if __name__ == "__main__":
-    app()
+    command("report")

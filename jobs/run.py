@@ -1,37 +1,30 @@
-"""Run M-STaR's continuous self-evolving loop: `python -m jobs.run --config digits`.
+"""Run M-STaR's continuous self-evolving loop: `mstar-ray run --recipe digits`.
 
 The same command starts a run, goes on with one that was interrupted, and says so when it is done.
 `--set section.key=value` changes one setting, as often as wanted. Outputs are in <out>/<run>/:
 summary.json, tensorboard/, and the store unless it is elsewhere.
 
-This module only wires: settings to pools, pools to the driver. It exits with 0 when the run is
-finished, 2 when the person has to mend something, 130 when it was interrupted, 1 otherwise.
+This module only wires: settings to pools, pools to the driver. What is wrong is said before
+anything is written or started, as far as it can be known by then.
 """
 
 from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from contextlib import ExitStack
-from pathlib import Path
-from typing import Annotated, Any
-
-import typer
+from contextlib import ExitStack, closing
+from typing import Any
 
 from actors.generation.engine_settings import engine_settings
-from actors.supervision.driver_lock import DriverLock
-from jobs.runtime.bad_rows import bad_rows_to
 from jobs.runtime.cards import Cards
-from jobs.runtime.check_models import check_models
-from jobs.runtime.check_queries import check_queries
-from jobs.runtime.cli import ending
+from jobs.runtime.cli import command
 from jobs.runtime.console import PlainConsole, RichBars, make_console, warning
 from jobs.runtime.export import export_policy
-from jobs.runtime.prepare import images_of, load_data, out_folder, upload_images
+from jobs.runtime.prepare import images_of, load_data, out_folder, store_url, upload_images
 from jobs.runtime.tensorboard import Board
 from jobs.runtime.watchers import Watchers
-from jobs.runtime.world import check_here, run_store, running
-from pipeline.config.load import config_from_dict, load_config
+from jobs.runtime.world import REAL, Parts, check_here, run_store
+from pipeline.config.load import stored_config
 from pipeline.config.resume import check_resume
 from pipeline.config.schema import Config
 from pipeline.datasets.dataset import Dataset
@@ -49,83 +42,104 @@ from pipeline.run.ledger import Ledger
 from pipeline.run.same_run import changes_since, check_same_data, check_same_means
 from pipeline.run.spec import RunSpec
 from pipeline.run.state import State
-from pipeline.storage.store import Store
+from pipeline.storage.store import Store, open_store
 
-app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
-
-
-@app.command()
-def main(
-    config: Annotated[str, typer.Option(help="recipe name or YAML file")] = "digits",
-    set_: Annotated[list[str] | None, typer.Option("--set", help="section.key=value")] = None,
-    take_over: Annotated[bool, typer.Option(help="fence a driver that is still alive")] = False,
-    bad_rows: Annotated[
-        Path | None, typer.Option(help="a file for every bad row of the data, as JSONL")
-    ] = None,
-) -> None:
-    """Run the self-evolving loop, or go on with it."""
-    with ending("interrupted; the same command goes on from here"), bad_rows_to(bad_rows):
-        evolve(load_config(config, set_ or []), take_over=take_over)
+Until = Callable[[State], bool]
 
 
-def evolve(config: Config, *, take_over: bool = False) -> dict[str, Any]:
-    """The run that a configuration describes, to its end; what `summary.json` holds."""
-    check_here(config)
-    console = make_console(config.run.console)
-    with ExitStack() as stack:
-        stack.callback(console.close)
-        store = run_store(config, console.say)
-        state = state_so_far(config, store)
-        dataset = load_data(config, console.say)
-        program = RunSpec.of(config, dataset, engine_settings(config).identity(), GRADER_VERSION)
-        check_same_data(store, program, state)
-        done = state.finished
-        if done is not None and not lost_evaluations(state, program, store, done):
-            for change in changes_since(program, state):
+def evolve(config: Config, *, take_over: bool = False, parts: Parts = REAL) -> dict[str, Any]:
+    """The run that a configuration describes, to its end; what `summary.json` holds.
+
+    parts: what carries it out.
+
+    Raises:
+        UserError: a person has to mend something. StoreError: the store gave up.
+    """
+    with closing(make_console(config.run.console)) as console:
+        job = Job(config, console, parts)
+        done = job.state.finished
+        if done is not None and not lost_evaluations(job.state, job.program, job.store, done):
+            for change in changes_since(job.program, job.state):
                 console.say(f"changed since the run was started: {change}")
             console.say(f"run {config.run.name} is finished; nothing is left to do")
         else:
-            check_same_means(program, state)
-            for line in data_warnings(program):
+            for line in data_warnings(job.program):
                 console.say(warning(line))
-            check_models(config)
-            check_queries(config, program.by_hash.values(), dataset, console.say)
-            state = _drive(program, store, dataset, console, take_over=take_over)
-        found = summary(state, program, store)
+            job.drive(take_over=take_over)
+        found = summary(job.state, job.program, job.store)
         path = out_folder(config) / "summary.json"
         path.write_text(json.dumps(found, indent=1, sort_keys=True) + "\n", "utf-8")
         show(found, config, console)
-        if state.finished is not None:
-            _hand_over(state, program, store, console.say)
+        if job.state.finished is not None:
+            job.hand_over()
         return found
 
 
-def _hand_over(state: State, program: RunSpec, store: Store, say: Callable[[str], None]) -> None:
-    """The final policy as a folder that a person can open, and its hash: the last line of a run."""
-    policy = named_policies(state)["final"]
-    folder = out_folder(program.config) / "final"
-    export_policy(store, policy, folder, model_card("final", state, program), say)
-    sha256 = policy.path.rsplit("/", 1)[-1]
-    say(f"final policy ({chain_of('final', state)}): {folder}, sha256 {sha256}")
-
-
-def drive_to(config: Config, until: Callable[[State], bool], *, take_over: bool = False) -> State:
+def drive_to(config: Config, until: Until, *, take_over: bool = False) -> State:
     """The run that a configuration describes, up to a state."""
-    check_here(config)
-    console = make_console(config.run.console)
-    with ExitStack() as stack:
-        stack.callback(console.close)
-        store = run_store(config, console.say)
-        state = state_so_far(config, store)
-        if state.finished is not None or until(state):
-            return state
-        dataset = load_data(config, console.say)
-        program = RunSpec.of(config, dataset, engine_settings(config).identity(), GRADER_VERSION)
-        check_same_data(store, program, state)
-        check_same_means(program, state)
-        check_models(config)
-        check_queries(config, program.by_hash.values(), dataset, console.say)
-        return _drive(program, store, dataset, console, take_over=take_over, until=until)
+    with closing(make_console(config.run.console)) as console:
+        job = Job(config, console, REAL)
+        if job.state.finished is None and not until(job.state):
+            job.drive(until, take_over=take_over)
+        return job.state
+
+
+class Job:
+    """A run that is ready to be driven: its settings, data and store are checked, and what its
+    ledger says so far is read, without a lease.
+
+    Raises:
+        BadConfig, BadData: naming what does not fit.
+    """
+
+    def __init__(self, config: Config, console: PlainConsole | RichBars, parts: Parts) -> None:
+        self.console = console
+        self.parts = parts
+        self.state = state_so_far(config, open_store(store_url(config), say=console.say))
+        check_here(config)
+        self.store = run_store(config, console.say)
+        self.dataset: Dataset = load_data(config, console.say)
+        engine = engine_settings(config).identity()
+        self.program = RunSpec.of(config, self.dataset, engine, GRADER_VERSION)
+        check_same_data(self.store, self.program, self.state)
+
+    def drive(self, until: Until = lambda state: False, *, take_over: bool) -> None:
+        """Hold the run's lease and drive it to its end, or up to a state."""
+        config, store, say = self.program.config, self.store, self.console.say
+        check_same_means(self.program, self.state)
+        self.parts.check_models(config)
+        self.parts.check_queries(config, self.program.by_hash.values(), self.dataset, say)
+        lease = Lease(store, config.run.name, say=say)
+        lease.acquire(take_over=take_over)
+        only = self.parts.lock(store.url, config.run.name, say=say)
+
+        def guard() -> None:
+            lease.check()
+            only.check()
+
+        ledger = Ledger(store, config.run.name, nonce=lease.nonce, guard=guard, say=say)
+        board = Board(out_folder(config) / "tensorboard")
+        with lease.kept(), closing(board), ExitStack() as stack:
+            count = upload_images(store, self.dataset, images_of(self.program))
+            if count:
+                say(f"{count} images put into {store.url}")
+            workers = self.parts.workers(self.program, store, self.dataset, say)
+            world = stack.enter_context(workers)
+            if not store.conditional_writes():
+                only.take(take_over=take_over)
+            cards = Cards(out_folder(config) / "cards", self.program)
+            watch = Watchers(self.console, board, cards)
+            driver = Driver(self.program, store, ledger, world, watch, lease=lease)
+            self.state = driver.run(until)
+
+    def hand_over(self) -> None:
+        """The final policy as a folder that a person can open, and its hash: a run's last line."""
+        policy = named_policies(self.state)["final"]
+        folder = out_folder(self.program.config) / "final"
+        card, say = model_card("final", self.state, self.program), self.console.say
+        export_policy(self.store, policy, folder, card, say)
+        sha256 = policy.path.rsplit("/", 1)[-1]
+        say(f"final policy ({chain_of('final', self.state)}): {folder}, sha256 {sha256}")
 
 
 def state_so_far(config: Config, store: Store) -> State:
@@ -137,41 +151,8 @@ def state_so_far(config: Config, store: Store) -> State:
     snapshot, events = Ledger(store, config.run.name).resume()
     state = replay(events, State() if snapshot is None else State.from_dict(snapshot))
     if state.config is not None:
-        check_resume(config_from_dict(state.config, where="the run's ledger"), config)
+        check_resume(stored_config(state.config), config)
     return state
-
-
-def _drive(
-    program: RunSpec,
-    store: Store,
-    dataset: Dataset,
-    console: PlainConsole | RichBars,
-    *,
-    take_over: bool,
-    until: Callable[[State], bool] = lambda state: False,
-) -> State:
-    """Hold the run's lease and drive it to its end."""
-    config = program.config
-    lease = Lease(store, config.run.name, say=console.say)
-    lease.acquire(take_over=take_over)
-    only = DriverLock(store.url, config.run.name, say=console.say)
-
-    def guard() -> None:
-        lease.check()
-        only.check()
-
-    ledger = Ledger(store, config.run.name, nonce=lease.nonce, guard=guard, say=console.say)
-    board = Board(out_folder(config) / "tensorboard")
-    with lease.kept(), ExitStack() as stack:
-        stack.callback(board.close)
-        count = upload_images(store, dataset, images_of(program))
-        if count:
-            console.say(f"{count} images put into {store.url}")
-        world = stack.enter_context(running(program, store, dataset, console.say))
-        if not store.conditional_writes():
-            only.take(take_over=take_over)
-        watch = Watchers(console, board, Cards(out_folder(config) / "cards", program))
-        return Driver(program, store, ledger, world, watch, lease=lease).run(until)
 
 
 def show(found: dict[str, Any], config: Config, console: PlainConsole | RichBars) -> None:
@@ -189,4 +170,4 @@ def show(found: dict[str, Any], config: Config, console: PlainConsole | RichBars
 
 
 if __name__ == "__main__":
-    app()
+    command("run")

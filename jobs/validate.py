@@ -1,6 +1,6 @@
 """Five queries of your data and your model through every stage, before anything is spent:
 
-    python -m jobs.validate --config digits [--set section.key=value]
+    mstar-ray validate --recipe digits [--set section.key=value]
 
 Prints what the model is asked and answers, how that is graded, how a process reward model scores it
 (with select.reward=prm: your own, prm.path, or else one with the untrained head that the run begins
@@ -19,27 +19,19 @@ from __future__ import annotations
 import secrets
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
-from functools import partial
 from pathlib import Path
-from typing import Annotated
-
-import typer
 
 from actors.generation.engine_settings import engine_settings
 from actors.generation.generator import asked_of
 from actors.model.images import StoreImages
 from actors.model.processor import Processor, load_processor
-from jobs.runtime.bad_rows import bad_rows_to
-from jobs.runtime.check_models import check_models
-from jobs.runtime.check_queries import check_queries
-from jobs.runtime.cli import ending
+from jobs.runtime.cli import command
 from jobs.runtime.learner_folder import scratch_folder
 from jobs.runtime.memory import PeakMemory
 from jobs.runtime.prepare import images_of, load_data, upload_images
 from jobs.runtime.single_round import OneRound, Sampled, StageFailed
-from jobs.runtime.world import check_here, run_store, running
+from jobs.runtime.world import REAL, Parts, check_here, run_store
 from pipeline.audit.garbage import SCRATCH
-from pipeline.config.load import load_config
 from pipeline.config.schema import Config
 from pipeline.datasets.images import decode
 from pipeline.grading.grade import GRADER_VERSION
@@ -63,32 +55,15 @@ UNTRAINED = 1e-6  # furthest from 1/2 that an untrained head may score a step
 
 Say = Callable[[str], None]
 
-app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 
-
-@app.command()
-def main(
-    config: Annotated[str, typer.Option(help="recipe name or YAML file")] = "digits",
-    set_: Annotated[list[str] | None, typer.Option("--set", help="section.key=value")] = None,
-    samples: Annotated[int, typer.Option(min=1, help="responses to each query, at most")] = 4,
-    bad_rows: Annotated[
-        Path | None, typer.Option(help="a file for every bad row of the data, as JSONL")
-    ] = None,
-) -> None:
-    """Five queries of your data and your model through every stage."""
-    with ending(), bad_rows_to(bad_rows):
-        good = validate(load_config(config, set_ or []), samples, partial(print, flush=True))
-    raise typer.Exit(0 if good else 1)
-
-
-def validate(config: Config, samples: int, say: Say) -> bool:
+def validate(config: Config, samples: int, say: Say, parts: Parts = REAL) -> bool:
     """Whether data, model and machine can do what the configuration describes."""
     check_here(config)
     store = run_store(config, say)
     dataset = load_data(config, say)
-    check_models(config)
+    parts.check_models(config)
     whole = RunSpec.of(config, dataset, engine_settings(config).identity(), GRADER_VERSION)
-    check_queries(config, whole.by_hash.values(), dataset, say)
+    parts.check_queries(config, whole.by_hash.values(), dataset, say)
     say("; ".join(f"{name}: {len(part)} queries" for name, part in whole.splits.items()))
     train = config.data.train
     program = replace(whole, splits={train: whole.splits[train][:QUERIES]})
@@ -101,7 +76,7 @@ def validate(config: Config, samples: int, say: Say) -> bool:
         with (
             PeakMemory() as memory,
             scratch_folder(config) as folder,
-            running(program, scratch, dataset, say, folder) as world,
+            parts.workers(program, scratch, dataset, say, folder) as world,
         ):
             through = Validation(OneRound(program, scratch, world), verdicts, say, folder)
             through.run(min(samples, config.generate.samples))
@@ -253,7 +228,7 @@ class Validation:
         from actors.model.value_head import write_headed
 
         headed = write_headed(
-            policy, self.folder / "untrained-prm", surprise=self.config.prm.surprise
+            policy, self.folder / "untrained-prm", surprise=self.config.prm.log_likelihood
         )
         scores = self._score(sampled, headed)
         found = [value for one in scores for value in one.step_scores]
@@ -351,4 +326,4 @@ def _show_memory(memory: PeakMemory, say: Say) -> None:
 
 
 if __name__ == "__main__":
-    app()
+    command("validate")

@@ -5,10 +5,11 @@ one `LLM.encode` on the same tokens and images, prefix reuse on, in a process of
 same threads; what it loses to cache hits it simply does not return. Every turn scores other texts.
 
 Both serve the same folder: the recipe's policy with a head of noise, as what scores say plays no
-part in what they cost. The head sees what the recipe's does: with `prm.surprise` also how likely
-the model finds each token of the response, which bare vLLM is then made to compute by the very
-same pooler, from requests that ask for the same tokens. So both do the same work on the model; ours
-adds store, steps, memo, the scores that cache hits hid, and the recipe's aggregate and selection.
+part in what they cost. The head sees what the recipe's does: with `prm.log_likelihood` also how
+likely the model finds each token of the response, which bare vLLM is then made to compute by the
+very same pooler, from requests that ask for the same tokens. So both do the same work on the model;
+ours adds store, steps, memo, the scores that cache hits hid, and the recipe's aggregate and
+selection.
 
 Responses are lines of digits, so each has its own text, four steps, and a prompt of at least
 `PROMPT_TOKENS`.
@@ -126,7 +127,7 @@ class Bench:
         self.folder = with_noise(
             Path(self.config.policy.path),
             options.folder / "prm",
-            surprise=self.config.prm.surprise,
+            surprise=self.config.prm.log_likelihood,
         )
         self.prm = publish_folder(self.store, self.folder)
         self.processor = load_processor(self.folder)
@@ -134,7 +135,9 @@ class Bench:
             "queries": len(self.queries),
             "samples": self.samples,
             "steps": STEPS,
-            "head": "hidden state and surprise" if self.config.prm.surprise else "hidden state",
+            "head": "hidden state and log-likelihood"
+            if self.config.prm.log_likelihood
+            else "hidden state",
         }
         self.notes["prompt_tokens"] = self.shortest_prompt()
 

@@ -1,6 +1,6 @@
 """Nothing is ever lost: a run that is killed again and again ends with the same bits.
 
-    make chaos                     # or: python -m jobs.chaos [--kills 3] [--seed 0]
+    make chaos                     # or: mstar-ray chaos [--kills 3] [--seed 0]
 
 On a local S3 server (which is itself killed), from one small deterministic recipe: a run that
 nobody disturbs, and one, in a store of its own, that is killed at every stage x victim while the
@@ -25,21 +25,17 @@ import subprocess
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any
-
-import typer
+from typing import Any
 
 from cluster.s3 import LocalS3
 from cluster.s3_proxy import S3Proxy
 from jobs.audit import whole_audit
 from jobs.chaos.plan import Kill, plan
 from jobs.chaos.runs import Bed, meaning
-from jobs.runtime.cli import ending, say
+from jobs.runtime.cli import command, say
 from jobs.runtime.prepare import versions
 from pipeline.audit.diff import first_difference
 from pipeline.datasets.dataset import check_writable
-
-app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -54,32 +50,30 @@ FEWEST = 25
 LAST = ("control/learn", "evaluate")
 
 
-@app.command()
-def main(
+def run_chaos(
+    recipe: str,
+    changes: list[str],
+    kills: int | None,
+    seed: int,
+    examples: int,
     *,
-    kills: Annotated[int | None, typer.Option(min=1, help="how many; default: all")] = None,
-    seed: Annotated[int, typer.Option(help="of the plan: order, delays, moments")] = 0,
-    examples: Annotated[int, typer.Option(min=0, help="of the driver's state machine")] = 5000,
-    controls: Annotated[bool, typer.Option(help="also what must come out different")] = True,
-    out: Annotated[Path, typer.Option(help="folder for the result, runs and logs")] = Path("out"),
-    config: Annotated[str, typer.Option(help="recipe name or YAML file")] = "chaos",
-    set_: Annotated[list[str] | None, typer.Option("--set", help="section.key=value")] = None,
-) -> None:
-    """Kill a run until nothing is left to be killed, and compare."""
-    with ending():
-        check_writable(out)
-        found = chaos(
-            out / "chaos-runs", config, set_ or [], plan(seed, kills), seed=seed, controls=controls
-        )
-        if examples:
-            found["examples"] = examples
-            found["state_machine"] = state_machine(examples)
-        found["fewest_kills"] = min(kills or FEWEST, FEWEST)
-        found["ok"] = holds(found)
-        path = out / "chaos.json"
-        path.write_text(json.dumps(found, indent=1, sort_keys=True) + "\n", "utf-8")
-        say(f"{'all of it holds' if found['ok'] else 'IT DOES NOT HOLD'}; {path}")
-    raise typer.Exit(0 if found["ok"] else 1)
+    controls: bool,
+    out: Path,
+) -> bool:
+    """Kill a run until nothing is left to be killed, and compare; whether everything holds."""
+    check_writable(out)
+    found = chaos(
+        out / "chaos-runs", recipe, changes, plan(seed, kills), seed=seed, controls=controls
+    )
+    if examples:
+        found["examples"] = examples
+        found["state_machine"] = state_machine(examples)
+    found["fewest_kills"] = min(kills or FEWEST, FEWEST)
+    found["ok"] = holds(found)
+    path = out / "chaos.json"
+    path.write_text(json.dumps(found, indent=1, sort_keys=True) + "\n", "utf-8")
+    say(f"{'all of it holds' if found['ok'] else 'IT DOES NOT HOLD'}; {path}")
+    return bool(found["ok"])
 
 
 def holds(found: dict[str, Any]) -> bool:
@@ -218,4 +212,4 @@ def state_machine(examples: int) -> bool | None:
 
 
 if __name__ == "__main__":
-    app()
+    command("chaos")

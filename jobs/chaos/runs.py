@@ -15,7 +15,7 @@ from cluster.s3_proxy import S3Proxy, look_on
 from jobs.chaos.plan import ENDS_A_LIFE, STORE_AWAY_S, Kill
 from jobs.chaos.victims import Family, kill
 from jobs.chaos.watch import Watch
-from pipeline.config.load import load_config
+from jobs.runtime.recipes import load_recipe
 from pipeline.errors import UserError
 from pipeline.records import Selected
 from pipeline.run.ledger import Ledger
@@ -79,7 +79,7 @@ class Bed:
         self._changes = list(changes)
         self._say = say
         self._family: Family | None = None
-        self.run = load_config(config, self._changes).run.name
+        self.run = load_recipe(config, self._changes).run.name
 
     def url(self, name: str) -> str:
         return f"s3://{self.server.bucket}/{name}"

@@ -34,7 +34,7 @@ def check_models(config: Config) -> None:
         problem = frozen_problem(names, config.prm.frozen, HEAD)
         if problem is not None:
             raise BadConfig(f"prm.frozen, of the policy {policy}: {problem}")
-        if config.prm.surprise:
+        if config.prm.log_likelihood:
             from actors.model.likelihood import token_head
 
             token_head(policy)

@@ -8,11 +8,13 @@
 
 from __future__ import annotations
 
+import difflib
 import os
 import signal
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from importlib import import_module
 from typing import Any
 
 from actors.supervision.process_guard import end_with
@@ -55,6 +57,12 @@ def ending(interrupted: str = "interrupted") -> Iterator[None]:
         raise SystemExit(130) from None
 
 
+def command(name: str) -> None:
+    """`python -m jobs.NAME`, which is `mstar-ray NAME`."""
+    # By its name: the command line imports the very module that calls here.
+    import_module("jobs.main").main(name)
+
+
 def interruptible() -> None:
     """SIGTERM is Ctrl-C. To be said again after Ray has started: it puts a handler of its own."""
     signal.signal(signal.SIGTERM, _terminate)
@@ -67,3 +75,9 @@ def _terminate(signum: int, frame: Any) -> None:
 def say(text: str) -> None:
     """A line on standard error."""
     print(text, file=sys.stderr, flush=True)
+
+
+def did_you_mean(word: str, words: Iterable[str]) -> str:
+    """The end of a sentence that says that a word is unknown: the nearest of those there are."""
+    near = difflib.get_close_matches(word, list(words), n=1)
+    return f": did you mean {near[0]!r}?" if near else "."

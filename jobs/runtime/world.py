@@ -8,12 +8,17 @@ from __future__ import annotations
 
 import os
 import tempfile
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import AbstractContextManager, ExitStack, contextmanager
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from actors.generation.fleet import EngineFleet
+from actors.supervision.driver_lock import DriverLock
 from actors.supervision.node_cache import sweep
+from jobs.runtime.check_models import check_models
+from jobs.runtime.check_queries import check_queries
 from jobs.runtime.cli import interruptible
 from jobs.runtime.learner_folder import learner_folder
 from jobs.runtime.prepare import out_folder, repairer, store_url, versions
@@ -23,6 +28,7 @@ from pipeline.config.schema import Config
 from pipeline.datasets.dataset import Dataset
 from pipeline.datasets.dataset import check_writable as check_folder
 from pipeline.errors import BadConfig
+from pipeline.query import Query
 from pipeline.run.spec import RunSpec
 from pipeline.stages.score import Scorer
 from pipeline.stages.workers import Workers
@@ -131,3 +137,21 @@ def _scorer(config: Config, store: Store, say: Say, stack: ExitStack) -> Scorer:
     pool = scorer_pool(config, store, Path(tempfile.gettempdir()), say)
     stack.callback(pool.close)
     return PoolScorer(pool)
+
+
+@dataclass(frozen=True)
+class Parts:
+    """What carries a run out besides the driver. A test hands in scripted ones.
+
+    workers: gives the roles for as long as a context lasts. lock: excludes other drivers inside one
+    Ray cluster. check_models, check_queries: refuse model folders,
+    and queries that a policy cannot be asked, before anything starts.
+    """
+
+    workers: Callable[..., AbstractContextManager[Workers]] = running
+    lock: Callable[..., Any] = DriverLock
+    check_models: Callable[[Config], None] = check_models
+    check_queries: Callable[[Config, Iterable[Query], Dataset, Say], None] = check_queries
+
+
+REAL = Parts()

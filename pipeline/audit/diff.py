@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from itertools import zip_longest
 from typing import Any
 
-from pipeline.config.load import config_from_dict
+from pipeline.config.load import stored_config
 from pipeline.config.resume import diff
 from pipeline.run.events.event import Event
 from pipeline.run.events.sampling import OfShard, SamplingClosed
@@ -79,7 +79,7 @@ def _name(event: Event) -> str:
 
 def settings_changed(a: Mapping[str, Any], b: Mapping[str, Any]) -> list[str]:
     """What differs between the settings that two runs were created with, and matters."""
-    old, new = (config_from_dict(wire["config"], where="the run's ledger") for wire in (a, b))
+    old, new = (stored_config(wire["config"]) for wire in (a, b))
     return [str(change) for change in diff(old, new) if change.kind != "free"]
 
 

@@ -23,10 +23,10 @@ def _sampling_problems(config: Config) -> Iterator[str]:
         yield f"select.rule = {select.rule} ranks by a process reward: set select.reward=prm"
     if select.reward == "prm" and config.prm.path is None and config.prm.kind == "tag":
         yield "prm.kind = tag is for a PRM from elsewhere: give its folder (prm.path)"
-    if select.reward == "prm" and config.prm.path is not None and config.prm.surprise:
+    if select.reward == "prm" and config.prm.path is not None and config.prm.log_likelihood:
         yield (
-            "prm.surprise says how a PRM is built, and prm.path takes one that is there, whose own "
-            "config says it: set prm.surprise=false, or leave prm.path out"
+            "prm.log_likelihood says how a PRM is built, and prm.path takes a ready one, whose own "
+            "config says it: set prm.log_likelihood=false, or leave prm.path out"
         )
     if select.rule in ("top_k", "random_k") and select.k > generate.samples:
         yield (

@@ -10,6 +10,9 @@ from pydantic.fields import FieldInfo
 
 from pipeline.config.schema import Config
 
+RENAMED = {"prm.surprise": "prm.log_likelihood"}
+"""Keys by the name that older ledgers have them under; hashes keep the old name."""
+
 
 def to_dict(config: Config) -> dict[str, Any]:
     """Plain JSON form, every field spelled out."""

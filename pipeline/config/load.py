@@ -1,5 +1,4 @@
-"""Loading, checking, hashing and comparing configurations; `pipeline.config.schema` is their
-manual.
+"""Reading and checking configurations; `pipeline.config.schema` is their manual.
 
 A configuration that this module returns has only known keys and no combination that cannot work.
 What depends on the machine or the data is checked by `check_machine` and `check_data` as soon as
@@ -17,56 +16,84 @@ import yaml
 from pydantic import ValidationError
 
 from pipeline.config.checks import check
-from pipeline.config.fields import fields
+from pipeline.config.fields import RENAMED, fields
 from pipeline.config.schema import Config
 from pipeline.errors import BadConfig
 
-RECIPES = Path(__file__).resolve().parents[2] / "jobs" / "recipes"
 
-
-def load_config(recipe: str | Path, overrides: Sequence[str] = ()) -> Config:
-    """The recipe at a path, or of a name under jobs/recipes, with `a.b=c` overrides applied.
+def load_config(path: Path, overrides: Sequence[str] = ()) -> Config:
+    """The recipe in a file, with `section.key=value` overrides applied.
 
     Raises:
-        BadConfig: no such recipe, not YAML, an unknown key, a bad value, an impossible combination.
+        BadConfig: not a readable YAML mapping, a key that stands twice, an unknown key, a bad
+            value, an impossible combination; naming the file or the override.
     """
-    path = _recipe_path(recipe)
-    try:
-        raw = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise BadConfig(f"{path}: not a YAML file: {error}") from error
-    if raw is None:
-        raw = {}
-    if not isinstance(raw, dict):
-        raise BadConfig(f"{path}: a recipe is a mapping of sections, not a {type(raw).__name__}")
-    for override in overrides:
-        _apply_override(raw, override)
-    return config_from_dict(raw, where=str(path))
+    raw = _read_mapping(path)
+    return _validated(raw, str(path), dict(_apply(raw, override) for override in overrides))
 
 
-def config_from_dict(raw: Mapping[str, Any], where: str = "config") -> Config:
+def config_from_dict(raw: Mapping[str, Any]) -> Config:
     """A checked configuration from plain nested dictionaries."""
+    return _validated(raw, "config", {})
+
+
+def stored_config(raw: Mapping[str, Any]) -> Config:
+    """The configuration that a ledger holds, whose keys may have had other names (`RENAMED`).
+
+    Raises:
+        BadConfig: it has settings that this version does not have.
+    """
+    plain = {name: dict(section) for name, section in raw.items()}
+    for old, new in RENAMED.items():
+        (old_section, _, old_leaf), (section, _, leaf) = old.partition("."), new.partition(".")
+        if old_leaf in plain.get(old_section, {}):
+            plain[section][leaf] = plain[old_section].pop(old_leaf)
+    return _validated(plain, "the run's ledger, which another version may have written", {})
+
+
+def _validated(raw: Mapping[str, Any], where: str, overrides: Mapping[str, str]) -> Config:
+    """where: who is to blame, unless an override (its text by key) is."""
     try:
         config = Config.model_validate(raw)
     except ValidationError as error:
-        lines = [_explain(item, where) for item in error.errors()]
+        lines = [_explain(item, where, overrides) for item in error.errors()]
         raise BadConfig("\n".join(lines)) from error
     check(config)
     return config
 
 
-def _recipe_path(recipe: str | Path) -> Path:
-    path = Path(recipe)
-    if path.is_file():
-        return path
-    named = RECIPES / f"{recipe}.yaml"
-    if path.parent == Path(".") and named.is_file():
-        return named
-    names = sorted(item.stem for item in RECIPES.glob("*.yaml"))
-    raise BadConfig(f"no recipe {str(recipe)!r}: give a YAML file, or one of {', '.join(names)}")
+class _UniqueKeys(yaml.SafeLoader):
+    """YAML in which a key stands once, where YAML itself lets the last one win."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        seen: dict[str, int] = {}
+        for key, _ in node.value:
+            line = key.start_mark.line + 1
+            if seen.setdefault(str(key.value), line) != line:
+                first = seen[str(key.value)]
+                raise yaml.YAMLError(f"{key.value!r} stands in line {first} and in line {line}")
+        return super().construct_mapping(node, deep)
 
 
-def _apply_override(raw: dict[str, Any], override: str) -> None:
+def _read_mapping(path: Path) -> dict[str, Any]:
+    try:
+        # _UniqueKeys is a SafeLoader: plain values only.
+        raw = yaml.load(path.read_text(encoding="utf-8"), _UniqueKeys)
+    except OSError as error:
+        raise BadConfig(f"{path}: cannot be read: {error.strerror}") from error
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise BadConfig(f"{path}: not a YAML file of settings: {error}") from error
+    if raw is None:
+        raise BadConfig(
+            f"{path}: holds no settings. A recipe that changes nothing says so: `run: {{}}`"
+        )
+    if not isinstance(raw, dict):
+        raise BadConfig(f"{path}: a recipe is a mapping of sections, not a {type(raw).__name__}")
+    return raw
+
+
+def _apply(raw: dict[str, Any], override: str) -> tuple[str, str]:
+    """Set one key of a recipe; its name and how it was said."""
     key, equals, text = override.partition("=")
     parts = key.strip().split(".")
     if not equals or not all(parts):
@@ -84,10 +111,16 @@ def _apply_override(raw: dict[str, Any], override: str) -> None:
             raise BadConfig(f"--set {override}: {part!r} is a value, not a section")
         node = child
     node[parts[-1]] = value
+    return ".".join(parts), f"--set {override}"
 
 
-def _explain(item: Any, where: str) -> str:
+def _explain(item: Any, where: str, overrides: Mapping[str, str]) -> str:
     key = ".".join(str(part) for part in item["loc"])
+    for name, said in overrides.items():
+        if f"{key}.".startswith(f"{name}.") or name.startswith(f"{key}."):
+            where = said
+    if key in RENAMED:
+        return f"{where}: {key!r} is called {RENAMED[key]!r} now"
     if item["type"] == "extra_forbidden":
         return f"{where}: unknown key {key!r}{_nearest(key)}"
     if item["type"] == "missing":

@@ -190,10 +190,10 @@ class Prm(Section):
     frozen: tuple[str, ...] = VISION
     """Shell patterns of parameter names that stay as they are, each of at least one; the default is
     the vision tower under its name in any family, and one of the names must be there."""
-    surprise: bool = False
-    """Let the head see, besides the hidden state at a step's end, how likely the model itself finds
-    the response so far (one more weight). For a model too small for its last hidden state to show a
-    slip; costs the token logits of what is scored."""
+    log_likelihood: bool = False
+    """Let the head see, besides the hidden state at a step's end, the log-likelihood of the
+    response so far under the model itself (one more weight). For a model too small for its last
+    hidden state to show a slip; costs the token logits of what is scored."""
 
 
 class Generate(Section):

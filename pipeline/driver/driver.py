@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.config.fields import to_dict
-from pipeline.config.load import config_from_dict
+from pipeline.config.load import stored_config
 from pipeline.config.resume import check_resume, config_hash
 from pipeline.config.schema import Config
 from pipeline.driver.annotate import annotate
@@ -166,7 +166,7 @@ class Driver:
     def _check_same_run(self, config: Config) -> list[str]:
         """Refuses to go on as another run; gives the changes that were said aloud."""
         assert self.state.config is not None
-        old = config_from_dict(self.state.config, where="the run's ledger")
+        old = stored_config(self.state.config)
         changes = [str(change) for change in check_resume(old, config)]
         for change in changes:
             self.watch.say(f"changed since the run was started: {change}")

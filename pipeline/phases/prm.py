@@ -76,7 +76,7 @@ def _job(state: State, program: RunSpec) -> LearnJob:
         learning_rate=prm.learning_rate,
         schedule="linear",
         schedule_steps=max(1, batches * prm.epochs),
-        prm=PrmLearning(prm.labels, prm.loss, prm.frozen, prm.surprise),
+        prm=PrmLearning(prm.labels, prm.loss, prm.frozen, prm.log_likelihood),
     )
 
 

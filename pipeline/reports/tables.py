@@ -8,8 +8,14 @@ from typing import Any
 from pipeline.reports.comparison import POLICIES
 
 ITERATION_COLUMNS = (
-    "iter", "greedy % [95 %]", "pass@K %", "coverage %", "kept", "right %", "cut %", "unparsed %",
-    "steps", "loss", "gen tok/s", "learn tok/s", "gen s", "learn s", "eval s",
+    "policy", "greedy % [95 %]", "pass@K %", "coverage %", "kept", "correct %", "truncated %",
+    "unparsed %", "steps", "loss", "gen tok/s", "learn tok/s", "gen s", "learn s", "eval s",
+)  # fmt: skip
+
+# What a narrow terminal does without, first to last.
+DISPENSABLE = (
+    "learn tok/s", "gen tok/s", "eval s", "learn s", "gen s", "steps", "coverage %", "truncated %",
+    "unparsed %", "pass@K %", "loss", "kept",
 )  # fmt: skip
 
 
@@ -23,16 +29,23 @@ def interval(ci95: Sequence[float] | None) -> str:
     return "" if ci95 is None else f"[{percent(ci95[0])}, {percent(ci95[1])}]"
 
 
-def iteration_table(rows: Sequence[Mapping[str, Any]]) -> list[list[str]]:
-    """A header and the row of each iteration.
+def iteration_table(rows: Sequence[Mapping[str, Any]], width: int | None = None) -> list[list[str]]:
+    """A header and the row of each iteration, named by the policy that it made.
 
     How many answers could not be graded in time stands last, where any iteration has some (they are
-    neither right nor wrong, and none would ever show among the shares).
+    neither correct nor wrong, and none would ever show among the shares).
+
+    width: characters that a line may have; the most dispensable columns are left out until it fits.
     """
     table = [list(ITERATION_COLUMNS), *map(iteration_cells, rows)]
     if any(row["timeout"] for row in rows):
         extra = ["timed out", *(str(round(row["timeout"] * row["samples"])) for row in rows)]
         table = [[*line, cell] for line, cell in zip(table, extra, strict=True)]
+    for column in DISPENSABLE:
+        if width is None or max(map(len, text_table(table).splitlines())) <= width:
+            break
+        place = table[0].index(column)
+        table = [line[:place] + line[place + 1 :] for line in table]
     return table
 
 
@@ -42,7 +55,7 @@ def iteration_cells(row: Mapping[str, Any]) -> list[str]:
     largest = max(passes, key=int) if passes else None
     loss, speeds = row["loss"], (row["generate_tokens_per_s"], row["learn_tokens_per_s"])
     return [
-        str(row["iteration"] + 1),
+        f"evolve/{row['iteration']}",
         f"{percent(row['greedy'])} {interval(row['ci95'])}",
         "-" if largest is None else f"{percent(passes[largest]['value'])} (K={largest})",
         percent(row["coverage"]),

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import cast, get_args
 
-from pipeline.config.load import config_from_dict
+from pipeline.config.load import stored_config
 from pipeline.errors import CorruptObject
 from pipeline.generation.shards import EngineIdentity
 from pipeline.hashing import key_of
@@ -79,7 +79,7 @@ def spec_of(store: Store, created: Event) -> RunSpec:
         splits.setdefault(row.split, []).append(_query(row))
     data = created.data
     spec = RunSpec(
-        config=config_from_dict(created.config, where="the run's ledger"),
+        config=stored_config(created.config),
         splits={name: tuple(part) for name, part in splits.items()},
         engine=EngineIdentity(**data["engine"]),
         grader=data["grader"],

@@ -10,7 +10,7 @@ import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
-from pipeline.config.load import config_from_dict
+from pipeline.config.load import stored_config
 from pipeline.config.resume import check_resume
 from pipeline.errors import BadConfig
 from pipeline.hashing import canonical_json
@@ -55,7 +55,7 @@ def changes_since(spec: RunSpec, state: State) -> list[str]:
     """
     if state.config is None:
         return []
-    began = config_from_dict(state.config, where="the run's ledger")
+    began = stored_config(state.config)
     changes = [str(change) for change in check_resume(began, spec.config)]
     here = _plain(spec)
     for part in ("engine", "grader"):

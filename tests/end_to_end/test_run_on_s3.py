@@ -5,19 +5,15 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterator
 from pathlib import Path
-from unittest.mock import Mock
+from typing import Any
 
 import pytest
 
 from cluster.s3 import LocalS3
 from jobs.run import evolve
 from jobs.runtime.world import run_store
-from pipeline.config.fields import to_dict
-from pipeline.config.load import config_from_dict
-from pipeline.config.schema import Config
-from tests.jobs.test_run import script_main_job, write_data
+from tests.support.jobs import SCRIPTED, job_config
 from tests.support.s3_servers import BUCKET, bucket_store, rclone_server
-from tests.support.scripted import base_folder, make_config
 
 
 @pytest.fixture
@@ -26,16 +22,9 @@ def rclone(tmp_path: Path) -> Iterator[LocalS3]:
         yield server
 
 
-def on(config: Config, url: str | None, out: Path) -> Config:
-    plain = to_dict(config)
-    plain["store"]["url"] = url
-    plain["run"] |= {"out": str(out), "console": "plain"}
-    return config_from_dict(plain)
-
-
 def test_a_server_that_ignores_conditions_is_called_one(rclone: LocalS3, tmp_path: Path) -> None:
     said: list[str] = []
-    run_store(on(make_config(), f"s3://{BUCKET}/x", tmp_path), said.append)
+    run_store(job_config(tmp_path, f"s3://{BUCKET}/x"), said.append)
     assert said == [
         f"s3://{BUCKET}/x does not honour conditional writes: that only one driver works on a run "
         "is guaranteed inside one Ray cluster only"
@@ -44,43 +33,30 @@ def test_a_server_that_ignores_conditions_is_called_one(rclone: LocalS3, tmp_pat
 
 def test_a_folder_honours_conditions_and_is_said_to(tmp_path: Path) -> None:
     said: list[str] = []
-    store = run_store(on(make_config(), None, tmp_path), said.append)
+    store = run_store(job_config(tmp_path), said.append)
     assert said == [
         f"{store.url} honours conditional writes: one driver at a time, wherever it runs"
     ]
 
 
-def least(tmp_path: Path) -> Config:
-    """One iteration, and every part of a run in it."""
-    config = make_config(
-        warmup={"samples": 1, "queries": 4, "epochs": 1, "flat_evaluations": 1},
-        generate={"samples": 2, "shard_queries": 4, "lookahead": 3, "max_new_tokens": 64},
-        evolve={"iterations": 1, "interval": 1 / 3},
-        evaluate={"samples": 0, "shard_queries": 5},
-    )
-    plain = to_dict(config)
-    plain["data"]["path"] = str(write_data(tmp_path))
-    plain["policy"]["path"] = str(base_folder(tmp_path / "base"))
-    return config_from_dict(plain)
-
-
-@pytest.fixture
-def scripted(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The main job over scripted roles, without Ray."""
-    script_main_job(monkeypatch)
-    monkeypatch.setattr("jobs.run.DriverLock", Mock())
+# One iteration, and every part of a run in it.
+LEAST: dict[str, dict[str, Any]] = {
+    "warmup": {"samples": 1, "queries": 4, "epochs": 1, "flat_evaluations": 1},
+    "generate": {"samples": 2, "shard_queries": 4, "lookahead": 3, "max_new_tokens": 64},
+    "evolve": {"iterations": 1, "interval": 1 / 3},
+    "evaluate": {"samples": 0, "shard_queries": 5},
+}
 
 
 def test_the_secret_key_is_in_no_object_and_no_log(
     rclone: LocalS3,
-    scripted: None,
     tmp_path: Path,
     capfd: pytest.CaptureFixture[str],
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     secret = rclone.credentials_file.read_text().split("aws_secret_access_key = ")[1].strip()
     caplog.set_level(logging.INFO)
-    found = evolve(on(least(tmp_path), f"s3://{BUCKET}/run", tmp_path / "out"))
+    found = evolve(job_config(tmp_path, f"s3://{BUCKET}/run", **LEAST), parts=SCRIPTED)
     assert found["finished"] is not None
     told = capfd.readouterr()
     assert "does not honour conditional writes" in told.out + told.err

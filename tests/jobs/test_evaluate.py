@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
-from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
-from unittest.mock import Mock
 
 import pytest
 
 from jobs.evaluate import Through, chosen, evaluate
-from pipeline.config.schema import Config
+from jobs.run import evolve
+from jobs.runtime.prepare import out_folder, store_url
 from pipeline.errors import BadConfig
 from pipeline.reports.voting import Group
 from pipeline.run.events.wire import replay
@@ -20,28 +19,39 @@ from pipeline.run.ledger import Ledger
 from pipeline.run.state import State
 from pipeline.stages.score import Scoring
 from pipeline.stages.workers import Workers
-from tests.pipeline.driver.test_prm_driver import prm_config
+from pipeline.storage.store import open_store
+from tests.support.jobs import SCRIPTED, job_config
+from tests.support.scripted import make_config
 from tests.support.scripted_prm import PrmBench
 
 K = 6
 
+PRM: dict[str, dict[str, Any]] = {
+    "select": {"rule": "top_k", "k": 1, "reward": "prm"},
+    "prm": {"samples": 6, "completions": 3, "pairs": 2, "held_out": 0.3},
+    "generate": {"samples": K},
+}
+
 
 @pytest.fixture(scope="module")
 def bench(tmp_path_factory: pytest.TempPathFactory) -> PrmBench:
-    made = PrmBench(tmp_path_factory.mktemp("run"), prm_config())
+    made = PrmBench(tmp_path_factory.mktemp("run"), make_config(**PRM))
     made.driver().run()
     return made
 
 
 @pytest.fixture
-def world(bench: PrmBench, monkeypatch: pytest.MonkeyPatch) -> Workers:
-    monkeypatch.setattr("jobs.runtime.single_round.POLL_S", 0.0)
+def world(bench: PrmBench) -> Workers:
     return bench.driver().world
 
 
 @pytest.fixture
 def state(bench: PrmBench) -> State:
     return replay(bench.events)
+
+
+class NoFleet:
+    """Nothing can be sampled."""
 
 
 def groups_of(bench: PrmBench, world: Workers, state: State) -> list[Group]:
@@ -71,11 +81,11 @@ def test_every_question_has_its_samples_as_they_were_graded_and_scored(
 
 
 def test_what_is_in_the_store_is_not_sampled_again(
-    bench: PrmBench, world: Workers, state: State, monkeypatch: pytest.MonkeyPatch
+    bench: PrmBench, world: Workers, state: State
 ) -> None:
     first = groups_of(bench, world, state)
-    monkeypatch.setattr(world.fleet, "submit", Mock(side_effect=AssertionError("sampled again")))
-    assert groups_of(bench, world, state) == first
+    asleep = replace(world, fleet=NoFleet())  # type: ignore[arg-type]
+    assert groups_of(bench, asleep, state) == first
 
 
 def test_a_run_without_the_policy_or_without_a_prm_is_told(bench: PrmBench, state: State) -> None:
@@ -89,34 +99,19 @@ def test_a_run_without_the_policy_or_without_a_prm_is_told(bench: PrmBench, stat
         chosen(state, "final", bench.config)
 
 
-def test_the_job_writes_its_numbers_and_leaves_the_ledger_alone(
-    bench: PrmBench, world: Workers, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    @contextmanager
-    def running(*_: Any) -> Iterator[Workers]:
-        yield world
-
-    given: dict[str, Any] = {
-        "run_store": lambda *_: bench.store,
-        "load_data": Mock(),
-        "engine_settings": Mock(),
-        "upload_images": Mock(),
-        "RunSpec": Mock(of=lambda *_: bench.program),
-        "running": running,
-    }
-    for name, stand_in in given.items():
-        monkeypatch.setattr(f"jobs.evaluate.{name}", stand_in)
-    run = bench.config.run.model_copy(update={"out": str(tmp_path)})
-    config: Config = bench.config.model_copy(update={"run": run})
-    entries = Ledger(bench.store, run.name).numbers()
-    found = evaluate(config, "final", "", samples=K, temperature=1.0)
-    assert Ledger(bench.store, run.name).numbers() == entries
+def test_the_job_writes_its_numbers_and_leaves_the_ledger_alone(tmp_path: Path) -> None:
+    config = job_config(tmp_path, None, **PRM)
+    evolve(config, parts=SCRIPTED)
+    ledger = Ledger(open_store(store_url(config)), config.run.name)
+    entries = ledger.numbers()
+    found = evaluate(config, "final", "", samples=K, temperature=1.0, parts=SCRIPTED)
+    assert ledger.numbers() == entries
     assert found["split"] == "validation"
     assert set(found["votes"]["majority"]) == {"1", "2", "4", "6"}
     assert found["distributions"]["right"]["responses"] > 0
-    folder = tmp_path / run.name / "evaluate"
+    folder = out_folder(config) / "evaluate"
     assert json.loads((folder / "figure2-final-validation.json").read_text()) == found
     for name in ("votes", "scores"):
         assert (folder / f"{name}-final-validation.png").read_bytes()[:4] == b"\x89PNG"
     with pytest.raises(BadConfig, match="--split nowhere"):
-        evaluate(config, "final", "nowhere", samples=K, temperature=1.0)
+        evaluate(config, "final", "nowhere", samples=K, temperature=1.0, parts=SCRIPTED)

@@ -8,10 +8,8 @@ from functools import partial
 from pathlib import Path
 
 import pytest
-from typer.testing import CliRunner
 
-from jobs.audit import app as audit_app
-from jobs.gc import app, collect
+from jobs.gc import collect
 from pipeline.audit.garbage import SCRATCH
 from pipeline.audit.run import audit
 from pipeline.errors import BadConfig, BadData
@@ -20,6 +18,7 @@ from pipeline.run.ledger import Ledger
 from pipeline.storage.backend import MemoryBackend
 from pipeline.storage.store import Store, open_store
 from tests.support.chaos_world import RUN, Lives
+from tests.support.jobs import mstar
 from tests.support.scripted_world import put_small_tree
 
 ORPHANS = {
@@ -99,9 +98,7 @@ def test_what_another_run_names_stays(objects: dict[str, bytes]) -> None:
     assert not (later - needed) & left
 
 
-def test_it_refuses_while_a_driver_lives(
-    objects: dict[str, bytes], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_it_refuses_while_a_driver_lives(objects: dict[str, bytes], tmp_path: Path) -> None:
     store = open_store(tmp_path / "store")
     for path, data in {**objects, **ORPHANS}.items():
         store.put(path, data)
@@ -109,9 +106,8 @@ def test_it_refuses_while_a_driver_lives(
     lease.acquire()
     # The driver renews its lease whenever the newcomer looks away, however slow this machine is.
     watched = partial(Lease, sleep=lambda seconds: lease.renew())
-    monkeypatch.setattr("jobs.gc.Lease", watched)
     with pytest.raises(LeaseHeld):
-        collect(store, 0, delete=True)
+        collect(store, 0, delete=True, lease_of=watched)
     lease.release()
     assert set(ORPHANS) <= set(store.list())
     assert {entry.path for entry in collect(store, 0, delete=True)} == set(ORPHANS)
@@ -156,7 +152,7 @@ def test_links_are_not_followed_and_odd_names_neither_stop_it_nor_reach_the_term
     (folder / "probe").mkdir(exist_ok=True)
     (folder / "probe" / "loop").symlink_to(folder)
     (folder / "probe" / "file").symlink_to(outside / "precious")
-    done = CliRunner().invoke(app, [store.url, "--min-age-h", "0", "--delete"])
+    done = mstar("gc", store.url, "--min-age-h", "0", "--delete")
     assert done.exit_code == 0, done.output
     assert f"{len(ORPHANS) + len(ODD)} objects removed" in done.output
     assert all(line.isprintable() for line in done.output.splitlines())
@@ -165,7 +161,7 @@ def test_links_are_not_followed_and_odd_names_neither_stop_it_nor_reach_the_term
     left = {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
     assert not left & {*ODD, *ORPHANS}
     assert {path for path in objects if "/lease/" not in path} <= left
-    assert CliRunner().invoke(audit_app, [store.url]).exit_code == 0
+    assert mstar("audit", store.url).exit_code == 0
 
 
 def test_the_command_lists_then_deletes(objects: dict[str, bytes], tmp_path: Path) -> None:
@@ -173,11 +169,11 @@ def test_the_command_lists_then_deletes(objects: dict[str, bytes], tmp_path: Pat
     for path, data in {**objects, **ORPHANS}.items():
         store.put(path, data)
     time.sleep(0.01)
-    listed = CliRunner().invoke(app, [store.url, "--min-age-h", "0"])
+    listed = mstar("gc", store.url, "--min-age-h", "0")
     assert listed.exit_code == 0
     assert "3 objects not needed" in listed.output
-    done = CliRunner().invoke(app, [store.url, "--min-age-h", "0", "--delete"])
+    done = mstar("gc", store.url, "--min-age-h", "0", "--delete")
     assert done.exit_code == 0
     assert "3 objects removed" in done.output
     assert not set(ORPHANS) & set(store.list())
-    assert CliRunner().invoke(app, [str(tmp_path / "nothing")]).exit_code == 2
+    assert mstar("gc", tmp_path / "nothing").exit_code == 2

@@ -6,30 +6,30 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext, suppress
+from contextlib import contextmanager, suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
-from unittest.mock import MagicMock
 
 import pytest
 
 from jobs.runtime.learner_folder import learner_folder, scratch_folder
 from jobs.runtime.prepare import out_folder
-from jobs.runtime.world import running
+from jobs.runtime.single_round import StageFailed
 from jobs.validate import validate
 from pipeline.config.schema import Config
-from pipeline.datasets.dataset import Dataset
-from pipeline.storage.store import open_store
 from tests.actors.training.test_learner import SIZES, Bench, FakeGroup, done, run
-from tests.support.scripted import make_config, make_program
+from tests.support.jobs import SCRIPTED, job_config
+from tests.support.scripted import make_config
 
 ROOT = Path(__file__).resolve().parents[2]
 
 DRIVER = """
 import sys
 from jobs.runtime.learner_folder import learner_folder, scratch_folder
+from tests.support.jobs import SCRIPTED, job_config
 from tests.support.scripted import make_config
-config = make_config(run={"name": "r", "out": sys.argv[1]})
+config = make_config(run={"name": sys.argv[3], "out": sys.argv[1]})
 which = {"learner": learner_folder, "validate": scratch_folder}[sys.argv[2]]
 with which(config) as folder:
     for kind in ("policies", "checkpoints", "new"):
@@ -44,7 +44,7 @@ with which(config) as folder:
 def driver(config: Config, which: str = "learner") -> Iterator[tuple[Path, Any]]:
     """Another process at work in a folder of the run's."""
     with subprocess.Popen(
-        [sys.executable, "-c", DRIVER, config.run.out, which],
+        [sys.executable, "-c", DRIVER, config.run.out, which, config.run.name],
         cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
     ) as process:  # fmt: skip
         assert process.stdout is not None
@@ -125,48 +125,18 @@ def test_a_learner_that_clears_away_harms_no_other(config: Config, tmp_path: Pat
         assert done(run(fenced, job)).policy == end.policy
 
 
-@pytest.fixture
-def folders(monkeypatch: pytest.MonkeyPatch) -> list[Path]:
-    """The folders that learners were given; nothing else of a world is real."""
-    found: list[Path] = []
+def test_validation_works_outside_the_run(tmp_path: Path) -> None:
+    config = job_config(tmp_path)
+    given: list[Path] = []
 
-    def learner(config: Config, store: Any, queries: Any, folder: Path, start: Any) -> MagicMock:
+    def workers(program: Any, store: Any, dataset: Any, say: Any, folder: Path) -> Any:
+        given.append(folder)
         assert folder.is_dir()
-        found.append(folder)
-        return MagicMock()
+        raise StageFailed("nothing starts here")
 
-    monkeypatch.setattr("jobs.runtime.world.start_ray", lambda *_: nullcontext())
-    monkeypatch.setattr("actors.training.learner.GroupLearner", learner)
-    for name in (
-        "actors.generation.fleet.generator_pool",
-        "actors.supervision.node_watch.NodeWatch",
-        "actors.stages.worker.stage_pool",
-    ):
-        monkeypatch.setattr(name, MagicMock())
-    monkeypatch.setattr("jobs.runtime.world.interruptible", lambda: None)
-    return found
-
-
-def test_every_driver_gets_another_folder(config: Config, folders: list[Path]) -> None:
-    program, store = make_program(config), open_store("memory://")
-    for _ in range(2):
-        with running(program, store, Dataset([], {}), print):
-            assert folders[-1].parent == (out_folder(config) / "learner").absolute()
-    assert folders[0] != folders[1]
-    assert not folders[0].exists()
-
-
-def test_validation_works_outside_the_run(
-    config: Config, folders: list[Path], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    program = make_program(config)
     with driver(config) as (theirs, _):
-        checks = ("check_here", "check_models", "check_queries")
-        for name in (*checks, "upload_images", "load_data", "Validation"):
-            monkeypatch.setattr(f"jobs.validate.{name}", MagicMock())
-        monkeypatch.setattr("jobs.validate.RunSpec.of", lambda *_: program)
-        validate(config, 2, print)
-        (folder,) = folders
+        assert not validate(config, 2, print, replace(SCRIPTED, workers=workers))
+        (folder,) = given
         assert folder.parent == (out_folder(config) / "validate").absolute()
         assert not folder.exists()
         assert (theirs / "new" / "a" / "file").is_file()

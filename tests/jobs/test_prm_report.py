@@ -35,7 +35,7 @@ from pipeline.tasks.digits.build import build, write
 from pipeline.tasks.digits.chains import explain
 from pipeline.tasks.digits.checker import StepVerdict, Verdict, check
 from pipeline.tasks.digits.scenes import Scene
-from tests.jobs.test_report_job import command
+from tests.support.jobs import mstar
 from tests.support.scripted import Quiet, make_config, with_base
 from tests.support.scripted_prm import PrmFleet, PrmLearner, ScriptedScorer, decode
 from tests.support.scripted_world import ENGINE, GRADER, Mail, ScriptedGrader, share
@@ -132,7 +132,7 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 def test_a_row_says_what_the_prm_was_worth(folders: dict[str, Path], tmp_path: Path) -> None:
     out = tmp_path / "prm.json"
     given = [part for kind, folder in folders.items() for part in (f"--{kind}", folder)]
-    done = command("prm", *given, "--out", out)
+    done = mstar("report", "prm", *given, "--out", out)
     assert done.exit_code == 0, done.output
     (row,) = json.loads(out.read_text())
     (seed,) = by_seed(*([finished(folder)] for folder in folders.values()))
@@ -220,7 +220,7 @@ def test_runs_of_other_rules_or_seeds_and_other_truths_are_refused(
     with pytest.raises(BadData, match="the truth that was given is not about it"):
         scored_truly(runs["top2"], others)
     given = [part for kind, folder in folders.items() for part in (f"--{kind}", folder)]
-    done = command("prm", *given, "--data", tmp_path, "--out", tmp_path / "prm.json")
+    done = mstar("report", "prm", *given, "--data", tmp_path, "--out", tmp_path / "prm.json")
     assert (done.exit_code, "truth.json" in done.output) == (2, True)
 
 

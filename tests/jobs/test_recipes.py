@@ -6,8 +6,8 @@ import re
 
 import yaml
 
+from jobs.runtime.recipes import RECIPES
 from pipeline.config.fields import fields
-from pipeline.config.load import RECIPES
 
 SETTING = re.compile(r"  (?P<key>\w+): *(?P<value>[^#]*?) *(?:# *(?P<comment>.*))?")
 

@@ -7,9 +7,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from typer.testing import CliRunner
 
-from jobs.report import app, finished
+from jobs.report import finished
 from pipeline.config.schema import Config
 from pipeline.driver.driver import Driver
 from pipeline.metrics.intervals import paired_difference
@@ -19,12 +18,9 @@ from pipeline.reports.seeds import loop_pooled, together
 from pipeline.run.ledger import Ledger
 from pipeline.storage.artifacts import read_rows
 from pipeline.storage.store import open_store
+from tests.support.jobs import mstar
 from tests.support.scripted import Quiet, make_config, make_program, with_base
 from tests.support.scripted_world import make_world
-
-
-def command(*arguments: str | Path) -> Any:
-    return CliRunner().invoke(app, [str(one) for one in arguments])
 
 
 def loop_run(folder: Path, seed: int, **changes: Any) -> Path:
@@ -52,7 +48,7 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
 
 def test_a_row_for_each_seed_and_all_of_them_together(folders: list[Path], tmp_path: Path) -> None:
     out = tmp_path / "results" / "loop.json"
-    done = command("loop", *folders, "--out", out)
+    done = mstar("report", "loop", *folders, "--out", out)
     assert done.exit_code == 0, done.output
     rows = json.loads(out.read_text())
     assert [row["seed"] for row in rows] == [1, 0]
@@ -122,13 +118,13 @@ def test_only_questions_that_both_answered_count() -> None:
 
 def test_runs_that_cannot_be_reported_are_refused(folders: list[Path], tmp_path: Path) -> None:
     out = tmp_path / "loop.json"
-    done = command("loop", tmp_path / "nowhere", "--out", out)
-    assert (done.exit_code, "nowhere: no folder of a run" in done.output) == (2, True)
-    done = command("loop", *folders, folders[1], "--out", out)
+    done = mstar("report", "loop", tmp_path / "nowhere", "--out", out)
+    assert (done.exit_code, "nowhere is no store" in done.output) == (2, True)
+    done = mstar("report", "loop", *folders, folders[1], "--out", out)
     assert (done.exit_code, "both have seed 0" in done.output) == (2, True)
     config = with_base(make_config(run={"name": "half"}), tmp_path / "base")
     half = _driven(config, tmp_path / "half", lambda state: "base" in state.policies)
-    done = command("loop", half, "--out", out)
+    done = mstar("report", "loop", half, "--out", out)
     assert (done.exit_code, "half: this run is not finished" in done.output) == (2, True)
     assert not out.exists()
 
@@ -137,7 +133,7 @@ def test_a_run_without_control_has_a_row(tmp_path: Path) -> None:
     evolve = {"iterations": 2, "interval": 1 / 3, "control": False}
     folder = loop_run(tmp_path, 0, evolve=evolve)
     out = tmp_path / "loop.json"
-    done = command("loop", folder, "--out", out)
+    done = mstar("report", "loop", folder, "--out", out)
     assert done.exit_code == 0, done.output
     (row,) = json.loads(out.read_text())
     assert (row["control"], row["control_diff"]) == (None, None)

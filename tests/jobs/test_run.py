@@ -3,83 +3,25 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
-from unittest.mock import Mock
 
 import pytest
-import yaml
-from typer.testing import CliRunner
 
-from jobs.run import app
+from jobs.run import evolve
 from jobs.runtime.cli import ending
 from jobs.runtime.prepare import load_data, out_folder, repairer, store_url, upload_images, versions
-from pipeline.config.fields import to_dict
-from pipeline.config.load import config_from_dict
 from pipeline.config.schema import Config
-from pipeline.driver.driver import Driver
 from pipeline.errors import ArtifactLost
 from pipeline.run.ledger import Ledger
-from pipeline.run.spec import RunSpec
-from pipeline.stages.workers import Workers
 from pipeline.storage.models import publish_folder
-from pipeline.storage.store import Store, open_store
+from pipeline.storage.store import open_store
 from pipeline.storage.trees import put_content_tree
-from tests.support.scripted import Quiet, base_folder, make_config
-from tests.support.scripted_world import ENGINE, GRADER, make_world
-
-
-def script_main_job(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The main job over scripted roles, without Ray."""
-
-    @contextmanager
-    def running(program: RunSpec, store: Store, *_: Any) -> Iterator[Workers]:
-        yield make_world(store, program)[0]
-
-    monkeypatch.setattr("jobs.run.check_models", lambda config: None)
-    monkeypatch.setattr("jobs.run.check_queries", lambda *_: None)
-    monkeypatch.setattr("jobs.run.engine_settings", lambda config: Mock(identity=lambda: ENGINE))
-    monkeypatch.setattr("jobs.run.GRADER_VERSION", GRADER)
-    monkeypatch.setattr("jobs.run.running", running)
-
-
-def write_data(folder: Path) -> Path:
-    """Questions without images: 12 to train on, 5 to validate, 5 to test."""
-    path = folder / "data.jsonl"
-    sizes = {"train": 12, "validation": 5, "test": 5}
-    rows = [
-        {
-            "query_id": f"{split}-{i}",
-            "question": f"{split}: what is {i}?",
-            "answer": str(i),
-            "answer_type": "number",
-            "split": split,
-        }
-        for split, size in sizes.items()
-        for i in range(size)
-    ]
-    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
-    return path
+from tests.support.jobs import SCRIPTED, job_config, run_command
 
 
 @pytest.fixture
 def config(tmp_path: Path) -> Config:
-    plain = to_dict(make_config())
-    plain["run"] |= {"out": str(tmp_path / "out"), "console": "plain"}
-    plain["data"]["path"] = str(write_data(tmp_path))
-    plain["policy"]["path"] = str(base_folder(tmp_path / "base"))
-    return config_from_dict(plain)
-
-
-def command(config: Config, tmp_path: Path, *overrides: str) -> Any:
-    recipe = tmp_path / "recipe.yaml"
-    recipe.write_text(yaml.safe_dump(to_dict(config)))
-    arguments = ["--config", str(recipe)]
-    for override in overrides:
-        arguments += ["--set", override]
-    return CliRunner().invoke(app, arguments)
+    return job_config(tmp_path)
 
 
 @pytest.mark.parametrize(
@@ -97,7 +39,7 @@ def command(config: Config, tmp_path: Path, *overrides: str) -> Any:
 def test_bad_input_is_refused_with_a_clear_word(
     config: Config, tmp_path: Path, override: str, words: list[str]
 ) -> None:
-    done = command(config, tmp_path, override)
+    done = run_command(config, tmp_path, override)
     assert done.exit_code == 2, done.output
     for word in words:
         assert word in done.output
@@ -106,44 +48,33 @@ def test_bad_input_is_refused_with_a_clear_word(
 
 def test_a_store_that_cannot_be_written_is_refused(config: Config, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("in the way")
-    done = command(config, tmp_path, f"store.url={tmp_path / 'file' / 'store'}")
+    done = run_command(config, tmp_path, f"store.url={tmp_path / 'file' / 'store'}")
     assert done.exit_code == 2, done.output
     assert str(tmp_path / "file") in done.output
     assert "Traceback" not in done.output
 
 
 def test_a_folder_that_is_no_model_is_refused(config: Config, tmp_path: Path) -> None:
-    done = command(config, tmp_path)
+    done = run_command(config, tmp_path)
     assert done.exit_code == 2, done.output
     assert str(tmp_path / "base") in done.output
     assert not list((out_folder(config) / "store" / "runs").glob("*/lease/*"))
 
 
 def test_a_test_split_that_the_data_lacks_is_left_out_with_a_word(
-    config: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    script_main_job(monkeypatch)
-    done = command(config, tmp_path, "data.test=[test, ood]", "data.test_queries=500")
-    assert done.exit_code == 0, done.output
-    assert "the data has no split 'ood', which is left out" in done.output
-    assert "data.test_queries (test) = 500, there are 5" in done.output
-    found = json.loads((out_folder(config) / "summary.json").read_text())
+    config = job_config(tmp_path, data={"test": ["test", "ood"], "test_queries": 500})
+    found = evolve(config, parts=SCRIPTED)
+    shown = capsys.readouterr().out
+    assert "the data has no split 'ood', which is left out" in shown
+    assert "data.test_queries (test) = 500, there are 5" in shown
     assert set(found["final"]) == {"validation", "test"}
 
 
-def finish(config: Config) -> Store:
-    """Let a scripted world finish this run."""
-    store = open_store(store_url(config))
-    dataset = load_data(config, lambda text: None)
-    program = RunSpec.of(config, dataset, ENGINE, GRADER)
-    world, _, _ = make_world(store, program)
-    Driver(program, store, Ledger(store, config.run.name), world, Quiet()).run()
-    return store
-
-
 def test_a_finished_run_says_so_and_writes_its_summary(config: Config, tmp_path: Path) -> None:
-    finish(config)
-    done = command(config, tmp_path)
+    evolve(config, parts=SCRIPTED)
+    done = run_command(config, tmp_path)
     assert done.exit_code == 0, done.output
     assert "is finished" in done.output
     assert "final - warmup on test" in done.output
@@ -162,14 +93,16 @@ def test_a_finished_run_says_so_and_writes_its_summary(config: Config, tmp_path:
 def test_other_data_are_refused_by_row_on_a_finished_run_too(
     config: Config, tmp_path: Path
 ) -> None:
-    finish(config)
+    evolve(config, parts=SCRIPTED)
+    summary = out_folder(config) / "summary.json"
+    summary.unlink()
     file = Path(config.data.path)
     whole = file.read_text().splitlines()
     changed = [
         line.replace('"answer": "3"', '"answer": "4"') for line in whole if "test-1" not in line
     ]
     file.write_text("\n".join(changed) + "\n")
-    done = command(config, tmp_path)
+    done = run_command(config, tmp_path)
     assert done.exit_code == 2, done.output
     for words in (
         "began with other data:",
@@ -179,25 +112,26 @@ def test_other_data_are_refused_by_row_on_a_finished_run_too(
     ):
         assert words in done.output
     assert "Traceback" not in done.output
-    assert not (out_folder(config) / "summary.json").exists()
+    assert not summary.exists()
 
 
 def test_settings_that_may_change_are_said_on_a_finished_run_too(
     config: Config, tmp_path: Path
 ) -> None:
-    finish(config)
+    evolve(config, parts=SCRIPTED)
     micro_batch = config.learn.micro_batch
-    done = command(config, tmp_path, f"learn.micro_batch={micro_batch + 1}")
+    done = run_command(config, tmp_path, f"learn.micro_batch={micro_batch + 1}")
     assert done.exit_code == 0, done.output
     said = f"changed since the run was started: learn.micro_batch: {micro_batch} -> "
     assert said in done.output
 
 
 def test_a_finished_run_whose_grades_are_lost_makes_them_again(
-    config: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    config: Config, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Nothing that is read for the summary ends the command with a traceback."""
-    store = finish(config)
+    evolve(config, parts=SCRIPTED)
+    store = open_store(store_url(config))
     event = next(
         event
         for event in Ledger(store, config.run.name).replay()
@@ -205,12 +139,12 @@ def test_a_finished_run_whose_grades_are_lost_makes_them_again(
     )
     store.replace(event["grades"][0], b"rotten")
 
-    script_main_job(monkeypatch)
-    done = command(config, tmp_path)
-    assert done.exit_code == 0, done.output
-    assert f"{event['grades'][0]} is lost" in done.output
-    assert "final - warmup on test" in done.output
-    assert "is finished; nothing is left to do" in command(config, tmp_path).output
+    capsys.readouterr()
+    evolve(config, parts=SCRIPTED)
+    shown = capsys.readouterr().out
+    assert f"{event['grades'][0]} is lost" in shown
+    assert "final - warmup on test" in shown
+    assert "is finished; nothing is left to do" in run_command(config, tmp_path).output
 
 
 def test_a_loss_that_nobody_mends_is_an_error_in_words(capsys: pytest.CaptureFixture[str]) -> None:
@@ -221,8 +155,8 @@ def test_a_loss_that_nobody_mends_is_an_error_in_words(capsys: pytest.CaptureFix
 
 
 def test_a_changed_config_is_refused_before_anything_starts(config: Config, tmp_path: Path) -> None:
-    finish(config)
-    done = command(config, tmp_path, "generate.temperature=0.7")
+    evolve(config, parts=SCRIPTED)
+    done = run_command(config, tmp_path, "generate.temperature=0.7")
     assert done.exit_code == 2
     assert "generate.temperature: 1.0 -> 0.7" in done.output
 
@@ -275,6 +209,6 @@ def test_a_run_that_cannot_go_on_says_why_and_exits_with_1(
     for n in range(3):
         ledger.append([{"type": "driver_started", "versions": {"n": str(n)}, "changes": []}])
     store.replace(ledger.path(1), left)
-    ended = command(config, tmp_path)
+    ended = run_command(config, tmp_path)
     assert ended.exit_code == 1
     assert f"stopped: {store.url}: ledger entry {ledger.path(1)}" in ended.output

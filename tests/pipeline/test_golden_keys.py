@@ -87,7 +87,7 @@ def completions() -> ShardSpec:
 
 
 def of_score(engine: str) -> str:
-    config = config_from_dict({"prm": {"engine": engine}, "policy": {"path": "p"}}, where="test")
+    config = config_from_dict({"prm": {"engine": engine}, "policy": {"path": "p"}})
     scoring = SimpleNamespace(prm=PolicyRef(POLICY, "p"), aggregate="product", which="right")
     task: Any = SimpleNamespace(rollout="shards/rollout/a/b.parquet", scoring=scoring)
     return score_key(task, [("q", 1), ("p", 0)], ENGINE, scored_how(config))

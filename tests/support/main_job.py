@@ -36,7 +36,7 @@ PRM = (
     "evolve.control=false", "data.test=[test]", "generate.samples=6",
     "select.reward=prm", "select.rule=top_k", "select.k=2",
     "prm.queries=64", "prm.samples=4", "prm.completions=2", "prm.pairs=2", "prm.held_out=0.3",
-    "prm.surprise=true", "prm.frozen=[model.*]", "prm.learning_rate=1.0e-2",
+    "prm.log_likelihood=true", "prm.frozen=[model.*]", "prm.learning_rate=1.0e-2",
     "prm.use_anyway=true",
 )  # fmt: skip
 

@@ -17,7 +17,7 @@ from jobs.bench import measured
 from jobs.benches import BENCHES, scoring
 from jobs.benches.generation import shortfall
 from jobs.benches.record import Options, Result, by_turns, table
-from pipeline.config.load import load_config
+from jobs.runtime.recipes import load_recipe
 from pipeline.errors import BadModel
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -86,7 +86,7 @@ def test_every_row_names_a_function_that_exists() -> None:
 
 def test_a_row_is_measured_and_saved_and_leaves_nothing_else(tmp_path: Path) -> None:
     work = tmp_path / "work"
-    options = Options(load_config("tiny"), work, rounds=1, small=True, say=lambda text: None)
+    options = Options(load_recipe("tiny"), work, rounds=1, small=True, say=lambda text: None)
     found = measured("imports", options, tmp_path)
     saved = json.loads((tmp_path / "imports.json").read_text())
     assert saved["values"]["pipeline"] == found.values["pipeline"]
@@ -99,12 +99,12 @@ def test_a_row_is_measured_and_saved_and_leaves_nothing_else(tmp_path: Path) -> 
 def test_scoring_is_measured_as_the_recipe_scores_on_prompts_as_long_as_its_bar_is_about(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    told = ["prm.surprise=true", "prm.aggregate=mean", f"run.out={tmp_path / 'out'}"]
-    config = load_config("tiny", told)
+    told = ["prm.log_likelihood=true", "prm.aggregate=mean", f"run.out={tmp_path / 'out'}"]
+    config = load_recipe("tiny", told)
     options = Options(config, tmp_path / "work", rounds=1, small=True, say=lambda text: None)
     made = scoring.Bench(options)
     assert made.notes["prompt_tokens"] >= scoring.PROMPT_TOKENS == 100
-    assert made.notes["head"] == "hidden state and surprise"
+    assert made.notes["head"] == "hidden state and log-likelihood"
     assert read_surprise(made.folder) == scoring.SURPRISE_WEIGHT != 0
     assert made._task(0, 0, made.queries[:1]).scoring.aggregate == "mean"
     policy = Path(made.config.policy.path)

@@ -11,13 +11,13 @@ from jobs.benches import BENCHES
 from jobs.benches.durability import long_ledger
 from jobs.benches.record import Options, Result
 from jobs.benches.simulated import replay
-from pipeline.config.load import load_config
+from jobs.runtime.recipes import load_recipe
 from pipeline.run.ledger import Ledger
 from pipeline.storage.store import open_store
 
 
 def options(folder: Path) -> Options:
-    return Options(load_config("tiny"), folder, rounds=1, small=True, say=lambda text: None)
+    return Options(load_recipe("tiny"), folder, rounds=1, small=True, say=lambda text: None)
 
 
 @pytest.mark.parametrize("name", ["shards", "ledger", "replay", "replay-memory", "driver-memory"])

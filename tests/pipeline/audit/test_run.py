@@ -10,9 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from typer.testing import CliRunner
 
-from jobs.audit import app
 from pipeline.audit.diff import first_difference
 from pipeline.audit.run import audit
 from pipeline.audit.trace import trace
@@ -28,6 +26,7 @@ from pipeline.storage.parquet import from_parquet, to_parquet
 from pipeline.storage.store import Store, open_store
 from tests.support.chaos_memory import Damage, damaged
 from tests.support.chaos_world import RUN, Lives
+from tests.support.jobs import mstar
 
 IMAGE = b"the bytes of an image"
 
@@ -71,7 +70,7 @@ def on_disk(objects: Objects, folder: Path) -> str:
 
 
 def run_job(*args: str) -> tuple[int, str]:
-    done = CliRunner().invoke(app, args)
+    done = mstar("audit", *args)
     return done.exit_code, done.output
 
 

@@ -6,9 +6,10 @@ from pathlib import Path
 
 import pytest
 
+from jobs.runtime.recipes import RECIPES, load_recipe
 from pipeline.config.checks import check_data, check_machine
 from pipeline.config.fields import fields, to_dict
-from pipeline.config.load import RECIPES, config_from_dict, load_config
+from pipeline.config.load import config_from_dict, load_config, stored_config
 from pipeline.config.resume import check_resume, config_hash, diff
 from pipeline.errors import BadConfig
 
@@ -17,7 +18,7 @@ NAMES = sorted(path.stem for path in RECIPES.glob("*.yaml"))
 
 @pytest.mark.parametrize("name", NAMES)
 def test_recipes_load_and_round_trip(name: str) -> None:
-    config = load_config(name)
+    config = load_recipe(name)
     assert config_from_dict(to_dict(config)) == config
 
 
@@ -67,7 +68,7 @@ def test_every_field_explains_itself() -> None:
 )
 def test_a_bad_override_names_the_key(override: str, words: list[str]) -> None:
     with pytest.raises(BadConfig) as caught:
-        load_config("tiny", [override])
+        load_recipe("tiny", [override])
     for word in words:
         assert word in str(caught.value)
 
@@ -78,7 +79,10 @@ def test_a_bad_override_names_the_key(override: str, words: list[str]) -> None:
         (["select.rule=top_k"], ["select.rule", "select.reward=prm"]),
         (["select.rule=threshold"], ["select.rule", "select.reward=prm"]),
         (["select.reward=prm", "prm.kind=tag"], ["prm.kind", "prm.path"]),
-        (["select.reward=prm", "prm.path=x", "prm.surprise=true"], ["prm.surprise", "prm.path"]),
+        (
+            ["select.reward=prm", "prm.path=x", "prm.log_likelihood=true"],
+            ["prm.log_likelihood", "prm.path"],
+        ),
         (["select.rule=random_k", "select.k=9"], ["select.k = 9", "generate.samples = 4"]),
         (["warmup.keep=3"], ["warmup.keep = 3", "warmup.samples = 2"]),
         (["warmup.checkpoint=x"], ["warmup.checkpoint", "evolve.control"]),
@@ -92,56 +96,105 @@ def test_a_bad_override_names_the_key(override: str, words: list[str]) -> None:
 )
 def test_impossible_combinations_name_their_keys(overrides: list[str], words: list[str]) -> None:
     with pytest.raises(BadConfig) as caught:
-        load_config("tiny", overrides)
+        load_recipe("tiny", overrides)
     for word in words:
         assert word in str(caught.value)
 
 
 def test_all_problems_are_listed_at_once() -> None:
     with pytest.raises(BadConfig) as caught:
-        load_config("tiny", ["generate.samples=0", "learn.nope=1", "run.seed=-1"])
+        load_recipe("tiny", ["generate.samples=0", "learn.nope=1", "run.seed=-1"])
     assert len(str(caught.value).splitlines()) == 3
 
 
-def test_missing_recipe_lists_what_there_is(tmp_path: Path) -> None:
-    with pytest.raises(BadConfig, match=r"cluster, digits, own, tiny"):
-        load_config("nonsense")
-    bad = tmp_path / "list.yaml"
-    bad.write_text("- 1\n")
-    with pytest.raises(BadConfig, match="mapping"):
-        load_config(bad)
-    bad.write_text("{")
-    with pytest.raises(BadConfig, match="not a YAML file"):
-        load_config(bad)
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("- 1\n", "a mapping of sections, not a list"),
+        ("{", "not a YAML file"),
+        ("\n# run:\n", "holds no settings"),
+        ("run:\n  seed: 1\n  out: x\n  seed: 2\n", "'seed' stands in line 2 and in line 4"),
+        ("run: {}\ndata: {}\nrun: {}\n", "'run' stands in line 1 and in line 3"),
+        ("prm:\n  surprise: true\n", "'prm.surprise' is called 'prm.log_likelihood' now"),
+        (b"\xff", "not a YAML file"),
+    ],
+)
+def test_a_bad_file_is_named(tmp_path: Path, text: str | bytes, words: str) -> None:
+    bad = tmp_path / "bad.yaml"
+    bad.write_bytes(text if isinstance(text, bytes) else text.encode())
+    with pytest.raises(BadConfig) as caught:
+        load_recipe(bad)
+    assert words in str(caught.value)
+    assert str(bad) in str(caught.value)
+
+
+def test_a_file_that_cannot_be_read_is_named(tmp_path: Path) -> None:
+    loop = tmp_path / "loop.yaml"
+    loop.symlink_to(loop)
+    with pytest.raises(BadConfig, match=r"loop\.yaml: cannot be read: "):
+        load_config(loop)
+
+
+def test_a_mistake_is_blamed_on_who_made_it(tmp_path: Path) -> None:
+    file = tmp_path / "mine.yaml"
+    file.write_text("learn:\n  nope: 1\n")
+    with pytest.raises(BadConfig) as caught:
+        load_recipe(file, ["run.seed=-1", "run={name: 3}"])
+    blamed = [line.partition(": ")[0] for line in str(caught.value).splitlines()]
+    assert blamed == ["--set run={name", str(file)]
+
+
+def test_recipes_are_found_by_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(BadConfig, match=r"'digist': did you mean 'digits'\? .* cluster, digits, "):
+        load_recipe("digist")
+    with pytest.raises(BadConfig, match="this is a folder"):
+        load_recipe(tmp_path)
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "tiny").mkdir()  # a folder of that name is in nobody's way
+    assert load_recipe("tiny").run.name == "tiny"
+
+
+def test_a_ledger_keeps_its_settings_under_the_names_that_they_had() -> None:
+    """Hashes of the recipes as the code before the renaming gave them."""
+    hashes = {name: config_hash(load_recipe(name)) for name in ("tiny", "digits", "chaos")}
+    assert hashes == {
+        "tiny": "ceb42a931e3d94d7", "digits": "e97cbe4da1e688d4", "chaos": "90c7dc3bd789665f",
+    }  # fmt: skip
+    config = load_recipe("digits")
+    plain = to_dict(config)
+    plain["prm"]["surprise"] = plain["prm"].pop("log_likelihood")
+    assert stored_config(plain) == config
+    with pytest.raises(BadConfig, match=r"ledger, which another version.*'run\.later'"):
+        stored_config(plain | {"run": {"later": 1}})
 
 
 def test_overrides_take_yaml_values(tmp_path: Path) -> None:
     empty = tmp_path / "empty.yaml"
-    empty.write_text("")
-    config = load_config(empty, ["data.test=[a, b]", "warmup.queries=", "learn.learning_rate=1e-4"])
+    empty.write_text("run: {}")
+    config = load_recipe(empty, ["data.test=[a, b]", "warmup.queries=", "learn.learning_rate=1e-4"])
     assert config.data.test == ("a", "b")
     assert config.warmup.queries is None
     assert config.learn.learning_rate == 1e-4
 
 
 def test_the_hash_ignores_what_is_free_and_nothing_else() -> None:
-    base = load_config("tiny")
-    assert config_hash(load_config("tiny", ["generate.engines=2", "run.out=x"])) == config_hash(
+    base = load_recipe("tiny")
+    assert config_hash(load_recipe("tiny", ["generate.engines=2", "run.out=x"])) == config_hash(
         base
     )
     for override in ("run.seed=1", "learn.ranks=2", "data.path=x"):
-        assert config_hash(load_config("tiny", [override])) != config_hash(base)
+        assert config_hash(load_recipe("tiny", [override])) != config_hash(base)
 
 
 def test_resume_refuses_what_changes_the_meaning_and_says_the_rest() -> None:
-    old = load_config("tiny")
-    new = load_config("tiny", ["run.out=x", "generate.engines=2", "run.console=plain"])
+    old = load_recipe("tiny")
+    new = load_recipe("tiny", ["run.out=x", "generate.engines=2", "run.console=plain"])
     assert check_resume(old, new) == []
-    said = check_resume(old, load_config("tiny", ["learn.ranks=2"]))
+    said = check_resume(old, load_recipe("tiny", ["learn.ranks=2"]))
     assert [change.key for change in said] == ["learn.ranks"]
     assert "bit-identical" in str(said[0])
     with pytest.raises(BadConfig) as caught:
-        check_resume(old, load_config("tiny", ["run.seed=1", "generate.temperature=0.5"]))
+        check_resume(old, load_recipe("tiny", ["run.seed=1", "generate.temperature=0.5"]))
     assert "run.seed: 0 -> 1" in str(caught.value)
     assert "generate.temperature" in str(caught.value)
 
@@ -159,7 +212,7 @@ def test_resume_refuses_what_changes_the_meaning_and_says_the_rest() -> None:
     ],
 )
 def test_diff_sees_one_leaf_and_its_kind(key: str, value: object, kind: str) -> None:
-    config = load_config("tiny")
+    config = load_recipe("tiny")
     plain = to_dict(config)
     section, leaf = key.split(".")
     plain[section][leaf] = value
@@ -169,7 +222,7 @@ def test_diff_sees_one_leaf_and_its_kind(key: str, value: object, kind: str) -> 
 
 
 def test_the_machine_must_be_able_to_place_every_role() -> None:
-    check_machine(load_config("tiny"), cpus=2, gpus=0)
+    check_machine(load_recipe("tiny"), cpus=2, gpus=0)
     for overrides, word in [
         (["learn.ranks=3"], "learn.ranks = 3"),
         (["learn.ranks=3", "cluster.cpus_per_rank=0.1"], "learn.ranks = 3"),
@@ -180,12 +233,12 @@ def test_the_machine_must_be_able_to_place_every_role() -> None:
         (["prm.scorers=3", "select.reward=prm"], "prm.scorers x cluster.cpus_per_engine = 3"),
     ]:
         with pytest.raises(BadConfig) as caught:
-            check_machine(load_config("tiny", overrides), cpus=2, gpus=0)
+            check_machine(load_recipe("tiny", overrides), cpus=2, gpus=0)
         assert word in str(caught.value)
 
 
 def test_gpus_are_held_by_all_roles_at_once() -> None:
-    config = load_config("cluster", ["policy.path=x", "data.path=y"])
+    config = load_recipe("cluster", ["policy.path=x", "data.path=y"])
     check_machine(config, cpus=200, gpus=17)
     with pytest.raises(BadConfig, match=r"prm\.scorers \(1\) .* = 17, but there are 16 GPUs"):
         check_machine(config, cpus=200, gpus=16)
@@ -195,12 +248,12 @@ def test_the_data_must_hold_what_is_asked() -> None:
     sizes = {"train": 128, "validation": 24, "test": 24, "ood": 24}
     for key in ("data.train", "data.validation"):
         with pytest.raises(BadConfig, match=rf"{key} = dev: .* it has ood \(24\), test \(24\)"):
-            check_data(load_config("tiny", [f"{key}=dev"]), sizes)
+            check_data(load_recipe("tiny", [f"{key}=dev"]), sizes)
 
 
 def test_counts_are_limits_and_a_missing_test_split_is_left_out() -> None:
     sizes = {"train": 128, "validation": 24, "test": 24, "ood": 24}
-    assert check_data(load_config("tiny"), sizes) == []
+    assert check_data(load_recipe("tiny"), sizes) == []
     for overrides, words in [
         (["data.validation_queries=25"], "data.validation_queries = 25, there are 24"),
         (["data.test_queries=25"], "data.test_queries (test) = 25, there are 24"),
@@ -209,9 +262,9 @@ def test_counts_are_limits_and_a_missing_test_split_is_left_out() -> None:
         (["prm.queries=129", "select.reward=prm"], "prm.queries = 129, there are 128"),
         (["data.test=[test, ood, far]"], "the data has no split 'far', which is left out"),
     ]:
-        notes = check_data(load_config("tiny", overrides), sizes)
+        notes = check_data(load_recipe("tiny", overrides), sizes)
         assert any(words in note for note in notes), notes
-    assert check_data(load_config("tiny", ["prm.queries=129", "select.reward=binary"]), sizes) == []
+    assert check_data(load_recipe("tiny", ["prm.queries=129", "select.reward=binary"]), sizes) == []
 
 
 def test_importing_the_configuration_loads_nothing_heavy() -> None:

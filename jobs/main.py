@@ -1,0 +1,476 @@
+"""`mstar-ray`: one command for each thing that a person does; this file is its manual.
+
+Every command takes the same options for the same thing, and only checks and passes them on: the
+work is a function of the module of the same name, which is imported when its command runs, so that
+`--help` is there at once.
+"""
+
+from __future__ import annotations
+
+from importlib.metadata import version as installed
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from jobs.runtime.cli import ending
+from pipeline.errors import BadConfig
+
+if TYPE_CHECKING:
+    from pipeline.config.schema import Config
+
+EXIT_CODES = (
+    "Exit codes: 0 done; 1 failure (or: an audit, a comparison, a verdict is not good); 2 a person "
+    "has to mend something, which the message names; 130 interrupted, the same command goes on."
+)
+
+GOES_ON = "interrupted; the same command goes on from here"
+
+RUNS, LOOKS, COSTS = "Run", "Look at runs", "Measure this software"
+
+app = typer.Typer(
+    name="mstar-ray",
+    help="Self-evolving training for multimodal reasoning (M-STaR): vLLM generates, a grader "
+    "grades, a process reward model scores, DeepSpeed learns.",
+    epilog=EXIT_CODES,
+    add_completion=False,
+    rich_markup_mode="markdown",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+report = typer.Typer(no_args_is_help=True)
+
+app.add_typer(report, name="report", rich_help_panel=LOOKS, epilog=EXIT_CODES)
+
+# --- options that mean the same everywhere --------------------------------------------------------
+
+Recipe = Annotated[
+    str,
+    typer.Option(
+        "--recipe", "--config", metavar="NAME|FILE",
+        help="Settings: a recipe of jobs/recipes by name, or a YAML file.",
+    ),
+]  # fmt: skip
+
+Set = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--set", metavar="SECTION.KEY=VALUE",
+        help="Another value for one setting; as often as wanted. `mstar-ray config` lists them.",
+    ),
+]  # fmt: skip
+
+Run = Annotated[
+    str | None, typer.Option("--run", metavar="NAME", help="The run; as --set run.name=NAME.")
+]
+
+Store = Annotated[
+    str | None,
+    typer.Option(
+        "--store", metavar="STORE",
+        help="Where its objects lie: a folder or s3://bucket/prefix; as --set store.url=STORE. "
+        "Default: OUT/RUN/store.",
+    ),
+]  # fmt: skip
+
+TakeOver = Annotated[
+    bool, typer.Option("--take-over", help="Stop a driver that still works on this run.")
+]
+
+BadRows = Annotated[
+    Path | None,
+    typer.Option(
+        "--bad-rows", metavar="FILE", help="Write every bad row of the data here, as JSONL."
+    ),
+]
+
+Place = Annotated[
+    str | None,
+    typer.Argument(metavar="[STORE]", help="A store, or the folder of a run (out/RUN)."),
+]
+
+StoreOption = Annotated[
+    str | None, typer.Option("--store", metavar="STORE", help="The same, as an option.")
+]
+
+RunInStore = Annotated[
+    str | None,
+    typer.Option("--run", metavar="NAME", help="The run; needed where the store holds several."),
+]
+
+Folders = Annotated[
+    list[str], typer.Argument(metavar="RUN", help="Folders of finished runs, one a seed.")
+]
+
+
+def _settings(recipe: str, changes: list[str] | None, run: str | None, store: str | None) -> Config:
+    from json import dumps  # JSON is YAML: a name of digits stays a name
+
+    from jobs.runtime.recipes import load_recipe
+    from jobs.runtime.stores import store_folder
+
+    named = [f"run.name={dumps(run)}"] if run is not None else []
+    named += [f"store.url={dumps(store_folder(store))}"] if store is not None else []
+    return load_recipe(recipe, [*(changes or []), *named])
+
+
+def _place(argument: str | None, option: str | None) -> str:
+    """The store that is meant, said in either way."""
+    given = [place for place in (argument, option) if place is not None]
+    if len(given) != 1:
+        raise BadConfig("name one store, or the folder of one run: out/RUN, or --store STORE")
+    return given[0]
+
+
+# --- run ----------------------------------------------------------------------------------------
+
+
+@app.command(rich_help_panel=RUNS, epilog=EXIT_CODES)
+def run(
+    recipe: Recipe = "digits",
+    set_: Set = None,
+    run: Run = None,
+    store: Store = None,
+    bad_rows: BadRows = None,
+    *,
+    take_over: TakeOver = False,
+) -> None:
+    """Run the self-evolving loop, or go on with a run that was interrupted.
+
+    What it leaves lies in OUT/RUN (out/digits): summary.json, TensorBoard files, and the store
+    unless it is elsewhere. Started again, it goes on; a finished run says so.
+
+    Example: mstar-ray run --recipe digits --run mine --set run.seed=1
+    """
+    with ending(GOES_ON):
+        from jobs.run import evolve
+        from jobs.runtime.bad_rows import bad_rows_to
+
+        with bad_rows_to(bad_rows):
+            evolve(_settings(recipe, set_, run, store), take_over=take_over)
+
+
+@app.command(rich_help_panel=RUNS, epilog=EXIT_CODES)
+def validate(
+    recipe: Recipe = "digits",
+    set_: Set = None,
+    run: Run = None,
+    store: Store = None,
+    bad_rows: BadRows = None,
+    *,
+    samples: Annotated[int, typer.Option(min=1, help="Responses to each query, at most.")] = 4,
+) -> None:
+    """Try five of your queries and your model in every stage, before anything is spent.
+
+    Prints prompts, answers, grades and rewards, whether engine, processor and learner agree, and a
+    verdict; 1 when it says that this cannot be run.
+
+    Example: mstar-ray validate --set data.path=my/questions.jsonl --set policy.path=my/model
+    """
+    with ending():
+        from functools import partial
+
+        from jobs.runtime.bad_rows import bad_rows_to
+        from jobs.validate import validate
+
+        with bad_rows_to(bad_rows):
+            config = _settings(recipe, set_, run, store)
+            good = validate(config, samples, partial(print, flush=True))
+    raise typer.Exit(0 if good else 1)
+
+
+@app.command(rich_help_panel=RUNS, epilog=EXIT_CODES)
+def prm(
+    recipe: Recipe = "digits",
+    set_: Set = None,
+    run: Run = None,
+    store: Store = None,
+    take_over: TakeOver = False,
+) -> None:
+    """Build a run's process reward model, and show its card.
+
+    This is the run up to where its process reward model is judged; `mstar-ray run` goes on from
+    there. The card is written to OUT/RUN/prm_card.json.
+
+    Example: mstar-ray prm --recipe digits
+    """
+    with ending(GOES_ON):
+        from jobs.prm import prm
+
+        prm(_settings(recipe, set_, run, store), take_over=take_over)
+
+
+@app.command(rich_help_panel=RUNS, epilog=EXIT_CODES)
+def evaluate(
+    *,
+    recipe: Recipe = "digits",
+    set_: Set = None,
+    run: Run = None,
+    store: Store = None,
+    policy: Annotated[
+        str, typer.Option(help="base, warmup, control, final, or one of an iteration: evolve/3.")
+    ] = "final",
+    split: Annotated[str, typer.Option(help="Split; empty: the validation split.")] = "",
+    samples: Annotated[int, typer.Option(min=1, help="K samples of each query.")] = 16,
+    temperature: Annotated[float, typer.Option(min=0.01, help="T of the samples.")] = 1.0,
+) -> None:
+    """Figure 2 of the paper for a policy of a run: votes with its process reward model, by N.
+
+    Writes OUT/RUN/evaluate/figure2-POLICY-SPLIT.json and two plots. The run's ledger is only read.
+
+    Example: mstar-ray evaluate --recipe digits --policy final --split test
+    """
+    with ending():
+        from jobs.evaluate import evaluate
+
+        config = _settings(recipe, set_, run, store)
+        evaluate(config, policy, split, samples=samples, temperature=temperature)
+
+
+@app.command(rich_help_panel=RUNS, epilog=EXIT_CODES)
+def config(
+    recipe: Annotated[
+        str | None,
+        typer.Option(
+            "--recipe",
+            "--config",
+            metavar="NAME|FILE",
+            help="Print this recipe with every setting, as YAML.",
+        ),
+    ] = None,
+    set_: Set = None,
+    run: Run = None,
+    store: Store = None,
+) -> None:
+    """Print every setting with its default and meaning; with --recipe or --set, what they come to.
+
+    Example: mstar-ray config --recipe digits --set generate.samples=16
+    """  # fmt: skip
+    with ending():
+        from jobs.config import manual, resolved
+
+        if recipe is None and not (set_ or run or store):
+            print("\n".join(manual()))
+        else:
+            print(resolved(_settings(recipe or "digits", set_, run, store)), end="")
+
+
+# --- look at runs -------------------------------------------------------------------------------
+
+
+@app.command(rich_help_panel=LOOKS, epilog=EXIT_CODES)
+def status(place: Place = None, store: StoreOption = None, run: RunInStore = None) -> None:
+    """What a run is doing and has done, from its store alone; without a store, every run in ./out.
+
+    A driver at work is not disturbed: nothing is written, no lease is taken.
+
+    Example: mstar-ray status out/digits
+    """
+    with ending():
+        from jobs.status import overview, status
+
+        if (place, store, run) == (None, None, None):
+            overview(Path("out"))
+        else:
+            status(_place(place, store), run)
+
+
+@app.command(rich_help_panel=LOOKS, epilog=EXIT_CODES)
+def audit(
+    place: Place = None,
+    store: StoreOption = None,
+    run: RunInStore = None,
+    *,
+    trace_: Annotated[str | None, typer.Option("--trace", hidden=True)] = None,
+    diff_: Annotated[tuple[str, str] | None, typer.Option("--diff", hidden=True)] = None,
+    other: Annotated[str | None, typer.Option("--other", hidden=True)] = None,
+) -> None:
+    """Check every hash and every link of a run, offline; 1 when something is damaged or missing.
+
+    Nothing is changed, and a driver at work is not disturbed.
+
+    Example: mstar-ray audit out/digits
+    """
+    if diff_ is not None:
+        return diff(*diff_, store=_place(place, store), other=other)
+    if trace_ is not None:
+        return trace(trace_, place, store, run)
+    with ending():
+        from jobs.audit import audit_run
+
+        clean = audit_run(_place(place, store), run)
+    raise typer.Exit(0 if clean else 1)
+
+
+@app.command(rich_help_panel=LOOKS, epilog=EXIT_CODES)
+def trace(
+    sample: Annotated[str, typer.Argument(metavar="SAMPLE", help="[PURPOSE:]QUERY/K")],
+    place: Place = None,
+    store: StoreOption = None,
+    run: RunInStore = None,
+) -> None:
+    """Where one training sample comes from: its use, reward, grade, rollout, policy and query.
+
+    Example: mstar-ray trace evolve/1:train-17/3 out/digits
+    """
+    with ending():
+        from jobs.trace import trace
+
+        trace(sample, _place(place, store), run)
+
+
+@app.command(rich_help_panel=LOOKS, epilog=EXIT_CODES)
+def diff(
+    a: Annotated[str, typer.Argument(metavar="A", help="The folder of a run; a run of --store.")],
+    b: Annotated[str, typer.Argument(metavar="B", help="Another.")],
+    store: Annotated[
+        str | None, typer.Option(metavar="STORE", help="A and B are runs in this store.")
+    ] = None,
+    other: Annotated[
+        str | None, typer.Option(metavar="STORE", help="B is a run in this one.")
+    ] = None,
+) -> None:
+    """The first step at which two runs part, and in what they differ; 1 when they do.
+
+    Example: mstar-ray diff out/digits out/again
+    """
+    with ending():
+        from jobs.diff import diff
+
+        same = diff((store or a, a if store else None), (other or store or b,
+                    b if other or store else None))  # fmt: skip
+    raise typer.Exit(0 if same else 1)
+
+
+Out = Annotated[Path, typer.Option(help="The file of rows that is written.")]
+
+
+@report.callback()
+def _report() -> None:
+    """Rows, tables and pooled differences of finished runs of several seeds."""
+
+
+@report.command(epilog=EXIT_CODES)
+def loop(runs: Folders, out: Out = Path("out/report/loop.json")) -> None:
+    """Warm-up, control and final of runs of the self-evolving loop.
+
+    Example: mstar-ray report loop out/seed0 out/seed1 out/seed2
+    """
+    with ending():
+        from jobs.report import loop
+
+        loop(runs, out)
+
+
+@report.command("prm", epilog=EXIT_CODES)
+def report_prm(
+    *,
+    top2: Annotated[list[str], typer.Option(help="Runs that keep the two best of a query.")],
+    random2: Annotated[list[str], typer.Option(help="Runs that keep two at random.")],
+    all_: Annotated[list[str], typer.Option("--all", help="Runs that keep all correct ones.")],
+    data: Annotated[
+        Path | None, typer.Option(help="The digits data; default: OUT/data/digits.")
+    ] = None,
+    out: Out = Path("out/report/prm.json"),
+) -> None:
+    """What the process reward model was worth: runs of the same seeds with and without it.
+
+    Example: mstar-ray report prm --top2 out/top2-0 --random2 out/random2-0 --all out/all-0
+    """
+    with ending():
+        from jobs.report import prm
+
+        prm(top2, random2, all_, data, out)
+
+
+@app.command(rich_help_panel=LOOKS, epilog=EXIT_CODES)
+def gc(
+    place: Place = None,
+    store: StoreOption = None,
+    delete: Annotated[bool, typer.Option("--delete", help="Remove what is listed.")] = False,
+    min_age_h: Annotated[float, typer.Option(min=0.0, help="Hours; younger is kept.")] = 24.0,
+) -> None:
+    """List what no run of a store needs; with --delete, remove it.
+
+    Refuses while a driver lives, and where a ledger is damaged: nobody knows what that one named.
+
+    Example: mstar-ray gc out/digits --delete
+    """
+    with ending("interrupted; what was removed stays removed, start it again"):
+        from jobs.gc import gc
+
+        gc(_place(place, store), min_age_h, delete=delete)
+
+
+# --- measure this software ----------------------------------------------------------------------
+
+
+@app.command(rich_help_panel=COSTS, epilog=EXIT_CODES)
+def bench(
+    *,
+    recipe: Recipe = "digits",
+    set_: Set = None,
+    only: Annotated[
+        list[str] | None, typer.Option(metavar="ROW", help="A row; as often as wanted.")
+    ] = None,
+    small: Annotated[
+        bool, typer.Option("--small", help="Try the benches out: figures mean nothing.")
+    ] = False,
+    rounds: Annotated[int, typer.Option(min=1, help="Turns that count.")] = 3,
+    out: Annotated[Path, typer.Option(help="Folder for the results.")] = Path("out/bench"),
+) -> None:
+    """Speed and memory beside the bare engines; 1 when a bar is missed.
+
+    Example: mstar-ray bench --only generation
+    """
+    with ending():
+        from jobs.bench import bench
+
+        reached = bench(recipe, set_ or [], only or [], small=small, rounds=rounds, out=out)
+    raise typer.Exit(0 if reached else 1)
+
+
+@app.command(rich_help_panel=COSTS, epilog=EXIT_CODES)
+def chaos(
+    *,
+    recipe: Recipe = "chaos",
+    set_: Set = None,
+    kills: Annotated[int | None, typer.Option(min=1, help="How many; default: all.")] = None,
+    seed: Annotated[int, typer.Option(help="Of the plan: order, delays, moments.")] = 0,
+    examples: Annotated[int, typer.Option(min=0, help="Of the driver's state machine.")] = 5000,
+    controls: Annotated[bool, typer.Option(help="Also runs that must come out different.")] = True,
+    out: Annotated[Path, typer.Option(help="Folder for result, runs and logs.")] = Path("out"),
+) -> None:
+    """Kill a run on a local S3 server at every stage, and compare what it made; 1 when it differs.
+
+    Example: mstar-ray chaos --kills 3
+    """
+    with ending():
+        from jobs.chaos.__main__ import run_chaos
+
+        holds = run_chaos(recipe, set_ or [], kills, seed, examples, controls=controls, out=out)
+    raise typer.Exit(0 if holds else 1)
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        print(f"mstar-ray {installed('mstar-ray')}")
+        raise typer.Exit
+
+
+@app.callback()
+def _main(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
+    ] = False,
+) -> None:
+    pass
+
+
+def main(*command: str) -> Any:
+    """The console script; `python -m jobs.X` is main("X")."""
+    import sys
+
+    return app([*command, *sys.argv[1:]], prog_name="mstar-ray")

@@ -1,0 +1,55 @@
+"""Where a run is found: by the folder it writes to, or by its store and its name."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from jobs.runtime.cli import did_you_mean, say
+from pipeline.audit.garbage import runs_of
+from pipeline.errors import BadConfig
+from pipeline.storage.store import Store, open_store
+
+
+def store_folder(place: str) -> str:
+    """The store that a place means: the place itself, or the one inside the folder of a run."""
+    inside = Path(place) / "store"
+    return str(inside) if "://" not in place and (inside / "runs").is_dir() else place
+
+
+def find_store(place: str) -> Store:
+    """The store at a place, which holds runs. Nothing is written.
+
+    place: a folder, s3://bucket/prefix, or the folder of a run (`<run.out>/<run.name>`).
+
+    Raises:
+        BadConfig: it holds no run.
+    """
+    store = open_store(store_folder(place), say=say)
+    if not runs_of(store):
+        near = [] if "://" in place else sorted(Path(place).glob("*/store/runs"))
+        runs = "".join(f"\n  {runs.parents[1]}" for runs in near)
+        raise BadConfig(
+            f"{place} is no store: it holds no run."
+            + (f" These folders of runs are in it:{runs}" if runs else "")
+        )
+    return store
+
+
+def find_run(place: str, run: str | None = None) -> tuple[Store, str]:
+    """A store, and the run in it that is meant: the one named, that of the folder, or the only one.
+
+    Raises:
+        BadConfig: there is no such run, or there are several.
+    """
+    store = find_store(place)
+    runs = runs_of(store)
+    if run is None:
+        folder = Path(store.url).parent.name if Path(store.url).name == "store" else ""
+        run = folder if folder in runs else runs[0]
+        if len(runs) > 1 and run != folder:
+            raise BadConfig(f"{store.url} holds these runs: {', '.join(runs)}. Name one with --run")
+    if run not in runs:
+        raise BadConfig(
+            f"{store.url} holds no run {run!r}{did_you_mean(run, runs)} It holds {', '.join(runs)}"
+        )
+    return store, run

@@ -1,0 +1,104 @@
+"""The command line and the main job, as tests call them: over scripted roles, without Ray."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from random import Random
+from typing import Any
+
+import yaml
+from typer.testing import CliRunner
+
+from jobs.main import app
+from jobs.runtime.world import Parts
+from pipeline.config.fields import to_dict
+from pipeline.config.load import config_from_dict
+from pipeline.config.schema import Config
+from pipeline.run.spec import RunSpec
+from pipeline.stages.score import scored_how
+from pipeline.stages.tasks import InProcess, TaskContext
+from pipeline.stages.workers import Workers
+from pipeline.storage.store import Store
+from tests.support.scripted import base_folder, make_config
+from tests.support.scripted_prm import PrmFleet, PrmLearner, ScriptedScorer, decode
+from tests.support.scripted_world import Mail, ScriptedGrader, make_world
+
+
+def mstar(*arguments: str | Path) -> Any:
+    """`mstar-ray` with these arguments: exit_code and output."""
+    return CliRunner().invoke(app, [str(one) for one in arguments])
+
+
+def run_command(config: Config, folder: Path, *overrides: str) -> Any:
+    """`mstar-ray run` with a recipe of this configuration, which is written into a folder."""
+    recipe = folder / "recipe.yaml"
+    recipe.write_text(yaml.safe_dump(to_dict(config)))
+    changes = [part for override in overrides for part in ("--set", override)]
+    return mstar("run", "--recipe", recipe, *changes)
+
+
+def write_data(folder: Path) -> Path:
+    """Questions without images: 12 to train on, 5 to validate, 5 to test."""
+    path = folder / "data.jsonl"
+    sizes = {"train": 12, "validation": 5, "test": 5}
+    rows = [
+        {
+            "query_id": f"{split}-{i}",
+            "question": f"{split}: what is {i}?",
+            "answer": str(i),
+            "answer_type": "number",
+            "split": split,
+        }
+        for split, size in sizes.items()
+        for i in range(size)
+    ]
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return path
+
+
+def job_config(folder: Path, store: str | None = None, **sections: Any) -> Config:
+    """Settings of a run in a folder, with `write_data` and a policy that only scripted roles take.
+
+    store: its store's URL; None: inside its outputs.
+    """
+    plain = to_dict(make_config(**sections))
+    plain["run"] |= {"out": str(folder / "out"), "console": "plain"}
+    plain["store"]["url"] = store
+    plain["data"]["path"] = str(write_data(folder))
+    plain["policy"]["path"] = str(base_folder(folder / "base"))
+    return config_from_dict(plain)
+
+
+@contextmanager
+def _scripted(program: RunSpec, store: Store, *_: Any) -> Iterator[Workers]:
+    if program.config.select.reward == "binary":
+        yield make_world(store, program)[0]
+        return
+    random = Random(0)
+    yield Workers(
+        PrmFleet(store, program.by_hash, Mail(random)),
+        ScriptedGrader(store, Mail(random)),
+        PrmLearner(store, random),
+        InProcess(TaskContext(store, program, lambda policy: decode)),
+        scorer=ScriptedScorer(store, scored_how(program.config)),
+        decoder=lambda policy: decode,
+    )
+
+
+class NoLock:
+    """Where no other driver is, nobody has to be kept out."""
+
+    def __init__(self, *_: Any, **__: Any) -> None:
+        pass
+
+    def take(self, **_: Any) -> None:
+        pass
+
+    def check(self) -> None:
+        pass
+
+
+SCRIPTED = Parts(_scripted, NoLock, lambda config: None, lambda *_: None)
