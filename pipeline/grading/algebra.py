@@ -90,6 +90,7 @@ def identical(a: Term, b: Term) -> bool:
     """
     if a == b:
         return True
+    a, b = _without_steps(a, b)
     names = sorted(symbols(a) | symbols(b))
     if arithmetic.is_rational_function(a) and arithmetic.is_rational_function(b):
         try:
@@ -100,6 +101,28 @@ def identical(a: Term, b: Term) -> bool:
         except Inexact:  # a constant in it is not rational
             pass
     return _agree(a, b, names)
+
+
+def _without_steps(a: Term, b: Term) -> tuple[Term, Term]:
+    """The terms with a symbol for each floor and ceiling of a variable.
+
+    Two steps that lie close to each other would agree at every point that is tried.
+    """
+    found: list[Apply] = []
+
+    def replaced(term: Term) -> Term:
+        if not isinstance(term, Apply):
+            return term
+        term = Apply(term.op, tuple(map(replaced, term.args)))
+        if term.op not in ("floor", "ceil") or not symbols(term):
+            return term
+        for index, other in enumerate(found):
+            if other.op == term.op and identical(other.args[0], term.args[0]):
+                return Symbol(f"step {index}")
+        found.append(term)
+        return Symbol(f"step {len(found) - 1}")
+
+    return replaced(a), replaced(b)
 
 
 def order(a: Term, b: Term) -> int:
@@ -198,8 +221,16 @@ _SIZES = (
 )  # fmt: skip
 
 
-def _points(names: list[str], *, whole: bool) -> list[dict[str, Fraction]]:
-    """Where other terms are compared. whole: at natural numbers, which n! is about."""
+# The same, in units of the largest number in the terms.
+_FAR = ((0, 1, "-"), (1, 2, "-"), (0, 1, "+"), (1, 2, "+"), (1, 1, "±"), (1, 1, "∓"))
+
+
+def _points(names: list[str], scale: Fraction, *, whole: bool) -> list[dict[str, Fraction]]:
+    """Where other terms are compared.
+
+    scale: the largest number in them; |x + 200| has its turn at -200.
+    whole: at natural numbers, which n! is about.
+    """
     if not names:
         return [{}]
     if whole:
@@ -211,7 +242,8 @@ def _points(names: list[str], *, whole: bool) -> list[dict[str, Fraction]]:
             for k in range(_WHOLE_POINTS)
         ]
     points = []
-    for k, (least, width, signs) in enumerate(_SIZES):
+    far = [(scale * least, scale * width, signs) for least, width, signs in _FAR if scale > 3]
+    for k, (least, width, signs) in enumerate([*_SIZES, *far]):
         point = {}
         for index, name in enumerate(names):
             part = Fraction(_mixed(1000 + 64 * k + index) % 99_991 + 1, 99_992)
@@ -224,7 +256,7 @@ def _points(names: list[str], *, whole: bool) -> list[dict[str, Fraction]]:
 def _agree(a: Term, b: Term, names: list[str]) -> bool:
     """Whether the terms have the same value wherever both have one."""
     real = not (holds(a, "i") or holds(b, "i"))
-    points = _points(names, whole=_counts(a) or _counts(b))
+    points = _points(names, max(_scale(a), _scale(b)), whole=_counts(a) or _counts(b))
     too_large: Failed | None = None
     for domain in [True, False] if real else [False]:
         both = 0
@@ -245,6 +277,12 @@ def _agree(a: Term, b: Term, names: list[str]) -> bool:
         if both >= (_ENOUGH if names else 1):
             return True
     raise too_large or Undefined
+
+
+def _scale(term: Term) -> Fraction:
+    """The largest number in a term."""
+    numbers = [abs(node.value) for node in nodes(term) if isinstance(node, Number)]
+    return max(numbers, default=Fraction(0))
 
 
 def _counts(term: Term) -> bool:

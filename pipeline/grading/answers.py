@@ -8,6 +8,7 @@ reading that is not the only one is no reading.
 from __future__ import annotations
 
 import re
+import unicodedata
 from dataclasses import dataclass
 
 _CHARACTERS = str.maketrans(
@@ -18,6 +19,8 @@ _CHARACTERS = str.maketrans(
     | dict.fromkeys(map(ord, "‐‑‒–—−"), "-")
     | dict.fromkeys(map(ord, "“”„«»"), '"')
     | dict.fromkeys(map(ord, "‘’"), "'")
+    # Squared units: ㎝ is "cm", ㎡ is "m2".
+    | {code: unicodedata.normalize("NFKC", chr(code)) for code in range(0x3371, 0x33E0)}
     | {ord("⁄"): "/", ord("∕"): "/", ord("º"): "°", ord("。"): ".", ord("∶"): ":", ord("【"): "[",
        ord("】"): "]"}
 )  # fmt: skip
@@ -39,7 +42,7 @@ _REWRITES: tuple[tuple[re.Pattern[str], str], ...] = (
     (re.compile(r"\{,\}"), ","),
     (re.compile(rf"{_COMMAND}!"), ""),
     (re.compile(rf"{_COMMAND}(?:[,;: ]|quad(?![A-Za-z])|qquad(?![A-Za-z]))"), " "),
-    (re.compile(r"(?<=\S)~(?=\S)"), " "),
+    (re.compile(r"(?<=\S)\s*~\s*(?=[A-Za-z\\])"), " "),
     (re.compile(r"(?:\{\})?\s*\^\s*(?:\{\s*\\circ\s*\}|\\circ(?![A-Za-z])|\{\s*°\s*\}|°)"
                 r"|\s*\\degrees?(?![A-Za-z])|(?<=[\d})])\s*\^\s*(?:\{\s*[oO]\s*\}|[oO](?![A-Za-z]))"),
      "°"),
@@ -54,7 +57,7 @@ _LEAD = re.compile(
     r"(?:(?:the|my|our)\s+)?(?:(?:final|correct|right|best)\s+)*(?:answer|result|option|choice)\s*"
     r"(?:is\b\s*:?|=|:)"
     r"|(?:本题|正确|最终|最后)*的?(?:答案|选项|结果)(?:应?该?[是为选])?:?"
-    r"|(?:本题|应|故|答案)*选择?(?=[:\s(\[]*[A-Za-z]\b):?"
+    r"|(?:本题|应|故|答案)*选择?(?=[:\s(\[]*[A-Za-z](?![A-Za-z])):?"
     r")\s*(?=\S)",
     re.IGNORECASE,
 )
@@ -85,7 +88,11 @@ def plain(text: str) -> str:
     text = text.strip()
     lead = _LEAD.match(text)
     text = text if lead is None else text[lead.end() :]
-    return text.rstrip(_FINAL)
+    text = text.rstrip(_FINAL)
+    quoted = (
+        len(text) > 2 and text[0] == text[-1] and text[0] in "\"'*" and text.count(text[0]) == 2
+    )
+    return text[1:-1].strip() if quoted else text
 
 
 def _without_dollars(text: str) -> str:

@@ -24,7 +24,7 @@ Same = Callable[[str, str], bool]
 _FOLD = re.IGNORECASE | re.ASCII
 _PREFIX = r"(?:(?:option|choice|answer|letter)\s+|选项\s*)?"
 _LETTER = re.compile(
-    rf"{_PREFIX}(?:\(\s*([A-Z])\s*\)|\[\s*([A-Z])\s*\]|\{{\s*([A-Z])\s*\}}|([A-Z])\s*\)?)", _FOLD
+    rf"{_PREFIX}(?:\(\s*([A-Z])\s*\)|\[\s*([A-Z])\s*\]|\{{\s*([A-Z])\s*\}}|([A-Z])\s*[)项]?)", _FOLD
 )
 _LABELLED = re.compile(
     rf"{_PREFIX}(?:\(\s*([A-Z])\s*\)\s*[.:、-]?|\[\s*([A-Z])\s*\]\s*[.:、-]?"

@@ -81,6 +81,9 @@ def same(answer: Form, gold: Form, *, rounding: bool = True) -> bool:
 
 
 def _same_value(answer: Quantity | Expression, gold: Quantity | Expression, rounding: bool) -> bool:
+    answer, gold = numeral(answer), numeral(gold)
+    if isinstance(answer, Quantity) and isinstance(gold, Quantity):
+        return same_quantity(answer, gold, rounding=rounding)
     found, wanted = _term(answer), _term(gold)
     if (turned := _in_radians(found, answer.unit, wanted, gold.unit)) is not None:
         return algebra.identical(*turned)
@@ -91,6 +94,17 @@ def _same_value(answer: Quantity | Expression, gold: Quantity | Expression, roun
     elif rounding and _same_rounded(answer, gold):
         return True
     return algebra.identical(found, wanted)
+
+
+def numeral(value: Quantity | Expression) -> Quantity | Expression:
+    """An expression that is but a numeral, as in "(1.414, 1)", as a quantity."""
+    term = value.term if isinstance(value, Expression) else None
+    sign = 1
+    if isinstance(term, Apply) and term.op == "neg":
+        sign, term = -1, term.args[0]
+    if not isinstance(term, Number):
+        return value
+    return Quantity(sign * term.value, term.step, unit=value.unit)
 
 
 def _term(value: Quantity | Expression) -> Term:

@@ -19,7 +19,7 @@ A `Term` is an expression's tree. Symbols keep their case; numbers are exact fra
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from fractions import Fraction
 from typing import Literal
 
@@ -33,9 +33,10 @@ class Unreadable(Exception):
 
 @dataclass(frozen=True)
 class Number:
-    """An exact rational number."""
+    """An exact rational number. step: the weight of the last decimal it was written with."""
 
     value: Fraction
+    step: Fraction | None = field(default=None, compare=False)
 
 
 @dataclass(frozen=True)

@@ -37,7 +37,7 @@ from pipeline.grading.algebra import Failed
 from pipeline.grading.answers import is_mathematical, plain, read_time, read_yes_no, words
 from pipeline.grading.arithmetic import Undefined
 from pipeline.grading.choices import letter, lone_letter, named_options
-from pipeline.grading.compare import same, same_items
+from pipeline.grading.compare import numeral, same, same_items
 from pipeline.grading.forms import (
     Apply,
     Based,
@@ -217,6 +217,8 @@ def _is_number(form: Form) -> bool:
     if isinstance(form, Quantity):
         return True
     value = form.value if isinstance(form, Named) else form
+    if isinstance(value, Expression):
+        value = numeral(value)
     if isinstance(value, Expression):
         return not symbols(value.term) and any(map(_needs_algebra, nodes(value.term)))
     return isinstance(value, Quantity | Based)

@@ -248,10 +248,12 @@ class _Parser:
         return parts[0], parts[1], place
 
     def _begins_factor(self) -> bool:
-        """Whether a factor begins here without a sign. A number never does: "x2", "2 3"."""
+        """Whether a factor begins here without a sign. A number does not: "x2", "2 3"."""
         token = self.next
         if token.kind in ("symbol", "constant", "function"):
             return True
+        if token.kind == "number":  # "3!5!"
+            return self._stream[self._place - 1].text == "!"
         if token.kind == "command":
             return not token.text.startswith("end")
         return self._at("(", "{", "⌊", "⌈") or (self._at("|") and not self._bars)
@@ -305,7 +307,7 @@ class _Parser:
     def _one_atom(self) -> Part:
         token = self._take()
         if token.kind == "number":
-            return Number(_number(token.text))
+            return _number(token.text)
         if token.kind == "constant":
             return Constant(token.text) if not self._at("_") else self._subscripted(token.text)
         if token.kind == "symbol":
@@ -549,10 +551,12 @@ def _appended(op: str, left: Term, right: Term) -> Term:
     return Apply(op, (left, right))
 
 
-def _number(text: str) -> Fraction:
+def _number(text: str) -> Number:
     if len(text) > 400:
         raise Unreadable("too many digits")
-    return Fraction(text.rstrip(".") if text.endswith(".") else text)
+    decimals = len(text.partition(".")[2])
+    step = Fraction(1, 10**decimals) if decimals else None
+    return Number(Fraction(text.removesuffix(".")), step)
 
 
 def _proper(over: str, under: str) -> Fraction:

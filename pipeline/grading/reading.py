@@ -42,6 +42,7 @@ _ANGLE = r"(?:m\s*)?(?:\\(?:measured)?angle(?![A-Za-z])|∠|\\triangle(?![A-Za-z
 # "x =", "AB =", "m∠ABC =", "area ≈", "f(x) =": the name of a value. The rest must hold no relation.
 _NAME = re.compile(
     rf"(?P<name>{_ANGLE}[A-Za-z0-9]{{1,4}}(?:_\{{?\w{{1,3}}\}}?)?"
+    r"|[A-Za-z]\s*_?\s*\{?\s*(?:\\triangle|△)\s*[A-Z]{3}\s*\}?"
     r"|(?:m\s+)?\\?[A-Za-zα-ωΑ-Ω]{1,12}\d{0,2}(?:_\{?\w{1,8}\}?)?'*(?:\^\{-1\}|\^-1)?"
     r"(?:\s*\(\s*[A-Za-z]\s*\))?"
     rf"|[{CHINESE}]{{1,8}})?"
@@ -69,7 +70,7 @@ def read(text: str) -> Form:
     Raises:
         Unreadable: when it is none; `Text` is never returned.
     """
-    form = _listed(text)
+    form = _system(text) or _listed(text)
     if isinstance(form, Sequence):
         return gathered(form)
     return form
@@ -149,7 +150,8 @@ def _spelled(name: str) -> str:
     if angle is not None:
         return ("△" if "triangle" in name or "△" in name else "∠") + _turned(angle[1].strip())
     name = re.sub(r"^m\s+", "", name)
-    name = re.sub(r"[{}\s]", "", name).removeprefix("\\")
+    name = re.sub(r"[{}\s]|_(?=\{?\s*\\tri)", "", name).removeprefix("\\")
+    name = name.replace("\\triangle", "△")
     return _turned(name)
 
 
@@ -191,12 +193,16 @@ def split_unit(text: str, *, product: bool = True) -> tuple[str, Unit | None]:
 
 # -- lists -------------------------------------------------------------------------------------
 
+_SYSTEM = re.compile(
+    r"(?:\\{\s*)?\\begin\s*\{(?P<name>cases|array|aligned)\}(?:\s*\{[clr|\s]+\})?"
+    r"(?P<rows>.*)\\end\s*\{(?P=name)\}"
+)
 _BRACKETS = {"(": ")", "[": "]", "{": "}"}
 _OPENING = re.compile(r"\\begin\b|\\[{\\]|[(\[{⟨]|\\langle\b|\\l(?:floor|ceil|brace)\b")
 _CLOSING = re.compile(r"\\end\b|\\}|[)\]}⟩]|\\rangle\b|\\r(?:floor|ceil|brace)\b")
 _JOINED = re.compile(
     r"\s*[,;、]?\s*(?P<word>(?:(?<![A-Za-z\\])(?:and|or)|\\l?(?:and|or)|\\vee|\\wedge|&)(?![A-Za-z])"
-    r"|或者?|和|与|及)\s*",
+    r"|或者?|且|和|与|及)\s*",
     re.IGNORECASE | re.ASCII,
 )
 _COMMA = re.compile(r"\s*[,、]\s*|\s*\\quad\s*")
@@ -273,6 +279,16 @@ def _listed(text: str) -> Form:
     if joined == "and" and all(_is_region(item) for item in items):
         return _combined(items, regions.intersection)
     return Sequence("or" if joined == "or" else "", items)
+
+
+def _system(text: str) -> Form | None:
+    """Equations below each other: \\begin{cases} x = 2 \\\\ y = 3 \\end{cases}."""
+    match = _SYSTEM.fullmatch(text)
+    rows = [] if match is None else [row.strip(" ,;&") for row in match["rows"].split("\\\\")]
+    rows = [row.replace("&", "") for row in rows if row]
+    if not rows or not all("=" in row for row in rows):
+        return None
+    return Sequence("", tuple(map(read_item, rows)))
 
 
 def read_elements(text: str) -> Sequence | None:

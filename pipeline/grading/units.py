@@ -44,8 +44,8 @@ _PREFIXES = {
 _FORCE, _ENERGY, _POWER = "mass length time^-2", "mass length^2 time^-2", "mass length^2 time^-3"
 # Dimension, base units in one, symbols, names (read in any case, with or without an s), prefixes.
 _TABLE: list[tuple[str, str, str, str, str]] = [
-    ("length", "1", "m 米", "meter metre", "kdcmμn"),
-    ("length", "1/100", "厘米", "", ""),
+    ("length", "1", "m 米 公尺", "meter metre", "kdcmμn"),
+    ("length", "1/100", "厘米 公分", "", ""),
     ("length", "1/1000", "毫米", "", ""),
     ("length", "1/10", "分米", "", ""),
     ("length", "1000", "千米 公里", "", ""),

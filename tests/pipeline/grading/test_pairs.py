@@ -9,7 +9,7 @@ from typing import get_args
 import pytest
 
 from pipeline.grading.answers import plain
-from pipeline.grading.forms import Form, Named, Sequence, Solutions, Unreadable
+from pipeline.grading.forms import Form, Named, Number, Sequence, Solutions, Unreadable, terms_of
 from pipeline.grading.grade import Gold, Verdict, check_gold, grade_answer, judge
 from pipeline.grading.quantities import Quantity
 from pipeline.grading.reading import read_element, read_number
@@ -65,11 +65,11 @@ def one_sided(pair: Pair) -> bool:
     if pair.type == "list" or any(":" in text for text in texts):
         return True
     forms = [form_of(text, pair.type) for text in texts]
-    quantities = [form for form in forms if isinstance(form, Quantity)]
-    if any(one.step is not None or one.percent for one in quantities):
-        return True
-    if any(one.unit is not None and one.unit.noun is not None for one in quantities):
-        return True
+    for value in [value for form in forms if form is not None for value in terms_of(form)]:
+        if isinstance(value, Quantity | Number) and value.step is not None:
+            return True
+        if isinstance(value, Quantity) and (value.percent or (value.unit and value.unit.noun)):
+            return True
     # Names without values are taken in the order of the alphabet.
     return any(isinstance(form, Solutions | Sequence) for form in forms) and "(" not in texts[0]
 

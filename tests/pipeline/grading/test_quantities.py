@@ -139,7 +139,8 @@ def test_two_numbers_are_no_number(a: int, between: str) -> None:
 def test_a_huge_exponent_is_not_computed() -> None:
     assert graded("1e999999999", "1") == "unparsed"
     assert graded("10^{999999999}", "1") == "unparsed"
-    assert graded("9" * 61, "9" * 60) == "unparsed"
+    assert graded("9" * 61, "9" * 60) == "wrong"
+    assert graded("9" * 500, "9" * 60) == "unparsed"
 
 
 @pytest.mark.parametrize(
