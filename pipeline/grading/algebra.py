@@ -242,8 +242,10 @@ def _points(names: list[str], scale: Fraction, *, whole: bool) -> list[dict[str,
             for k in range(_WHOLE_POINTS)
         ]
     points = []
-    far = [(scale * least, scale * width, signs) for least, width, signs in _FAR if scale > 3]
-    for k, (least, width, signs) in enumerate([*_SIZES, *far]):
+    sizes = [(Fraction(least), Fraction(width), signs) for least, width, signs in _SIZES]
+    if scale > 3:
+        sizes += [(scale * least, scale * width, signs) for least, width, signs in _FAR]
+    for k, (least, width, signs) in enumerate(sizes):
         point = {}
         for index, name in enumerate(names):
             part = Fraction(_mixed(1000 + 64 * k + index) % 99_991 + 1, 99_992)
