@@ -1,11 +1,14 @@
-"""What the process reward model is good for at test time: the paper's Figure 2.
+"""How well a policy answers: greedy accuracy and Pass@K on any data, votes where there is a PRM.
 
-    mstar-ray evaluate --recipe digits [--policy final] [--split validation] [--samples 16]
+    mstar-ray evaluate --recipe digits --policy final --split test
+    mstar-ray evaluate out/mine --policy evolve/2 --data other/questions.jsonl
+    mstar-ray evaluate --recipe own --policy my/model --data my/questions.jsonl      (without a run)
 
-Samples a policy of a run that has a PRM (or takes the samples that are in its store already),
-grades and scores all of them, and writes to <out>/<run>/evaluate/: figure2-<policy>-<split>.json
-with greedy, best-of-N, PRM-weighted and majority voting for N = 1 … K with intervals, and two
-plots, votes and score distributions. The run's ledger is read, never written.
+Samples the policy (or takes the samples that are in the store already), grades all of them, and
+writes <out>/<run>/evaluate/evaluation-<policy>-<split>.json. For a policy of a run that has a
+process reward model it also writes the paper's Figure 2, figure2-<policy>-<split>.json with greedy,
+best-of-N, PRM-weighted and majority voting for N = 1 … K, and two plots. The run's ledger is read,
+never written.
 """
 
 from __future__ import annotations
@@ -13,194 +16,200 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from contextlib import ExitStack
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from actors.generation.engine_settings import engine_settings
 from jobs.run import state_so_far
-from jobs.runtime.cli import command
+from jobs.runtime.cli import command, did_you_mean
+from jobs.runtime.console import warning
+from jobs.runtime.evaluation import Through
 from jobs.runtime.figures import draw_scores, draw_votes
-from jobs.runtime.prepare import images_of, load_data, out_folder, upload_images
-from jobs.runtime.single_round import StageFailed, first_of
+from jobs.runtime.prepare import data_path, images_of, load_data, out_folder, upload_images
 from jobs.runtime.world import REAL, Parts, check_here, run_store
 from pipeline.config.schema import Config
-from pipeline.errors import BadConfig
-from pipeline.generation.adoption import adoptable
-from pipeline.generation.fleet import ShardDone
-from pipeline.generation.shards import ShardSpec, shard_specs
+from pipeline.datasets.dataset import Dataset, load_dataset
+from pipeline.datasets.images import Limits
+from pipeline.errors import BadConfig, download_hint
+from pipeline.generation.slices import labelled
 from pipeline.grading.grade import GRADER_VERSION
 from pipeline.phases.prm import NAME
-from pipeline.records import Score
+from pipeline.query import Query
 from pipeline.refs import PolicyRef
 from pipeline.reports.comparison import named_policies
-from pipeline.reports.voting import Group, figure_2
+from pipeline.reports.tables import interval, percent, text_table
+from pipeline.reports.voting import figure_2
+from pipeline.reports.warnings import evaluation_warnings
 from pipeline.run.spec import RunSpec
 from pipeline.run.state import State
-from pipeline.stages.grade import GradeDone, GradeTask, graded_rows
-from pipeline.stages.score import ScoreDone, ScoreTask, Scoring, rewards_by_sample
-from pipeline.stages.workers import Workers
-from pipeline.storage.artifacts import read_rows
+from pipeline.stages.score import Scoring
+from pipeline.storage.models import publish_folder
 from pipeline.storage.store import Store
 
 
 def evaluate(
     config: Config,
-    name: str,
-    split: str,
+    name: str = "final",
+    split: str = "",
     *,
     samples: int,
     temperature: float,
+    data: str | None = None,
     parts: Parts = REAL,
 ) -> dict[str, Any]:
-    """Sample, grade, score, sum up and draw; what the JSON file holds.
+    """Sample, grade, (with a PRM) score, sum up and draw; what the JSON file holds.
+
+    name: a policy of the run, or a model folder. split: of the data; empty: the validation split,
+    or all of `data`. samples: K; 0: greedy only. data: other data than the run's.
 
     Raises:
-        BadConfig: the run has no such policy or no PRM.
+        BadConfig: the run has no such policy, and no folder is there; the data has no such split.
     """
     check_here(config)
-    split = split or config.data.validation
     with ExitStack() as stack:
         store = run_store(config, print)
-        state = state_so_far(config, store)
-        policy, prm = chosen(state, name, config)
-        dataset = load_data(config, print)
-        program = RunSpec.of(config, dataset, engine_settings(config).identity(), GRADER_VERSION)
-        if split not in program.splits:
-            raise BadConfig(f"--split {split}: the run uses {', '.join(program.splits)}")
+        policy = chosen(state_so_far(config, store), name, config, store)
+        config = policy.config
+        split, dataset, queries = questions(config, split, data)
+        identity = engine_settings(config).identity()
+        program = RunSpec(config, {split: tuple(queries)}, identity, GRADER_VERSION)
+        parts.check_models(config)
+        parts.check_queries(config, queries, dataset, print)
         upload_images(store, dataset, images_of(program))
-        world = stack.enter_context(parts.workers(program, store, dataset, print))
-        through = Through(program, store, world, Scoring(prm, "all", config.prm.aggregate))
-        groups = through.groups(policy, split, samples, temperature)
-    found = figure_2(groups) | {
-        "policy": {"name": name, "version": policy.version},
-        "prm": prm.version,
-        "split": split,
-        "temperature": temperature,
-        "aggregate": config.prm.aggregate,
-    }
-    write(found, out_folder(config) / "evaluate", f"{name.replace('/', '-')}-{split}")
+        reference = policy.reference or publish_folder(store, Path(config.policy.path))
+        prm = policy.prm
+        scoring = None if prm is None else Scoring(prm, "all", config.prm.aggregate)
+        workers = stack.enter_context(parts.workers(program, store, dataset, print))
+        through = Through(program, store, workers, scoring)
+        found: dict[str, Any] = {
+            "policy": {"name": name, "version": reference.version},
+            "data": data or config.data.path,
+            "split": split,
+            "temperature": temperature,
+            **through.measured(reference, split, samples, temperature),
+        }
+        if prm is not None and samples:
+            groups = through.groups(reference, split, samples, temperature)
+            found["figure_2"] = figure_2(groups) | {
+                "policy": found["policy"],
+                "prm": prm.version,
+                "split": split,
+                "temperature": temperature,
+                "aggregate": config.prm.aggregate,
+            }
+    found["warnings"] = evaluation_warnings(name, split, queries, found["greedy"])
+    write(found, out_folder(config) / "evaluate")
     return found
 
 
-def chosen(state: State, name: str, config: Config) -> tuple[PolicyRef, PolicyRef]:
-    """The policy that is meant, and the run's PRM."""
+@dataclass(frozen=True)
+class Chosen:
+    """The policy that is meant: of the run (`reference`, and its PRM), or the folder that `config`
+    names."""
+
+    config: Config
+    reference: PolicyRef | None = None
+    prm: PolicyRef | None = None
+
+
+def chosen(state: State, name: str, config: Config, store: Store) -> Chosen:
+    """The policy of the run that has this name, else the model folder that is there.
+
+    Raises:
+        BadConfig: neither is there, saying which policies the run has.
+    """
     policies = {**state.policies, **named_policies(state)}
-    if NAME not in policies:
+    prm = policies.pop(NAME, None) if config.select.reward == "prm" else None
+    if name in policies:
+        return Chosen(config if prm else _without_prm(config), policies[name], prm)
+    if Path(name).is_dir():
+        policy = config.policy.model_copy(update={"path": name})
+        warmup = config.warmup.model_copy(update={"checkpoint": None})
+        changed = config.model_copy(update={"policy": policy, "warmup": warmup})
+        return Chosen(_without_prm(changed))
+    if state.config is None:
         raise BadConfig(
-            f"run {config.run.name!r} has no process reward model; run it with select.reward=prm"
+            f"--policy {name}: {store.url} holds no run {config.run.name!r}, and there is no such "
+            f"model folder{download_hint(name, 'model', '--policy')}"
         )
-    if name not in policies:
-        there = ", ".join(sorted(set(policies) - {NAME}))
-        raise BadConfig(f"--policy {name}: run {config.run.name!r} has {there}")
-    return policies[name], policies[NAME]
+    raise BadConfig(
+        f"--policy {name}: no such model folder, and run {config.run.name!r} has no such policy"
+        f"{did_you_mean(name, policies)} It has {', '.join(sorted(policies))}"
+    )
 
 
-class Through:
-    """Sends the shards of a split through generation, grading and scoring, one stage at a time."""
-
-    def __init__(self, program: RunSpec, store: Store, world: Workers, scoring: Scoring) -> None:
-        self.program = program
-        self.store = store
-        self.world = world
-        self.scoring = scoring
-
-    def groups(self, policy: PolicyRef, split: str, k: int, temperature: float) -> list[Group]:
-        """The samples of each question of a split, with greedy's outcome."""
-        greedy = self._graded(policy, split, 1, 0.0)
-        right = {
-            grade.query: grade.outcome == "correct"
-            for _, rollout, grades in greedy
-            for grade in graded_rows(self.store, rollout, grades)[1]
-        }
-        found: list[Group] = []
-        for spec, rollout, grades in self._graded(policy, split, k, temperature):
-            found += self._scored(spec, rollout, grades, right)
-        return found
-
-    def _graded(
-        self, policy: PolicyRef, split: str, k: int, temperature: float
-    ) -> list[tuple[ShardSpec, str, str]]:
-        specs = shard_specs(
-            f"figure2/{split}",
-            self.program.splits[split],
-            policy=policy.version,
-            sampling=self.program.sampling(k, temperature),
-            engine=self.program.engine,
-            run_seed=self.program.config.run.seed,
-            shard_queries=self.program.config.evaluate.shard_queries,
-        )
-        return [(spec, *self._one(spec, policy)) for spec in specs]
-
-    def _one(self, spec: ShardSpec, policy: PolicyRef) -> tuple[str, str]:
-        """Rollouts and grades of a shard; what is in the store already is not made again."""
-        done = adoptable(self.store, spec)
-        if done is None:
-            self.world.fleet.submit(spec, policy)
-            done = first_of(self.world, self.world.fleet)
-            if not isinstance(done, ShardDone):
-                raise StageFailed(f"generation: {done.reason}")
-        bad = {one.query for one in done.bad}
-        by_hash = self.program.by_hash
-        task = GradeTask(
-            key=spec.key,
-            rollout=done.rollout,
-            queries_Q=tuple(by_hash[name] for name in spec.queries_Q if name not in bad),
-            samples=spec.sampling.samples,
-            prompt=spec.prompt,
-            rule=None,
-            seed=0,
-        )
-        self.world.grader.submit(task)
-        graded = first_of(self.world, self.world.grader)
-        if not isinstance(graded, GradeDone):
-            raise StageFailed(f"grading: {graded.reason}")
-        return done.rollout, graded.grades
-
-    def _scored(
-        self, spec: ShardSpec, rollout: str, grades: str, greedy: dict[str, bool]
-    ) -> list[Group]:
-        task = ScoreTask(
-            key=spec.key,
-            rollout=rollout,
-            grades=grades,
-            queries_Q=tuple(self.program.by_hash[name] for name in spec.queries_Q),
-            prompt=spec.prompt,
-            scoring=self.scoring,
-            rule=None,
-            seed=0,
-        )
-        assert self.world.scorer is not None
-        self.world.scorer.submit(task)
-        done = first_of(self.world, self.world.scorer)
-        if not isinstance(done, ScoreDone):
-            raise StageFailed(f"scoring: {done.reason}")
-        rows, graded = graded_rows(self.store, rollout, grades)
-        scores: list[Score] = read_rows(self.store, done.scores, Score)
-        rewards = rewards_by_sample(rows, scores)
-        text_of = {(row.query, row.sample_index): row.text for row in rows}
-        steps = {(s.query, text_of[s.query, s.sample_index]): len(s.step_ends) for s in scores}
-        made = []
-        for query in dict.fromkeys(row.query for row in rows if row.query in greedy):
-            mine = [pair for pair in zip(rows, graded, strict=True) if pair[0].query == query]
-            made.append(
-                Group(
-                    query=self.program.by_hash[query],
-                    greedy=greedy[query],
-                    correct_K=tuple(grade.outcome == "correct" for _, grade in mine),
-                    whole_K=tuple(row.finish == "stop" for row, _ in mine),
-                    texts_K=tuple(row.text for row, _ in mine),
-                    answers_K=tuple(grade.extracted for _, grade in mine),
-                    rewards_K=tuple(rewards[row.query, row.sample_index] for row, _ in mine),
-                    steps_K=tuple(steps.get((row.query, row.text), 0) for row, _ in mine),
-                    tokens_K=tuple(len(row.token_ids) for row, _ in mine),
-                )
-            )
-        return made
+def _without_prm(config: Config) -> Config:
+    """The same without scorers, which nothing would be asked of."""
+    select = config.select.model_copy(update={"reward": "binary", "rule": "all_correct"})
+    return config.model_copy(update={"select": select})
 
 
-def write(found: dict[str, Any], folder: Path, name: str) -> None:
-    """The numbers, the two plots, and the table on the terminal."""
+def questions(config: Config, split: str, data: str | None) -> tuple[str, Dataset, Sequence[Query]]:
+    """What is asked: the split's name ("all" for all of `data`), the data set, the queries.
+
+    Raises:
+        BadConfig: the data has no such split, or no answer to compare with.
+    """
+    if data is None:
+        split = split or config.data.validation
+        dataset = load_data(config, print)
+        splits = RunSpec.of(config, dataset, engine_settings(config).identity(), "").splits
+        if split not in splits:
+            raise BadConfig(f"--split {split}: the run uses {', '.join(splits)}")
+        return split, dataset, splits[split]
+    other = config.model_copy(update={"data": config.data.model_copy(update={"path": data})})
+    limits = Limits(max_pixels=config.data.max_image_pixels)
+    dataset = load_dataset(data_path(other, print), limits=limits)
+    queries = labelled(dataset.split(split) if split else dataset.queries)
+    if not queries:
+        names = ", ".join(sorted({query.split for query in dataset.queries}))
+        raise BadConfig(f"--split {split}: {data} has no labelled query there; it has {names}")
+    return split or "all", dataset, queries
+
+
+def write(found: dict[str, Any], folder: Path) -> None:
+    """The figures as files, and in words on the terminal."""
     folder.mkdir(parents=True, exist_ok=True)
+    policy = found["policy"]["name"].strip("/").replace("/", "-")
+    name = f"{policy}-{found['split']}"
+    if found["data"] != "digits":
+        name += f"-{Path(found['data']).stem}"
+    if "figure_2" in found:
+        write_figure_2(found["figure_2"], folder, f"{policy}-{found['split']}")
+    path = folder / f"evaluation-{name}.json"
+    path.write_text(json.dumps(found, indent=1, sort_keys=True) + "\n", "utf-8")
+    for line in [*lines(found), *map(warning, found["warnings"])]:
+        print(line)
+    print(path)
+
+
+def lines(found: dict[str, Any]) -> list[str]:
+    """Accuracy of the split and its families in percent, with 95 % intervals."""
+    greedy, sampled = found["greedy"], found["sampled"]
+    passes = list(sampled["pass_at"].items())[-1] if sampled else None
+    rows = [["family", "n", "chance", "greedy", "unreadable"]]
+    rows += [
+        [
+            family,
+            str(one["n"]),
+            percent(one["chance"]),
+            f"{percent(one['greedy'])} {interval(one['ci95'])}",
+            percent(one["unparsed"]),
+        ]
+        for family, one in {"all": greedy, **greedy["families"]}.items()
+    ]
+    shown = [f"{found['policy']['name']} on {found['split']} of {found['data']}, in percent:"]
+    shown += text_table(rows).splitlines()
+    if passes is not None:
+        k, estimate = passes
+        value = f"{percent(estimate['value'])} {interval(estimate['ci95'])}"
+        shown.append(f"Pass@{k} at T = {found['temperature']:g}: {value}")
+    return shown
+
+
+def write_figure_2(found: dict[str, Any], folder: Path, name: str) -> None:
+    """The paper's Figure 2: its numbers, the two plots, and the table on the terminal."""
     path = folder / f"figure2-{name}.json"
     path.write_text(json.dumps(found, indent=1, sort_keys=True) + "\n", "utf-8")
     draw_votes(found, folder / f"votes-{name}.png")

@@ -44,6 +44,10 @@ report = typer.Typer(no_args_is_help=True)
 
 app.add_typer(report, name="report", rich_help_panel=LOOKS, epilog=EXIT_CODES)
 
+export = typer.Typer(no_args_is_help=True)
+
+app.add_typer(export, name="export", rich_help_panel=LOOKS, epilog=EXIT_CODES)
+
 # --- options that mean the same everywhere --------------------------------------------------------
 
 Recipe = Annotated[
@@ -204,29 +208,48 @@ def prm(
 
 @app.command(rich_help_panel=RUNS, epilog=EXIT_CODES)
 def evaluate(
+    place: Place = None,
     *,
     recipe: Recipe = "digits",
     set_: Set = None,
     run: Run = None,
     store: Store = None,
     policy: Annotated[
-        str, typer.Option(help="base, warmup, control, final, or one of an iteration: evolve/3.")
+        str,
+        typer.Option(
+            help="base, warmup, control, final, one of an iteration (evolve/3), or a model folder."
+        ),
     ] = "final",
-    split: Annotated[str, typer.Option(help="Split; empty: the validation split.")] = "",
-    samples: Annotated[int, typer.Option(min=1, help="K samples of each query.")] = 16,
+    data: Annotated[
+        str | None,
+        typer.Option(metavar="PATH", help="Other data than the run's: a file or folder."),
+    ] = None,
+    split: Annotated[
+        str, typer.Option(help="Split; empty: the validation split, or all of --data.")
+    ] = "",
+    samples: Annotated[int, typer.Option(min=0, help="K of Pass@K; 0: greedy only.")] = 16,
     temperature: Annotated[float, typer.Option(min=0.01, help="T of the samples.")] = 1.0,
 ) -> None:
-    """Figure 2 of the paper for a policy of a run: votes with its process reward model, by N.
+    """How well a policy answers: greedy accuracy, Pass@K, and votes where the run has a PRM.
 
-    Writes OUT/RUN/evaluate/figure2-POLICY-SPLIT.json and two plots. The run's ledger is only read.
+    Any policy of a run, or any model folder, with or without a run; on the run's data or any other.
+    With the folder of a run (out/RUN) or a store, settings are the run's own; else those of the
+    recipe. Writes OUT/RUN/evaluate/evaluation-POLICY-SPLIT.json, and with a process reward model
+    the paper's Figure 2 as JSON and plots. The run's ledger is only read.
 
-    Example: mstar-ray evaluate --recipe digits --policy final --split test
+    Example: mstar-ray evaluate out/digits --policy evolve/3 --split test
+
+    Without a run: mstar-ray evaluate --recipe own --policy my/model --data my/questions.jsonl
     """
     with ending():
         from jobs.evaluate import evaluate
+        from jobs.runtime.stores import run_config
 
-        config = _settings(recipe, set_, run, store)
-        evaluate(config, policy, split, samples=samples, temperature=temperature)
+        if place is None:
+            config = _settings(recipe, set_, run, store)
+        else:
+            config = run_config(_place(place, store), run, set_ or [])
+        evaluate(config, policy, split, samples=samples, temperature=temperature, data=data)
 
 
 @app.command(rich_help_panel=RUNS, epilog=EXIT_CODES)
@@ -383,6 +406,58 @@ def report_prm(
         from jobs.report import prm
 
         prm(top2, random2, all_, data, out)
+
+
+@export.callback()
+def _export() -> None:
+    """Policies and selected responses of a run, as files that a person can open."""
+
+
+@export.command("policy", epilog=EXIT_CODES)
+def export_policy(
+    place: Place = None,
+    store: StoreOption = None,
+    run: RunInStore = None,
+    *,
+    policy: Annotated[
+        str, typer.Option(help="base, warmup, control, final, or one of an iteration: evolve/3.")
+    ] = "final",
+    to: Annotated[Path, typer.Option(metavar="FOLDER", help="The folder that is made.")],
+) -> None:
+    """A policy as a folder for `from_pretrained` and `vllm serve`, with a model card of its own.
+
+    A finished run has written OUT/RUN/final already.
+
+    Example: mstar-ray export policy out/digits --policy evolve/3 --to models/evolve-3
+    """
+    with ending():
+        from jobs.export import policy as write_policy
+
+        write_policy(_place(place, store), run, policy, to)
+
+
+@export.command("selected", epilog=EXIT_CODES)
+def export_selected(
+    place: Place = None,
+    store: StoreOption = None,
+    run: RunInStore = None,
+    *,
+    phase: Annotated[
+        str | None, typer.Option(help="warmup, or an iteration: evolve/3. Default: all.")
+    ] = None,
+    to: Annotated[Path, typer.Option(metavar="FILE", help="The JSONL file that is written.")],
+) -> None:
+    """The responses that a run trained on, in words: question, images, response, answer, reward.
+
+    One JSON object a line; `sample` is the name that `mstar-ray trace` takes, and `images` are
+    files of the store.
+
+    Example: mstar-ray export selected out/digits --phase evolve/0 --to selected.jsonl
+    """
+    with ending():
+        from jobs.export import selected
+
+        selected(_place(place, store), run, phase, to)
 
 
 @app.command(rich_help_panel=LOOKS, epilog=EXIT_CODES)

@@ -20,13 +20,21 @@ from jobs.runtime.cards import Cards
 from jobs.runtime.cli import command
 from jobs.runtime.console import PlainConsole, RichBars, make_console, warning
 from jobs.runtime.export import export_policy
-from jobs.runtime.prepare import images_of, load_data, out_folder, store_url, upload_images
+from jobs.runtime.prepare import (
+    check_outputs,
+    images_of,
+    load_data,
+    out_folder,
+    store_url,
+    upload_images,
+)
 from jobs.runtime.tensorboard import Board
 from jobs.runtime.watchers import Watchers
 from jobs.runtime.world import REAL, Parts, check_here, run_store
 from pipeline.config.load import stored_config
 from pipeline.config.resume import check_resume
 from pipeline.config.schema import Config
+from pipeline.config.unread import unread
 from pipeline.datasets.dataset import Dataset
 from pipeline.driver.driver import Driver
 from pipeline.driver.evaluate import lost_evaluations
@@ -96,6 +104,10 @@ class Job:
         self.console = console
         self.parts = parts
         self.state = state_so_far(config, open_store(store_url(config), say=console.say))
+        if self.state.config is None:
+            check_outputs(config)
+        for line in unread(config):
+            console.say(warning(line))
         check_here(config)
         self.store = run_store(config, console.say)
         self.dataset: Dataset = load_data(config, console.say)

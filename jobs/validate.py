@@ -33,6 +33,7 @@ from jobs.runtime.single_round import OneRound, Sampled, StageFailed
 from jobs.runtime.world import REAL, Parts, check_here, run_store
 from pipeline.audit.garbage import SCRATCH
 from pipeline.config.schema import Config
+from pipeline.config.unread import unread
 from pipeline.datasets.images import decode
 from pipeline.grading.grade import GRADER_VERSION
 from pipeline.prompts import prompt_hash
@@ -69,7 +70,7 @@ def validate(config: Config, samples: int, say: Say, parts: Parts = REAL) -> boo
     program = replace(whole, splits={train: whole.splits[train][:QUERIES]})
     scratch = open_store(f"{store.url}/{SCRATCH}{secrets.token_hex(4)}", say=say)
     verdicts = Verdicts()
-    for line in data_warnings(whole):
+    for line in [*unread(config), *data_warnings(whole)]:
         verdicts.doubt(True, line)
     try:
         upload_images(scratch, dataset, images_of(program))

@@ -7,11 +7,16 @@ row or key and says what to do, a job prints it without a traceback and exits wi
 
 from __future__ import annotations
 
+import re
 from typing import Literal, NamedTuple
 
 FailureKind = Literal["infrastructure", "lost", "refused", "user"]
 """Why a worker gave a piece of work up: the fleet or store is down, an object that it reads is
 corrupt or gone, the store says no, or a person has to mend something."""
+
+_HUB_ID = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*", re.ASCII)
+
+_FILE = re.compile(r".*\.(jsonl?|parquet|csv|tsv|arrow)")
 
 
 class UserError(Exception):
@@ -96,3 +101,16 @@ class RunStopped(UserError):
 
 class LedgerNewer(UserError):
     """A ledger that a newer version of this program wrote: nothing of it is changed."""
+
+
+def download_hint(path: str, kind: Literal["model", "dataset"], key: str) -> str:
+    """How to get what a path that does not exist may mean on the Hugging Face Hub; empty where it
+    is written like no id of it. key: the setting that then names the folder."""
+    if _HUB_ID.fullmatch(path) is None or _FILE.fullmatch(path):
+        return ""
+    folder = f"{kind}s/{path.rpartition('/')[2]}"
+    what = "" if kind == "model" else "--repo-type dataset "
+    return (
+        f". Nothing is downloaded by a run: if {path} is a {kind} of the Hugging Face Hub, get it "
+        f"with `hf download {what}{path} --local-dir {folder}`, then set {key}={folder}"
+    )

@@ -29,7 +29,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pipeline.errors import BadData, BadModel
+from pipeline.errors import BadData, BadModel, download_hint
 from pipeline.hashing import canonical_json, sha256_hex
 from pipeline.prompts import TEMPLATE_TIME, render_prompt
 
@@ -243,7 +243,8 @@ def load_processor(folder: Path) -> Processor:
 
 def _check_files(folder: Path) -> None:
     if not folder.is_dir():
-        raise BadModel(f"{folder} is not a folder; give a local model folder (policy.path)")
+        hint = download_hint(str(folder), "model", "policy.path")
+        raise BadModel(f"{folder} is not a folder; give a local model folder (policy.path){hint}")
     if not (folder / "config.json").is_file():
         raise BadModel(f"{folder} holds no config.json, so it is not a model folder")
     missing = []

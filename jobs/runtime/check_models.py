@@ -9,7 +9,7 @@ from actors.generation.engine_settings import engine_settings
 from actors.model.processor import load_processor
 from actors.model.weights_check import check_weights
 from pipeline.config.schema import Config
-from pipeline.errors import BadConfig
+from pipeline.errors import BadConfig, BadModel, download_hint
 from pipeline.training.freezing import frozen_problem
 
 
@@ -42,6 +42,9 @@ def check_models(config: Config) -> None:
         from actors.model.prm_folder import check_prm
         from actors.scoring.scorer import tag_words
 
+        if not Path(config.prm.path).is_dir():
+            hint = download_hint(config.prm.path, "model", "prm.path")
+            raise BadModel(f"prm.path = {config.prm.path} is not a folder{hint}")
         most = engine_settings(config).max_model_len
         with tempfile.TemporaryDirectory() as scratch:
             check_prm(

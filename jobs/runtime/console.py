@@ -38,8 +38,11 @@ from pipeline.stages.workers import Progress as Moved
 EVERY_S = 10.0
 
 
-def event_lines(event: Event, state: State) -> list[str]:
-    """What an event means, in words; nothing for the events of single shards."""
+def event_lines(event: Event, state: State, width: int | None = None) -> list[str]:
+    """What an event means, in words; nothing for the events of single shards.
+
+    width: characters that a line of a table may have; None: any number.
+    """
     match event:
         case RunCreated():
             lines = [f"a new run, config {event.config_hash}"]
@@ -57,7 +60,7 @@ def event_lines(event: Event, state: State) -> list[str]:
         case WarmupChosen():
             lines = [f"the warm-up policy is that of {event.name}"]
         case IterationClosed():
-            lines = ["", *text_table(iteration_table(state.iterations)).splitlines(), ""]
+            lines = ["", *text_table(iteration_table(state.iterations, width)).splitlines(), ""]
         case _:
             lines = []
     return lines
@@ -159,7 +162,7 @@ class RichBars:
         self._task: TaskID | None = None
 
     def event(self, event: Event, state: State) -> None:
-        for line in event_lines(event, state):
+        for line in event_lines(event, state, self._bars.console.width):
             self.say(line)
 
     def progress(self, progress: Moved) -> None:

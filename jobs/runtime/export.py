@@ -7,7 +7,6 @@ import shutil
 from collections.abc import Callable
 from pathlib import Path
 
-from pipeline.hashing import sha256_hex
 from pipeline.refs import PolicyRef
 from pipeline.storage.store import Store
 from pipeline.storage.trees import Manifest, get_tree, read_manifest, scan_tree
@@ -20,7 +19,8 @@ def export_policy(
 ) -> None:
     """Make `folder` a complete copy of a policy, every byte verified, with `card` as its README.md.
 
-    A folder that holds just that is left as it is; one that holds anything else is moved aside.
+    A folder that holds the policy already gets the card; one that holds anything else is moved
+    aside.
 
     Raises:
         CorruptObject, StoreMissing: the policy is damaged or gone.
@@ -29,7 +29,8 @@ def export_policy(
     if folder.is_dir() and not any(folder.iterdir()):
         folder.rmdir()
     if folder.exists():
-        if _files(scan_tree(folder)) == _files(wanted) | {CARD: sha256_hex(card.encode())}:
+        if _files(scan_tree(folder)) == _files(wanted):
+            (folder / CARD).write_text(card, "utf-8")
             return
         aside = folder.with_name(f"{folder.name}-{secrets.token_hex(4)}")
         folder.rename(aside)
@@ -46,4 +47,4 @@ def export_policy(
 
 
 def _files(manifest: Manifest) -> dict[str, str]:
-    return {file.path: file.sha256 for file in manifest.files}
+    return {file.path: file.sha256 for file in manifest.files if file.path != CARD}

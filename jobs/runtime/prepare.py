@@ -18,6 +18,7 @@ from pipeline.config.checks import check_data
 from pipeline.config.schema import Config
 from pipeline.datasets.dataset import Dataset, check_writable, load_dataset
 from pipeline.datasets.images import Limits
+from pipeline.errors import BadConfig
 from pipeline.generation.slices import labelled
 from pipeline.run.spec import RunSpec
 from pipeline.storage.store import Store
@@ -31,12 +32,31 @@ LIBRARIES = (
 
 PARALLEL_UPLOADS = 8
 
+OUTPUTS = ("summary.json", "tensorboard", "cards", "final")
+"""What a run leaves for people in its folder once it has begun."""
+
 ROOT = Path(__file__).resolve().parents[2]
 
 
 def out_folder(config: Config) -> Path:
     """Where a run writes what people read."""
     return Path(config.run.out) / config.run.name
+
+
+def check_outputs(config: Config) -> None:
+    """Refuse to begin a new run beside what an earlier one of the same name has written.
+
+    Raises:
+        BadConfig: naming the folder and what it holds.
+    """
+    folder = out_folder(config)
+    left = [name for name in OUTPUTS if (folder / name).exists()]
+    if left:
+        raise BadConfig(
+            f"{folder} holds {', '.join(left)} of an earlier run, and {store_url(config)} holds no "
+            f"run {config.run.name!r}: that store was deleted, or is another one (store.url). Move "
+            "these away, or give the new run a name of its own (--set run.name=...)"
+        )
 
 
 def store_url(config: Config) -> str:

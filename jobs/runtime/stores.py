@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Sequence
 from pathlib import Path
 
 from jobs.runtime.cli import did_you_mean, say
 from pipeline.audit.garbage import runs_of
+from pipeline.config.load import changed_config, stored_config
+from pipeline.config.schema import Config
 from pipeline.errors import BadConfig
+from pipeline.run.ledger import Ledger
 from pipeline.storage.store import Store, open_store
 
 
@@ -53,3 +58,19 @@ def find_run(place: str, run: str | None = None) -> tuple[Store, str]:
             f"{store.url} holds no run {run!r}{did_you_mean(run, runs)} It holds {', '.join(runs)}"
         )
     return store, run
+
+
+def run_config(place: str, run: str | None, overrides: Sequence[str] = ()) -> Config:
+    """The configuration of the run at a place, as its ledger has it, with overrides applied; it
+    writes beside that run, and its objects lie in that store.
+
+    Raises:
+        BadConfig: there is no such run, or an override cannot be used.
+    """
+    store, name = find_run(place, run)
+    created = next(iter(Ledger(store, name).replay()))
+    config = stored_config(created["config"])
+    folder = Path(store.url).parent
+    out = [f"run.out={folder.parent}"] if folder.name == name else []
+    here = [f"run.name={json.dumps(name)}", f"store.url={json.dumps(store.url)}", *out]
+    return changed_config(config, [*overrides, *here])

@@ -26,7 +26,7 @@ def _points(event: Event, state: State) -> list[tuple[str, float, int]]:
             }
             series, step, found = (
                 "iteration",
-                row["iteration"] + 1,
+                row["iteration"],
                 plain | _shares(row) | _sizes(row),
             )
         case JobDone():
@@ -41,10 +41,9 @@ def _points(event: Event, state: State) -> list[tuple[str, float, int]]:
 
 
 def _series(name: str) -> tuple[str, int]:
-    """A job's or policy's chain and its place there: `evolve/0` is the first, `base` comes before
-    any."""
+    """A job's or policy's chain and its number there; 0 for one without, such as `base`."""
     chain, _, number = name.partition("/")
-    return chain, int(number) + 1 if number else 0
+    return chain, int(number) if number else 0
 
 
 def _shares(result: Mapping[str, Any]) -> dict[str, float]:
@@ -70,15 +69,23 @@ class Board:
     """TensorBoard: a point for each optimizer step, iteration, training job and evaluation.
 
     A point is on disk a second later. `<chain>/step/…` (loss, gradient norm, learning rate) counts
-    optimizer steps of the chain; everything else counts the iteration or epoch it belongs to, from
-    1, and 0 for a policy that this run did not train.
+    optimizer steps of the chain; everything else stands at the number of its job: 3 for `evolve/3`,
+    and 0 for a policy without a number.
     """
 
     def __init__(self, folder: Path) -> None:
-        from tensorboardX import SummaryWriter
+        self._folder = folder
+        self._made: Any = None
 
-        # Its flush() leaves what its thread has not taken from the queue yet.
-        self._writer = SummaryWriter(str(folder), flush_secs=1)
+    @property
+    def _writer(self) -> Any:
+        """Made with the first point: a run that never began leaves nothing."""
+        if self._made is None:
+            from tensorboardX import SummaryWriter
+
+            # Its flush() leaves what its thread has not taken from the queue yet.
+            self._made = SummaryWriter(str(self._folder), flush_secs=1)
+        return self._made
 
     def event(self, event: Event, state: State) -> None:
         for name, value, step in _points(event, state):
@@ -95,4 +102,5 @@ class Board:
 
     def close(self) -> None:
         """Everything is on disk afterwards."""
-        self._writer.close()
+        if self._made is not None:
+            self._made.close()

@@ -106,6 +106,8 @@ def running(
         # What this machine's engines fetched goes with them; what a killed driver's did, before.
         stack.callback(sweep, caches(Path(tempfile.gettempdir())))
         kept = folder or stack.enter_context(learner_folder(config))
+        address = config.cluster.address
+        say("starting Ray on this machine" if address is None else f"joining Ray at {address}")
         stack.enter_context(start_ray(config, say))
         interruptible()
         pool = generator_pool(config, store, Path(tempfile.gettempdir()), say)

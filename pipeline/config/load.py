@@ -16,7 +16,7 @@ import yaml
 from pydantic import ValidationError
 
 from pipeline.config.checks import check
-from pipeline.config.fields import RENAMED, fields
+from pipeline.config.fields import RENAMED, fields, to_dict
 from pipeline.config.schema import Config
 from pipeline.errors import BadConfig
 
@@ -49,6 +49,12 @@ def stored_config(raw: Mapping[str, Any]) -> Config:
         if old_leaf in plain.get(old_section, {}):
             plain[section][leaf] = plain[old_section].pop(old_leaf)
     return _validated(plain, "the run's ledger, which another version may have written", {})
+
+
+def changed_config(config: Config, overrides: Sequence[str]) -> Config:
+    """A configuration with `section.key=value` overrides applied. Raises as `load_config`."""
+    raw = to_dict(config)
+    return _validated(raw, "config", dict(_apply(raw, override) for override in overrides))
 
 
 def _validated(raw: Mapping[str, Any], where: str, overrides: Mapping[str, str]) -> Config:

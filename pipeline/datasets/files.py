@@ -22,7 +22,7 @@ import pyarrow.parquet as pq
 
 from pipeline.datasets.cells import is_absent
 from pipeline.datasets.formats import file_problem, row_problem, schema_problem
-from pipeline.errors import BadData, BadRow, BadRows
+from pipeline.errors import BadData, BadRow, BadRows, download_hint
 
 SPLITS = ("train", "validation", "test")
 
@@ -151,7 +151,8 @@ def data_files(path: Path, usual: Sequence[str] = SPLITS) -> Sequence[tuple[Path
             of them is a `usual` one.
     """
     if not path.exists():
-        raise BadData(f"{path}: no such file or folder (data.path)")
+        hint = download_hint(str(path), "dataset", "data.path")
+        raise BadData(f"{path}: no such file or folder (data.path){hint}")
     if not path.is_dir():
         if path.suffix not in SUFFIXES:
             raise BadData(f"{path}: {file_problem(path)}")

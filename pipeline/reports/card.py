@@ -13,6 +13,7 @@ from pathlib import PurePosixPath
 from pipeline.refs import PolicyRef
 from pipeline.reports.comparison import named_policies
 from pipeline.reports.tables import interval, percent
+from pipeline.reports.warnings import run_warnings
 from pipeline.run.spec import RunSpec
 from pipeline.run.state import GREEDY, State
 
@@ -35,6 +36,7 @@ def model_card(name: str, state: State, spec: RunSpec) -> str:
         "",
         *_results(policy, state, spec),
         "",
+        *_warnings(state, spec),
         *_training(name, state, spec),
         "",
         *_use(spec),
@@ -47,6 +49,11 @@ def chain_of(name: str, state: State) -> str:
     if state.finished is not None and state.finished.get(name) is not None:
         return str(state.finished[name])
     return name
+
+
+def sha256_of(policy: PolicyRef) -> str:
+    """The sha256 over the names and bytes of a policy's files: the end of its path in the store."""
+    return policy.path.rpartition("/")[2]
 
 
 def _header(spec: RunSpec) -> Iterator[str]:
@@ -68,7 +75,7 @@ def _origin(name: str, policy: PolicyRef, state: State, spec: RunSpec) -> Iterat
     )
     sizes = ", ".join(f"{split} {len(part)}" for split, part in spec.splits.items())
     yield f"* on: `{config.data.path}`, in questions: {sizes}"
-    yield f"* version: {policy.version}; sha256 of its files: {policy.path.rsplit('/', 1)[-1]}"
+    yield f"* version: {policy.version}; sha256 over its files in the store: {sha256_of(policy)}"
 
 
 def _results(policy: PolicyRef, state: State, spec: RunSpec) -> Iterator[str]:
@@ -95,6 +102,12 @@ def _results(policy: PolicyRef, state: State, spec: RunSpec) -> Iterator[str]:
     yield from rows
 
 
+def _warnings(state: State, spec: RunSpec) -> Iterator[str]:
+    warnings = run_warnings(state, spec)
+    if warnings:
+        yield from ("Read these figures with care:", "", *(f"* {line}" for line in warnings), "")
+
+
 def _training(name: str, state: State, spec: RunSpec) -> Iterator[str]:
     yield "## Training"
     yield ""
@@ -102,8 +115,7 @@ def _training(name: str, state: State, spec: RunSpec) -> Iterator[str]:
     chain, _, number = where.partition("/")
     last = int(number) if number else None
     reward = "correctness" if config.select.reward == "binary" else "a process reward"
-    yield f"Responses selected by {reward} (`{config.select.rule}`), sampled by the policies of "
-    yield "this run itself:"
+    yield f"On responses of the run's own policies, selected by {reward} (`{config.select.rule}`):"
     yield ""
     yield "| job | responses | tokens | steps | loss (nats a token) |"
     yield "|---|---|---|---|---|"

@@ -10,7 +10,7 @@ from __future__ import annotations
 from typing import Any
 
 from pipeline.refs import PolicyRef
-from pipeline.reports.card import chain_of
+from pipeline.reports.card import chain_of, sha256_of
 from pipeline.reports.comparison import comparisons, named_policies
 from pipeline.reports.warnings import run_warnings
 from pipeline.run.spec import RunSpec
@@ -61,7 +61,7 @@ def _identity(name: str, policy: PolicyRef, state: State) -> dict[str, str]:
     return {
         "name": chain_of(name, state),
         "version": policy.version,
-        "sha256": policy.path.rsplit("/", 1)[-1],
+        "sha256": sha256_of(policy),
         "path": policy.path,
     }
 

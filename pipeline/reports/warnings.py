@@ -96,6 +96,14 @@ def run_warnings(state: State, spec: RunSpec) -> list[str]:
     return warnings
 
 
+def evaluation_warnings(
+    name: str, split: str, queries: Sequence[Query], result: Mapping[str, Any]
+) -> list[str]:
+    """What a reader of one evaluation has to know. result: the greedy figures."""
+    about_data = [*_few_questions(split, len(queries)), *_one_answer(split, queries)]
+    return [*about_data, *_result_warnings(name, split, result)]
+
+
 def _result_warnings(name: str, split: str, result: Mapping[str, Any]) -> Iterator[str]:
     if result["greedy"] == 0:
         yield f"{name} answers none of the {result['n']} questions of {split} correctly"

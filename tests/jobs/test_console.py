@@ -8,6 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import pytest
 from rich.console import Console as RichConsole
 from tensorboardX.proto.event_pb2 import Event
 
@@ -123,6 +124,16 @@ def test_bars_show_what_moves_and_keep_the_lines() -> None:
     assert "a line [that] is kept" in out.getvalue()
 
 
+@pytest.mark.parametrize("width", [60, 100, 200])
+def test_the_iteration_table_fits_the_terminal(width: int) -> None:
+    out = io.StringIO()
+    bars = RichBars(RichConsole(file=out, width=width))
+    bars.event(IterationClosed(0, ROW), State(iterations=[ROW]))
+    bars.close()
+    assert "greedy" in out.getvalue()
+    assert max(map(len, out.getvalue().splitlines())) <= width
+
+
 def test_auto_is_plain_without_a_terminal() -> None:
     assert isinstance(make_console("auto"), PlainConsole)
     rich = make_console("rich")
@@ -174,16 +185,16 @@ def test_tensorboard_gets_a_point_for_each_iteration_job_and_evaluation(tmp_path
         assert time.monotonic() < end
         time.sleep(0.05)
     both.close()
-    assert found["iteration/greedy"] == [(1, 0.5)]
-    assert found["iteration/pass_at_16"] == [(1, 0.75)]
-    assert found["iteration/kept_tokens"] == [(1, 40.5)]
-    assert found["warmup/loss"] == [(2, 0.5)]
+    assert found["iteration/greedy"] == [(0, 0.5)]
+    assert found["iteration/pass_at_16"] == [(0, 0.75)]
+    assert found["iteration/kept_tokens"] == [(0, 40.5)]
+    assert found["warmup/loss"] == [(1, 0.5)]
     assert found["evolve/step/grad_norm"] == [(5, 0.25), (6, 0.25)]
     assert [step for step, _ in found["evolve/step/loss"]] == [5, 6]
     assert set(found) >= {"evolve/step/learning_rate"}
     assert found["base/test/greedy"] == [(0, 0.5)]
-    assert found["warmup/test/greedy"] == [(2, 0.5)]
-    assert found["evolve/ood/pass_at_4"] == [(1, 0.75)]
+    assert found["warmup/test/greedy"] == [(1, 0.5)]
+    assert found["evolve/ood/pass_at_4"] == [(0, 0.75)]
     assert found["policy-other/ood/greedy"] == [(0, 0.5)]
     assert "evolve/ood/greedy" not in found
     assert lines

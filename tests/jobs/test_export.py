@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
 
+from jobs.run import evolve
 from jobs.runtime.export import export_policy
+from jobs.runtime.prepare import out_folder
 from pipeline.errors import CorruptObject
 from pipeline.refs import PolicyRef
 from pipeline.storage.models import publish_folder
 from pipeline.storage.store import Store, open_store
+from tests.support.jobs import SCRIPTED, job_config, mstar
 
 
 @pytest.fixture
@@ -35,10 +39,10 @@ def test_a_policy_is_copied_complete_with_a_card_of_its_own(
     stored: tuple[Store, PolicyRef], tmp_path: Path
 ) -> None:
     final, said = tmp_path / "final", list[str]()
-    for _ in range(2):  # the second time nothing is left to do
-        export_policy(*stored, final, "its card", said.append)
+    for card in ("a card", "a card", "its newer card"):
+        export_policy(*stored, final, card, said.append)
         assert files(final) == {
-            "README.md": "its card",
+            "README.md": card,
             "config.json": "the base's config.json",
             "part/weights": "the base's part/weights",
         }
@@ -65,3 +69,47 @@ def test_a_damaged_policy_is_not_exported(stored: tuple[Store, PolicyRef], tmp_p
     with pytest.raises(CorruptObject, match=r"config\.json"):
         export_policy(store, policy, tmp_path / "final", "its card")
     assert not (tmp_path / "final").exists()
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a finished run."""
+    config = job_config(tmp_path_factory.mktemp("run"))
+    evolve(config, parts=SCRIPTED)
+    return out_folder(config)
+
+
+def test_any_policy_of_a_run_is_exported(finished: Path, tmp_path: Path) -> None:
+    to = tmp_path / "models" / "first"
+    done = mstar("export", "policy", finished, "--policy", "evolve/0", "--to", to)
+    assert done.exit_code == 0, done.output
+    (sha256,) = {line.rpartition(" ")[2] for line in done.output.splitlines()}
+    assert sha256 in (to / "README.md").read_text()
+    assert (to / "model.json").is_file()
+    again = mstar("export", "policy", finished, "--policy", "evolve/0", "--to", to)
+    assert again.exit_code == 2
+    assert "is there already" in again.output
+    unknown = mstar("export", "policy", finished, "--policy", "evolve/00", "--to", tmp_path / "x")
+    assert unknown.exit_code == 2
+    assert "did you mean 'evolve/0'?" in unknown.output
+
+
+def test_selected_responses_are_exported_in_words(finished: Path, tmp_path: Path) -> None:
+    to = tmp_path / "selected.jsonl"
+    done = mstar("export", "selected", finished, "--phase", "evolve/0", "--to", to)
+    assert done.exit_code == 0, done.output
+    rows = [json.loads(line) for line in to.read_text().splitlines()]
+    assert done.output.startswith(f"{to}: {len(rows)} responses selected in evolve/0")
+    for row in rows:
+        assert row["answer"] == row["gold"]
+        assert row["response"].endswith(row["gold"])
+        assert row["question"].startswith("train: what is ")
+        traced = mstar("trace", row["sample"], finished)
+        assert traced.exit_code == 0, traced.output
+    all_phases = tmp_path / "all.jsonl"
+    assert mstar("export", "selected", finished, "--to", all_phases).exit_code == 0
+    names = {json.loads(line)["sample"].partition(":")[0] for line in all_phases.open()}
+    assert names == {"warmup", "evolve/0", "evolve/1", "evolve/2"}
+    unknown = mstar("export", "selected", finished, "--phase", "evolve/9", "--to", to)
+    assert unknown.exit_code == 2
+    assert "It has selected in: warmup, evolve/0" in unknown.output

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -145,6 +146,22 @@ def test_a_finished_run_whose_grades_are_lost_makes_them_again(
     assert f"{event['grades'][0]} is lost" in shown
     assert "final - warmup on test" in shown
     assert "is finished; nothing is left to do" in run_command(config, tmp_path).output
+
+
+def test_no_run_begins_beside_what_an_earlier_one_left(config: Config, tmp_path: Path) -> None:
+    evolve(config, parts=SCRIPTED)
+    shutil.rmtree(out_folder(config) / "store")
+    done = run_command(config, tmp_path)
+    assert done.exit_code == 2, done.output
+    left = "summary.json, tensorboard, cards, final"
+    assert f"{out_folder(config)} holds {left} of an earlier run" in done.output
+    assert "that store was deleted, or is another one (store.url)" in done.output
+
+
+def test_a_setting_that_nothing_reads_is_said(config: Config, tmp_path: Path) -> None:
+    done = run_command(config, tmp_path, "data.validation=dev")
+    assert "warning: nothing reads prm.aggregate, " in done.output
+    assert "select.reward = binary uses no process reward model" in done.output
 
 
 def test_a_loss_that_nobody_mends_is_an_error_in_words(capsys: pytest.CaptureFixture[str]) -> None:

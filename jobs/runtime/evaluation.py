@@ -1,0 +1,167 @@
+"""A split through generation, grading and scoring by hand, for what a finished run is asked."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from jobs.runtime.single_round import StageFailed, first_of
+from pipeline.errors import BadData
+from pipeline.generation.adoption import adoptable
+from pipeline.generation.fleet import ShardDone
+from pipeline.generation.shards import ShardSpec, shard_specs
+from pipeline.metrics.evaluation import measure_greedy, measure_sampled
+from pipeline.records import Grade, Score
+from pipeline.refs import PolicyRef
+from pipeline.reports.voting import Group
+from pipeline.run.spec import RunSpec
+from pipeline.selection.coverage import Coverage
+from pipeline.stages.grade import GradeDone, GradeTask, graded_rows
+from pipeline.stages.score import ScoreDone, ScoreTask, Scoring, rewards_by_sample
+from pipeline.stages.workers import Workers
+from pipeline.storage.artifacts import read_rows
+from pipeline.storage.store import Store
+
+
+@dataclass(frozen=True)
+class GradedShard:
+    """A shard that was generated and graded, and where both lie."""
+
+    spec: ShardSpec
+    rollout: str
+    grades: str
+    coverage: Coverage
+
+
+class Through:
+    """Sends the shards of a split through generation, grading and scoring, one stage at a time."""
+
+    def __init__(
+        self, program: RunSpec, store: Store, world: Workers, scoring: Scoring | None
+    ) -> None:
+        self.program = program
+        self.store = store
+        self.world = world
+        self.scoring = scoring
+
+    def measured(
+        self, policy: PolicyRef, split: str, k: int, temperature: float
+    ) -> dict[str, dict[str, Any] | None]:
+        """Greedy accuracy of a split, and Pass@K where K is not 0, as a run evaluates them.
+
+        Raises:
+            StageFailed: naming the stage. BadData: not one query of the split could be asked.
+        """
+        greedy = self._graded(policy, split, 1, 0.0)
+        sampled = self._graded(policy, split, k, temperature) if k else []
+        return {
+            "greedy": self._figures(greedy, split),
+            "sampled": self._figures(sampled, split, k) if k else None,
+        }
+
+    def _figures(
+        self, shards: Sequence[GradedShard], split: str, k: int | None = None
+    ) -> dict[str, Any]:
+        """Of greedy answers, or of K samples."""
+        counts = sum((shard.coverage for shard in shards), Coverage())
+        if not counts.samples:
+            raise BadData(f"not one query of {split} could be asked")
+        grades = [row for shard in shards for row in read_rows(self.store, shard.grades, Grade)]
+        queries = self.program.splits[split]
+        if k is None:
+            return measure_greedy(queries, grades, counts.to_dict())
+        return measure_sampled(queries, grades, counts.to_dict(), k)
+
+    def groups(self, policy: PolicyRef, split: str, k: int, temperature: float) -> list[Group]:
+        """The samples of each question of a split, with greedy's outcome."""
+        greedy = self._graded(policy, split, 1, 0.0)
+        right = {
+            grade.query: grade.outcome == "correct"
+            for shard in greedy
+            for grade in graded_rows(self.store, shard.rollout, shard.grades)[1]
+        }
+        found: list[Group] = []
+        for shard in self._graded(policy, split, k, temperature):
+            found += self._scored(shard, right)
+        return found
+
+    def _graded(
+        self, policy: PolicyRef, split: str, k: int, temperature: float
+    ) -> list[GradedShard]:
+        specs = shard_specs(
+            f"evaluate/{split}",
+            self.program.splits[split],
+            policy=policy.version,
+            sampling=self.program.sampling(k, temperature),
+            engine=self.program.engine,
+            run_seed=self.program.config.run.seed,
+            shard_queries=self.program.config.evaluate.shard_queries,
+        )
+        return [self._one(spec, policy) for spec in specs]
+
+    def _one(self, spec: ShardSpec, policy: PolicyRef) -> GradedShard:
+        """Rollouts and grades of a shard; what is in the store already is not made again."""
+        done = adoptable(self.store, spec)
+        if done is None:
+            self.world.fleet.submit(spec, policy)
+            done = first_of(self.world, self.world.fleet)
+            if not isinstance(done, ShardDone):
+                raise StageFailed(f"generation: {done.reason}")
+        bad = {one.query for one in done.bad}
+        by_hash = self.program.by_hash
+        task = GradeTask(
+            key=spec.key,
+            rollout=done.rollout,
+            queries_Q=tuple(by_hash[name] for name in spec.queries_Q if name not in bad),
+            samples=spec.sampling.samples,
+            prompt=spec.prompt,
+            rule=None,
+            seed=0,
+        )
+        self.world.grader.submit(task)
+        graded = first_of(self.world, self.world.grader)
+        if not isinstance(graded, GradeDone):
+            raise StageFailed(f"grading: {graded.reason}")
+        return GradedShard(spec, done.rollout, graded.grades, graded.coverage)
+
+    def _scored(self, shard: GradedShard, greedy: dict[str, bool]) -> list[Group]:
+        spec, rollout, grades = shard.spec, shard.rollout, shard.grades
+        assert self.scoring is not None
+        task = ScoreTask(
+            key=spec.key,
+            rollout=rollout,
+            grades=grades,
+            queries_Q=tuple(self.program.by_hash[name] for name in spec.queries_Q),
+            prompt=spec.prompt,
+            scoring=self.scoring,
+            rule=None,
+            seed=0,
+        )
+        assert self.world.scorer is not None
+        self.world.scorer.submit(task)
+        done = first_of(self.world, self.world.scorer)
+        if not isinstance(done, ScoreDone):
+            raise StageFailed(f"scoring: {done.reason}")
+        rows, graded = graded_rows(self.store, rollout, grades)
+        scores: list[Score] = read_rows(self.store, done.scores, Score)
+        rewards = rewards_by_sample(rows, scores)
+        text_of = {(row.query, row.sample_index): row.text for row in rows}
+        steps = {(s.query, text_of[s.query, s.sample_index]): len(s.step_ends) for s in scores}
+        made = []
+        for query in dict.fromkeys(row.query for row in rows if row.query in greedy):
+            mine = [pair for pair in zip(rows, graded, strict=True) if pair[0].query == query]
+            made.append(
+                Group(
+                    query=self.program.by_hash[query],
+                    greedy=greedy[query],
+                    correct_K=tuple(grade.outcome == "correct" for _, grade in mine),
+                    whole_K=tuple(row.finish == "stop" for row, _ in mine),
+                    texts_K=tuple(row.text for row, _ in mine),
+                    answers_K=tuple(grade.extracted for _, grade in mine),
+                    rewards_K=tuple(rewards[row.query, row.sample_index] for row, _ in mine),
+                    steps_K=tuple(steps.get((row.query, row.text), 0) for row, _ in mine),
+                    tokens_K=tuple(len(row.token_ids) for row, _ in mine),
+                )
+            )
+        return made

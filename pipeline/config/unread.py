@@ -1,0 +1,67 @@
+"""Settings that were given and that nothing reads, under the other settings of the same run."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from pipeline.config.schema import Config, Prm, Warmup
+
+_OF_A_READY_PRM = {
+    "path",
+    "kind",
+    "tag",
+    "good",
+    "bad",
+    "aggregate",
+    "scoring",
+    "engine",
+    "scorers",
+}
+
+Rule = tuple[str, str, set[str]]
+"""Why, and which keys of which section are not read."""
+
+
+def unread(config: Config) -> list[str]:
+    """One line for each reason why settings that were given are not read."""
+    lines = []
+    for why, name, keys in _rules(config):
+        section = getattr(config, name)
+        given = sorted(section.model_fields_set & keys)
+        if given:
+            named = ", ".join(f"{name}.{key}" for key in given)
+            lines.append(f"nothing reads {named}: {why}")
+    return lines
+
+
+def _rules(config: Config) -> Iterator[Rule]:
+    yield from _prm_rules(config)
+    select, learn, evaluate, evolve = config.select, config.learn, config.evaluate, config.evolve
+    if config.warmup.checkpoint is not None:
+        rest = set(Warmup.model_fields) - {"checkpoint"}
+        yield "warmup.checkpoint is a ready warm-up", "warmup", rest
+    if evolve.iterations == 0:
+        yield "evolve.iterations = 0", "evolve", {"interval", "epochs", "control"}
+    if select.rule in ("all_correct", "threshold"):
+        yield f"select.rule = {select.rule} has no k", "select", {"k"}
+    if select.rule != "threshold":
+        yield f"select.rule = {select.rule} has no threshold", "select", {"threshold"}
+    if learn.schedule == "constant":
+        yield "learn.schedule = constant", "learn", {"schedule_steps"}
+    if evaluate.samples == evaluate.test_samples == 0:
+        yield "only greedy answers are evaluated", "evaluate", {"temperature"}
+    if config.cluster.gpus_per_engine == 0:
+        yield "engines use no GPU", "generate", {"gpu_memory_utilization"}
+    else:
+        yield "engines are on GPUs", "generate", {"kv_cache_gib"}
+
+
+def _prm_rules(config: Config) -> Iterator[Rule]:
+    prm, every = config.prm, set(Prm.model_fields)
+    if config.select.reward != "prm":
+        yield "select.reward = binary uses no process reward model", "prm", every
+        return
+    if prm.path is not None:
+        yield "prm.path is a ready one, and none is built", "prm", every - _OF_A_READY_PRM
+    if prm.kind == "head":
+        yield "prm.kind = head has no tag", "prm", {"tag", "good", "bad"}

@@ -1,0 +1,78 @@
+"""The responses that a run trained on, in words: question, images, response, answer and reward.
+
+Read from the store alone, so they can be written out while a run goes on and long after it. The
+learner reads the `Selected` shards (token ids); this joins them with the rollouts and grades that
+they came from, and with the questions that were asked.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from pipeline.records import Grade, Rollout, Selected
+from pipeline.run.events.event import Event
+from pipeline.run.events.sampling import OfShard
+from pipeline.run.spec import RunSpec
+from pipeline.storage.artifacts import get_verified
+from pipeline.storage.parquet import from_parquet
+from pipeline.storage.store import Store
+
+
+def phases_of(events: Sequence[Event]) -> list[str]:
+    """The phases that responses were selected in, in the order of the run."""
+    return list(dict.fromkeys(phase for phase, _, _ in _selections(events)))
+
+
+def selected_rows(
+    store: Store, spec: RunSpec, events: Sequence[Event], phase: str | None = None
+) -> Iterator[dict[str, Any]]:
+    """One plain JSON object for each selected response, in the order of the plan.
+
+    phase: "warmup" or "evolve/3"; None: all of them.
+
+    Raises:
+        CorruptObject, StoreMissing: a shard is damaged or gone.
+    """
+    for name, _, facts in _selections(events):
+        if phase in (None, name):
+            yield from _shard(store, spec, name, facts)
+
+
+def _selections(
+    events: Sequence[Event],
+) -> Iterator[tuple[str, int, Mapping[str, Any]]]:
+    """The last word on each shard that was selected from: phase, index, facts."""
+    facts: dict[tuple[str, int], dict[str, Any]] = {}
+    for event in events:
+        if isinstance(event, OfShard):
+            facts.setdefault((event.purpose, event.index), {}).update(vars(event))
+    phases = list(dict.fromkeys(phase for phase, _ in facts))
+    for phase, index in sorted(facts, key=lambda place: (phases.index(place[0]), place[1])):
+        if facts[phase, index].get("selected"):
+            yield phase, index, facts[phase, index]
+
+
+def _shard(
+    store: Store, spec: RunSpec, phase: str, facts: Mapping[str, Any]
+) -> Iterator[dict[str, Any]]:
+    def rows(path: str, kind: type[Any]) -> list[Any]:
+        return from_parquet(get_verified(store, path, quarantine=False), kind)
+
+    rollouts = {(row.query, row.sample_index): row for row in rows(facts["rollout"], Rollout)}
+    grades = {(row.query, row.sample_index): row for row in rows(facts["grades"], Grade)}
+    for row in rows(facts["selected"], Selected):
+        place, query = (row.query, row.sample_index), spec.by_hash[row.query]
+        yield {
+            "sample": f"{phase}:{row.query_id}/{row.sample_index}",
+            "query_id": row.query_id,
+            "question": query.question,
+            "choices": None if query.choices is None else list(query.choices),
+            "images": [f"images/{sha}" for sha in query.images],
+            "gold": query.answer,
+            "response": rollouts[place].text,
+            "answer": grades[place].extracted,
+            "reward": row.reward,
+            "policy": rollouts[place].policy,
+            "tokens": len(row.token_ids),
+        }
