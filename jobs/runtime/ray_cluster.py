@@ -91,6 +91,7 @@ def _private(config: Config, folder: Path, stack: ExitStack) -> dict[str, Any]:
     # Read by what Ray starts; this process has long decided where its own temporary files are.
     os.environ["TMPDIR"] = str(folder)
     stack.callback(_set, "TMPDIR", before)
+    os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")  # the ranks' own connections
     return {
         "num_cpus": int(max(os.cpu_count() or 1, wanted + 0.999)),
         "object_store_memory": RAY_STORE_BYTES,
@@ -130,7 +131,8 @@ def init_ray(options: dict[str, Any]) -> Any:
         try:
             return ray.init(**options)
         except BaseException as error:
-            ray.shutdown()
+            with suppress(Exception):  # Ray stumbles over what it has not started yet
+                ray.shutdown()
             _end(_started() - before)
             if options["address"] != "local" and isinstance(error, Exception):
                 raise BadConfig(
