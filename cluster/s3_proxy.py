@@ -108,12 +108,12 @@ class S3Proxy:
             await runner.cleanup()
 
     async def _handle(self, request: web.Request) -> web.StreamResponse:
-        body = await request.read()
         path = request.path.lstrip("/")
-        if self.latency_s:
-            await asyncio.sleep(self.latency_s)
-        verdict = self.hook(Seen(request.method, path, body, "before"))
         try:
+            body = await request.read()
+            if self.latency_s:
+                await asyncio.sleep(self.latency_s)
+            verdict = self.hook(Seen(request.method, path, body, "before"))
             if verdict == "drop":
                 raise _Cut
             answer = await self._forward(request, body, cut=verdict == "cut")

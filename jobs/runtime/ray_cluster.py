@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import logging
 import os
-import signal
 import socket
 import tempfile
 from collections.abc import Callable, Iterator
@@ -18,8 +17,10 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
+import psutil
+
 from actors.supervision.node_cache import job_folder
-from actors.supervision.process_guard import descendants, guard, processes
+from actors.supervision.process_guard import guard
 from jobs.runtime.ray_token import make_token
 from pipeline.config.checks import check_machine
 from pipeline.config.schema import Config
@@ -155,15 +156,16 @@ def _listen_on_loopback(only: bool) -> None:
     _set(LOOPBACK, "0" if only else None)
 
 
-def _started() -> set[tuple[int, int]]:
+def _started() -> set[psutil.Process]:
     """Everything that this process has started and that still runs."""
-    return descendants({os.getpid()}, processes())
+    return set(psutil.Process().children(recursive=True))
 
 
-def _end(family: set[tuple[int, int]]) -> None:
-    for pid, _ in family & processes().keys():
-        with suppress(ProcessLookupError):
-            os.kill(pid, signal.SIGKILL)
+def _end(family: set[psutil.Process]) -> None:
+    for process in family:
+        with suppress(psutil.NoSuchProcess):
+            process.kill()
+    psutil.wait_procs(family, timeout=ANSWER_S)
 
 
 def check_address(address: str) -> None:
