@@ -9,9 +9,7 @@ from typing import Any
 import pytest
 import yaml
 from PIL import Image
-from typer.testing import CliRunner
 
-from jobs.run import app
 from jobs.runtime.check_queries import check_queries
 from pipeline.config.fields import to_dict
 from pipeline.config.load import config_from_dict
@@ -19,6 +17,7 @@ from pipeline.config.schema import Config
 from pipeline.datasets.dataset import Dataset, load_dataset
 from pipeline.errors import BadRows
 from tests.support.dataset_files import numbered, write_jsonl
+from tests.support.jobs import mstar
 from tests.support.models import make_policy
 from tests.support.scripted import make_config
 
@@ -70,7 +69,7 @@ def test_the_command_refuses_them_before_it_starts_anything(policy: Path, tmp_pa
     recipe = tmp_path / "recipe.yaml"
     recipe.write_text(yaml.safe_dump(plain))
     bad = tmp_path / "bad.jsonl"
-    done = CliRunner().invoke(app, ["--config", str(recipe), "--bad-rows", str(bad)])
+    done = mstar("run", "--recipe", recipe, "--bad-rows", bad)
     assert done.exit_code == 2, done.output
     assert f"{data}:4: asked with" in done.output
     assert [json.loads(line)["row"] for line in bad.read_text().splitlines()] == [4]
