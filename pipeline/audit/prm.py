@@ -13,7 +13,6 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
 from typing import Any
 
 from pipeline.errors import CorruptObject, StoreMissing
@@ -23,6 +22,7 @@ from pipeline.prm.annotation import (
     CARD,
     bar_of,
     excluded_of,
+    follow_rounds,
     gate_card,
     judged,
     judged_places,
@@ -30,12 +30,11 @@ from pipeline.prm.annotation import (
     labels_told,
     of_others,
     responses_to_label,
-    round_of,
     valued_rows,
 )
 from pipeline.prm.completions import CompletionSpec, cut_places, reached
 from pipeline.prm.gate import shortfalls
-from pipeline.prm.labels import Decode, Labelled, Picked, Prefix, Reached, next_prefixes
+from pipeline.prm.labels import Decode, Labelled, Picked, Prefix, Reached
 from pipeline.records import Grade, Rollout, Score, StepValues
 from pipeline.refs import PolicyRef
 from pipeline.run.events.prm import LabelsMade, PrmJudged
@@ -57,16 +56,6 @@ Found = tuple[str, str]
 """A path and what is wrong with it."""
 
 
-@dataclass
-class _Annotation:
-    """How far the derivation has come: rounds of completions, and what those that are over gave."""
-
-    responses: list[Labelled]
-    counts: Picked
-    rounds: list[tuple[CompletionSpec, ...]] = field(default_factory=list)
-    found: dict[Prefix, Reached] = field(default_factory=dict)
-
-
 class PrmAudit:
     """Follows the building of one run's PRM beside its ledger."""
 
@@ -75,13 +64,15 @@ class PrmAudit:
         self._run_spec = run_spec
         self._decoder = decoder
         self._decode: Decode | None = None
-        self._annotation: _Annotation | None = None
+        self._responses: tuple[list[Labelled], Picked] | None = None
+        self._values: dict[str, dict[Prefix, Reached]] = {}
         self.lost = False
         """Something that the derivation reads is gone: nothing more can be told."""
 
     def forget(self) -> None:
         """Derive everything anew: something that it was derived from is made again."""
-        self._annotation, self.lost = None, False
+        self._responses, self.lost = None, False
+        self._values.clear()
 
     def decode(self, state: State) -> Decode | None:
         """From sampled tokens to text; None when the policy that says how is damaged.
@@ -105,23 +96,25 @@ class PrmAudit:
 
     def round(self, state: State, step: Annotate, number: int) -> tuple[CompletionSpec, ...]:
         """The shards of one round of completions; none, too, where it cannot be told (`lost`)."""
+
+        def before(at: int, specs: tuple[CompletionSpec, ...]) -> dict[Prefix, Reached] | None:
+            return self._completed(state, specs) if at < number else None
+
         if self.lost:
             return ()
         try:
-            annotation = self._begun(state, step)
-            while len(annotation.rounds) <= number:
-                if not self._next_round(annotation, state, step):
-                    return ()
+            responses = self._chosen(state, step)[0]
+            return follow_rounds(self._run_spec, step.policy, responses, before)[2]
         except (CorruptObject, StoreMissing):
             self.lost = True
             return ()
-        return annotation.rounds[number]
 
-    def _begun(self, state: State, step: Annotate) -> _Annotation:
+    def _chosen(self, state: State, step: Annotate) -> tuple[list[Labelled], Picked]:
+        """The responses that are labelled."""
         decode = self.decode(state)
         if decode is None:
             raise CorruptObject("the policy that says what tokens mean is damaged")
-        if self._annotation is None:
+        if self._responses is None:
             rows, outcomes, shards = [], [], []
             for _, shard in sorted(state.shards[step.rollouts].items()):
                 grades = self._rows(_told(shard.grades), Grade)
@@ -129,27 +122,24 @@ class PrmAudit:
                 rows += graded[0]
                 outcomes += [grade.outcome for grade in graded[1]]
                 shards += [shard.rollout] * len(graded[0])
-            chosen = responses_to_label(self._run_spec, rows, outcomes, shards, decode)
-            self._annotation = _Annotation(*chosen)
-        return self._annotation
+            self._responses = responses_to_label(self._run_spec, rows, outcomes, shards, decode)
+        return self._responses
 
-    def _next_round(self, annotation: _Annotation, state: State, step: Annotate) -> bool:
-        """Take in what the last round gave and derive the next; False when there is none.
+    def _completed(self, state: State, specs: tuple[CompletionSpec, ...]) -> dict[Prefix, Reached]:
+        """What the completions of a round reached.
 
         Raises:
-            KeyError, ValueError: the last round is not over.
+            KeyError, ValueError: the round is not over.
         """
-        for spec in annotation.rounds[-1] if annotation.rounds else ():
-            shard = state.shards[spec.purpose][spec.index]
-            cut = cut_places(get_verified(self._store, shard.rollout, quarantine=False))
-            grades = self._rows(_told(shard.grades), Grade)
-            annotation.found |= reached(spec, grades, cut)
-        early_stop = self._run_spec.config.prm.early_stop
-        wanted = next_prefixes(annotation.responses, annotation.found, early_stop=early_stop)
-        if wanted:
-            number = len(annotation.rounds)
-            annotation.rounds.append(round_of(self._run_spec, step.policy, number, wanted))
-        return bool(wanted)
+        values: dict[Prefix, Reached] = {}
+        for spec in specs:
+            if spec.key not in self._values:
+                shard = state.shards[spec.purpose][spec.index]
+                truncated = cut_places(get_verified(self._store, shard.rollout, quarantine=False))
+                grades = self._rows(_told(shard.grades), Grade)
+                self._values[spec.key] = reached(spec, grades, truncated)
+            values |= self._values[spec.key]
+        return values
 
     # --- labels ---------------------------------------------------------------------------------
 
@@ -162,18 +152,22 @@ class PrmAudit:
         if self.lost:
             return
         try:
-            annotation = self._begun(state, step)
-            while self._next_round(annotation, state, step):
-                pass
+            responses, counts = self._chosen(state, step)
+            values, _, _ = follow_rounds(
+                self._run_spec,
+                step.policy,
+                responses,
+                lambda _, specs: self._completed(state, specs),
+            )
             got: list[StepValues] = self._rows(path, StepValues)
         except (CorruptObject, StoreMissing):
             self.lost = True
             return
         run_spec = self._run_spec
-        want = valued_rows(run_spec, annotation.responses, annotation.found)
+        want = valued_rows(run_spec, responses, values)
         if path.split("/")[2] != labels_key(want):
             yield path, "its key is not that of the values which its completions give"
-        told = labels_told(run_spec, path, want, annotation.counts, annotation.responses)
+        told = labels_told(run_spec, path, want, counts, responses)
         if event.compared() != told.compared():
             yield path, "its event counts other responses or another cost"
         if len(got) != len(want):

@@ -1,8 +1,7 @@
 """Annotation and judgement of a PRM as pure functions of stored rows.
 
-What the driver does (`pipeline.driver.annotate`) and what an audit derives again, from the same
-rows, so
-that the two can be compared: the responses that are labelled, the rounds of completions, the step
+What a run does (`pipeline.prm.tasks`) and what an audit derives again, from the same rows, so that
+the two can be compared: the responses that are labelled, the rounds of completions, the step
 values, and what the gate judges. Nothing here reads a store.
 
 Axes: S steps of a response.
@@ -11,8 +10,9 @@ Axes: S steps of a response.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict
+from itertools import count
 from typing import Any
 
 from pipeline.hashing import key_of
@@ -28,6 +28,7 @@ from pipeline.prm.labels import (
     Take,
     cost,
     held_out_queries,
+    next_prefixes,
     pick,
     step_values,
 )
@@ -80,6 +81,31 @@ def round_of(
         run_seed=config.run.seed,
         shard_queries=config.generate.shard_queries,
     )
+
+
+def follow_rounds(
+    program: RunSpec,
+    policy: PolicyRef,
+    responses: Sequence[Labelled],
+    completed: Callable[[int, tuple[CompletionSpec, ...]], Mapping[Prefix, Reached] | None],
+) -> tuple[dict[Prefix, Reached], int, tuple[CompletionSpec, ...]]:
+    """Rounds of completions, followed as far as they are over.
+
+    completed: what the completions of a round reached, by its number and shards; None: it is not
+    over. Gives the values of all prefixes so far, and number and shards of the round that is to be
+    sampled next; no shards: every prefix that matters has its value.
+    """
+    values: dict[Prefix, Reached] = {}
+    for number in count():
+        wanted = next_prefixes(responses, values, early_stop=program.config.prm.early_stop)
+        if not wanted:
+            break
+        specs = round_of(program, policy, number, wanted)
+        reached = completed(number, specs)
+        if reached is None:
+            return values, number, specs
+        values |= reached
+    return values, number, ()
 
 
 def valued_rows(
