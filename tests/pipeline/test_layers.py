@@ -127,6 +127,13 @@ def circles(edges: Iterable[Import]) -> list[str]:
 # Being rewritten at this moment: to be empty.
 KNOWN_CIRCLES = ("pipeline.driver.",)
 
+KNOWN_SHARING = (
+    "tests.actors.",
+    "tests.jobs.",
+    "tests.pipeline.audit.",
+    "tests.pipeline.driver.",
+)
+
 KNOWN_ABSENT = {"simulation"}
 
 
@@ -186,6 +193,13 @@ def test_commands_stand_on_the_runtime(edges: list[Import]) -> None:
 
 def test_no_product_file_imports_a_test(edges: list[Import]) -> None:
     assert [str(edge) for edge in edges if edge.imported.split(".")[0] == "tests"] == []
+
+
+def test_no_test_imports_another_test() -> None:
+    """What they share lies in `tests/support`."""
+    found = imports(modules_of(ROOT, "tests"))
+    wrong = [str(one) for one in found if one.imported.rpartition(".")[2].startswith("test_")]
+    assert [line for line in wrong if not line.startswith(KNOWN_SHARING)] == []
 
 
 def test_modules_import_in_no_circle(edges: list[Import]) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -16,24 +15,8 @@ from pipeline.hashing import canonical_json
 from pipeline.run.ledger import Ledger, LedgerClosed
 from pipeline.storage.backend import MemoryBackend
 from pipeline.storage.store import Store, open_store
+from tests.support.numbered_ledger import Event, event, numbers, written
 from tests.support.scripted_store import ScriptedBackend
-
-Event = dict[str, Any]
-
-
-def event(number: int, **more: Any) -> Event:
-    return {"type": "shard_accepted", "number": number, **more}
-
-
-def written(store: Store, groups: list[list[int]], nonce: str = "n") -> Ledger:
-    ledger = Ledger(store, "run", nonce=nonce)
-    for group in groups:
-        ledger.append([event(number) for number in group])
-    return ledger
-
-
-def numbers(events: Iterator[Event]) -> list[int]:
-    return [item["number"] for item in events]
 
 
 @pytest.fixture

@@ -10,7 +10,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 from pipeline.run.ledger import Ledger, LedgerClosed, LedgerFenced
 from pipeline.storage.backend import Entry, MemoryBackend
 from pipeline.storage.store import Store
-from tests.pipeline.run.test_ledger import event, numbers, written
+from tests.support.numbered_ledger import event, numbers, written
 from tests.support.scripted_store import Crash, Fault, ScriptedBackend, patient
 
 
