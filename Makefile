@@ -28,7 +28,7 @@ run bench s3 chaos: export MSTAR_MAKE := $(shell echo $$PPID)
 # A recipe of one simple command is executed without a shell in between, so that the job itself
 # is what Ctrl-C and an exit code belong to.
 run: env
-	$(VENV)/python -m jobs.run --config $(RECIPE) $(ARGS)
+	$(VENV)/python -m jobs run --recipe $(RECIPE) $(ARGS)
 
 test: env
 	$(VENV)/python -m pytest $(ARGS)
@@ -43,7 +43,7 @@ format: env
 	$(VENV)/ruff format
 
 bench: env
-	$(VENV)/python -m jobs.bench $(ARGS)
+	$(VENV)/python -m jobs bench $(ARGS)
 
 s3: env
 	$(VENV)/python -m cluster.s3 $(ARGS)
@@ -52,7 +52,7 @@ s3: env
 chaos: export MSTAR_STATE_MACHINE := $(VENV)/python -m pytest -q -o faulthandler_timeout=0 \
 	tests/pipeline/driver/test_driver_machine.py
 chaos: env
-	$(VENV)/python -m jobs.chaos $(ARGS)
+	$(VENV)/python -m jobs chaos $(ARGS)
 
 # After the dependencies in pyproject.toml changed.
 lock: env

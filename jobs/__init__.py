@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import sys
 
-LIBRARIES = ("jobs.runtime", "jobs.benches")
-
 # While `python -m jobs.runtime.console` imports this package, that is all there is of it.
 if sys.argv[0] == "-m" and (asked := sys.orig_argv[sys.orig_argv.index("-m") + 1]).startswith(
-    LIBRARIES
+    "jobs.runtime."
 ):
     print(f"{asked} is no command: mstar-ray --help lists those there are", file=sys.stderr)
     sys.exit(2)

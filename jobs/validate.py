@@ -243,7 +243,7 @@ class Validation:
         self.verdicts.untried(
             "the process reward model's labels (completions from each step of a warm-up policy's "
             "responses), its training and its gate: the run does them after the warm-up, and "
-            "jobs.prm does no more than that"
+            "`mstar-ray prm` does no more than that"
         )
 
     def _score(self, sampled: Sampled, folder: Path) -> list[Score]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import signal
 
+import pytest
 from hypothesis import HealthCheck, settings
 
 os.environ.update(
@@ -43,3 +44,25 @@ settings.register_profile(
 )
 
 settings.load_profile("explore" if "MSTAR_EXAMPLES" in os.environ else "same")
+
+
+SLOW = pytest.StashKey[list[str]]()
+
+
+def pytest_deselected(items: list[pytest.Item]) -> None:
+    """Remember the slow tests that are left out."""
+    for item in items:
+        if item.get_closest_marker("slow") is not None:
+            item.config.stash.setdefault(SLOW, []).append(item.nodeid)
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Say which tests were left out because they are slow, and how they are run."""
+    slow = terminalreporter.config.stash.get(SLOW, [])
+    if slow:
+        files = sorted({name.partition("::")[0] for name in slow})
+        terminalreporter.section("slow tests that were left out")
+        for file in files:
+            count = sum(name.startswith(f"{file}::") for name in slow)
+            terminalreporter.line(f"{count:>4}  {file}")
+        terminalreporter.line(f'{len(slow)} in all: make test ARGS="-m slow" runs them')

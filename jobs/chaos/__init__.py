@@ -1,1 +1,1 @@
-"""Kills a run again and again and compares what it made: `python -m jobs.chaos`."""
+"""Kills a run again and again and compares what it made: `mstar-ray chaos`."""

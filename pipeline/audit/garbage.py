@@ -61,7 +61,7 @@ def needed(store: Store, runs: Iterable[str]) -> Named:
         except (StoreError, LedgerNewer, ValueError, KeyError) as error:
             raise BadData(
                 f"run {run}: what it needs cannot be told ({error}); nothing is removed. "
-                f"`python -m jobs.audit {store.url} --run {run}` says what is damaged."
+                f"`mstar-ray audit {store.url} --run {run}` says what is damaged."
             ) from error
         for path in paths:
             if path.startswith(TREES):

@@ -38,7 +38,7 @@ def next_warmup(state: State, program: RunSpec) -> Step | None:
     if not selections(state, "warmup"):
         raise RunStopped(
             "warm-up: not one of the base's chains has the right answer, so there is nothing to "
-            "train on. Look at them with `python -m jobs.validate`: an instruction-tuned model has "
+            "train on. Look at them with `mstar-ray validate`: an instruction-tuned model has "
             "to be told what a chain looks like (warmup.template; jobs/recipes/own.yaml has an "
             "example). Or give a warm-up of your own (warmup.checkpoint)"
         )

@@ -78,7 +78,7 @@ def test_a_module_is_its_command(module: str) -> None:
     assert f"Usage: mstar-ray {name}".rstrip() in done.stdout
 
 
-@pytest.mark.parametrize("module", ["jobs.runtime.console", "jobs.benches.record"])
+@pytest.mark.parametrize("module", ["jobs.runtime.console", "jobs.runtime.cli"])
 def test_a_module_that_is_no_command_says_so(module: str) -> None:
     command = [sys.executable, "-m", module, "--help"]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
