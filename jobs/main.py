@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from jobs.runtime.cli import ending
+from jobs.runtime.cli import ending, say
 from pipeline.errors import BadConfig
 
 if TYPE_CHECKING:
@@ -114,10 +114,14 @@ def _settings(recipe: str, changes: list[str] | None, run: str | None, store: st
 
     from jobs.runtime.recipes import load_recipe
     from jobs.runtime.stores import store_folder
+    from pipeline.config.checks import unread
 
     named = [f"run.name={dumps(run)}"] if run is not None else []
     named += [f"store.url={dumps(store_folder(store))}"] if store is not None else []
-    return load_recipe(recipe, [*(changes or []), *named])
+    config = load_recipe(recipe, [*(changes or []), *named])
+    for line in unread(config):
+        say(line)
+    return config
 
 
 def _place(argument: str | None, option: str | None) -> str:
