@@ -215,7 +215,8 @@ class Validation:
         )  # fmt: skip
         self.verdicts.found.append((how, f"{shares(counts, 'responses')}{without}"))
         self.verdicts.doubt(
-            counts.cut == counts.samples, "every response was cut: raise generate.max_new_tokens"
+            counts.cut == counts.samples,
+            "every response was truncated: raise generate.max_new_tokens",
         )
         self.verdicts.doubt(
             counts.unparsed == counts.samples,

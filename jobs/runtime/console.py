@@ -84,10 +84,10 @@ def _sampling_lines(event: SamplingClosed) -> list[str]:
     if event.purpose.of_evaluation:
         return []
     late = f", {counts.timeout} not graded in time" if counts.timeout else ""
-    leaning = f", {counts.leaning} leaning on the gold answer" if counts.leaning else ""
+    leaning = f", {counts.leaning} give the gold answer away" if counts.leaning else ""
     return [
         f"{event.purpose} sampled: {counts.samples} responses to {counts.queries} queries, "
-        f"{counts.correct} right, {counts.unparsed} unparsed{late}, {counts.cut} cut"
+        f"{counts.correct} correct, {counts.unparsed} unparsed{late}, {counts.cut} truncated"
         f"{leaning}, {counts.kept} kept",
         *map(warning, sampling_warnings(event.purpose, counts.to_dict())),
     ]

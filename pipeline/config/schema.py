@@ -4,7 +4,7 @@ Every field says its unit and its range. Unknown keys are refused. A field's *re
 happens when a run is started again with another value of it:
 
 * meaning (default): the run would be another run, so it is refused;
-* noted: allowed and said aloud (other paths to the same content; numerics that are no longer bit
+* noted: allowed and logged (other paths to the same content; numerics that are no longer bit
   for bit the same);
 * free: allowed silently, because nothing that is made depends on it.
 
@@ -112,7 +112,7 @@ class Warmup(Section):
     template: str = WARMUP_TEMPLATE
     """What a chain is asked with; holds {question} and {gold}. It is stripped before training."""
     keep: int | None = Field(default=None, ge=1)
-    """Right chains kept of a query at most, drawn at random; null: all."""
+    """Correct chains kept of a query at most, drawn at random; null: all."""
     learning_rate: float = Field(default=1e-6, gt=0.0, lt=1.0)
     """Peak learning rate of the warm-up's own optimizer (the evolution starts a new one)."""
     schedule: Literal["constant", "linear", "cosine"] = "constant"
@@ -142,13 +142,13 @@ class Prm(Section):
     tag: str = " \u043a\u0438"
     """Text of the step tag, for kind tag."""
     good: str = "+"
-    """Answer at the tag of a right step; one token."""
+    """Answer at the tag of a correct step; one token."""
     bad: str = "-"
     """Answer at the tag of a wrong step; one token."""
     aggregate: Literal["min", "mean", "product", "last"] = "min"
     """R_p: how the step scores (probabilities) become the reward of a response."""
     scoring: Literal["needed", "all"] = "needed"
-    """needed: distinct right responses of a training shard; all: every distinct response, and the
+    """needed: distinct correct responses of a training shard; all: every distinct response, and the
     validation samples too (for Reward-Pass@2 after each iteration)."""
     engine: Literal["vllm", "transformers"] = "vllm"
     """What computes the scores; transformers is for models that vLLM does not serve: nothing is
@@ -158,10 +158,10 @@ class Prm(Section):
     use_anyway: bool = False
     """Use a PRM that the gate does not pass."""
     least_auc_step: float = Field(default=0.6, ge=0.0, le=1.0)
-    """Gate: AUC between right and wrong steps on held-out labels below which it is not used; its
+    """Gate: AUC between correct and wrong steps on held-out labels below which it is not used; its
     interval must lie above chance (0.5) besides."""
     least_auc_within: float = Field(default=0.55, ge=0.0, le=1.0)
-    """Gate: AUC between right and wrong processes within a question; counts from 20 questions."""
+    """Gate: AUC between correct and wrong processes within a question; counts from 20 questions."""
     queries: int | None = Field(default=None, ge=2)
     """Labelled queries that the warm-up policy is sampled on for labels, at most; null: the whole
     pool."""
@@ -170,11 +170,11 @@ class Prm(Section):
     temperature: float = Field(default=1.0, gt=0.0, le=5.0)
     """T of these responses and of the completions."""
     pairs: int = Field(default=1, ge=1)
-    """Right responses, and as many wrong ones, labelled of a query at most."""
+    """Correct responses, and as many wrong ones, labelled of a query at most."""
     held_out: float = Field(default=0.1, gt=0.0, lt=1.0)
     """Share of the queries that the gate measures on, set aside by image."""
     held_out_responses: int = Field(default=4, ge=2)
-    """Right responses labelled of a held-out query at most, besides one wrong one."""
+    """Correct responses labelled of a held-out query at most, besides one wrong one."""
     completions: int = Field(default=16, ge=1, le=1024)
     """Completions sampled from the end of each step."""
     early_stop: bool = True
@@ -206,7 +206,7 @@ class Generate(Section):
     top_p: float = Field(default=1.0, gt=0.0, le=1.0)
     """Nucleus share; 1.0 samples from the whole distribution."""
     max_new_tokens: int = Field(default=1024, ge=1)
-    """Tokens of a response at most; a response cut here is never selected."""
+    """Tokens of a response at most; a response truncated here is never selected."""
     max_model_len: int = Field(default=4096, ge=2)
     """Tokens of prompt and response together at most, image tokens included."""
     precision: Precision = "bfloat16"
@@ -245,11 +245,11 @@ class Grade(Section):
 
 
 class Select(Section):
-    """H: which correct responses are trained on."""
+    """Sample selection (the paper's H): which correct responses are trained on."""
 
     reward: Literal["binary", "prm"] = "binary"
-    """binary: right or not. prm: right times the process reward R_p of `prm`. A PRM that the gate
-    does not pass is replaced by lot: top_k becomes random_k, threshold all_correct."""
+    """binary: correct or not. prm: correctness times the process reward R_p of `prm`. A PRM that the gate
+    does not pass is replaced by chance: top_k becomes random_k, threshold all_correct."""
     rule: Literal["all_correct", "random_k", "threshold", "top_k"] = "all_correct"
     """all_correct: every distinct one; random_k: k of them; threshold: R_p above `threshold`;
     top_k: the k with the highest R_p. The last two need select.reward=prm."""
@@ -322,7 +322,7 @@ class Evolve(Section):
 
 
 class Evaluate(Section):
-    """Measuring on the validation and test splits."""
+    """Evaluating on the validation and test splits."""
 
     samples: int = Field(default=16, ge=0, le=1024)
     """K of Pass@K on the validation split after each iteration; 0: greedy only."""

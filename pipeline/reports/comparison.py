@@ -39,7 +39,7 @@ def compared_policies(state: State, finished: Mapping[str, Any]) -> dict[str, Po
 def greedy_outcomes(
     state: State, store: Store, policy: PolicyRef, split: str
 ) -> dict[str, bool] | None:
-    """Which queries of a split a policy answers right, greedily; None when not measured.
+    """Which queries of a split a policy answers correctly, greedily; None when not evaluated.
 
     Raises:
         ArtifactLost: grades are corrupt or gone; the driver makes them again.

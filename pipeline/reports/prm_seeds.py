@@ -1,7 +1,7 @@
 """What a process reward model was worth in runs of several seeds, by the checker's truth.
 
-For each seed three runs that differ only in what they keep of the right responses: the two with the
-highest reward, two by lot, all. What is said of the PRM is measured on the rollouts that the first
+For each seed three runs that differ only in what they keep of the correct responses: the two with the
+highest reward, two at random, all. What is said of the PRM is measured on the rollouts that the first
 of them stored, by the process checker, which nothing in a run reads; what is said of the policies,
 on the test questions, in pairs.
 
@@ -131,7 +131,7 @@ def evolved(events: Iterable[Mapping[str, Any]]) -> dict[int, list[ShardState]]:
 
 
 def scored_truly(run: Finished, truth: Mapping[str, Truth]) -> list[Scored]:
-    """The right, distinct responses of a run's iterations, with their scores and their truth.
+    """The correct, distinct responses of a run's iterations, with their scores and their truth.
 
     truth: by query id. A question that comes in two iterations is asked about twice.
 
@@ -166,7 +166,7 @@ def scored_truly(run: Finished, truth: Mapping[str, Truth]) -> list[Scored]:
 
 
 def _with_scores(run: Finished, shards: Sequence[ShardState]) -> Iterator[tuple[Rollout, Score]]:
-    """The responses with a right answer that were scored: `prm.scoring` may have scored others."""
+    """The responses with a correct answer that were scored: `prm.scoring` may have scored others."""
     for shard in shards:
         if shard.scores is None or shard.grades is None:
             continue
@@ -197,7 +197,7 @@ def true_values(verdict: Verdict, steps: int) -> tuple[float | None, ...]:
 def prm_row(runs: Three, truth: Mapping[str, Truth]) -> dict[str, Any]:
     """What one seed found.
 
-    auc_step: between right and wrong steps of held-out labels (the PRM's card). auc_within: of the
+    auc_step: between correct and wrong steps of held-out labels (the PRM's card). auc_within: of the
     reward between true and lucky responses to a question, and closed: see `prm_gate.closed`; both
     by the checker. *_checked and *_labels: the same by the other source. gate: what the card says
     by held-out labels, with n and intervals. ceiling: what these labels say of the checker itself

@@ -27,7 +27,7 @@ from pipeline.run.state import State
 from pipeline.storage.store import Store
 
 Outcomes = Mapping[str, bool]
-"""Whether a query, by its content hash, is answered right, greedily."""
+"""Whether a query, by its content hash, is answered correctly, greedily."""
 
 
 @dataclass(frozen=True)

@@ -88,7 +88,7 @@ def lines_of(event: run_event.Event, state: State) -> list[str]:
 def test_events_in_words() -> None:
     state = State(policies={"warmup": PolicyRef("policy-1", "p")}, iterations=[ROW])
     sampled = SamplingClosed(EVOLVE, COUNTS, 4, 40)
-    assert "4 right, 4 unparsed, 4 cut" in lines_of(sampled, state)[0]
+    assert "4 correct, 4 unparsed, 4 truncated" in lines_of(sampled, state)[0]
     assert lines_of(replace(sampled, purpose=ShardSet("evaluate/p/test/greedy")), state) == []
     greedy = {"greedy": 0.5, "n": 100, "ci95": [0.4, 0.6], "timeouts": 0}
     line = "warmup on test: greedy 50.0 % [40.0, 60.0], n = 100"
@@ -222,7 +222,7 @@ def test_answers_that_were_not_graded_in_time_are_shown_where_there_are_some() -
     sampled = SamplingClosed(EVOLVE, COUNTS, 4, 40)
     assert "in time" not in lines_of(sampled, State())[0]
     sampled = replace(sampled, coverage=replace(COUNTS, timeout=2))
-    assert "4 unparsed, 2 not graded in time, 4 cut" in lines_of(sampled, State())[0]
+    assert "4 unparsed, 2 not graded in time, 4 truncated" in lines_of(sampled, State())[0]
 
     result = {"greedy": 0.5, "n": 9, "ci95": [0.4, 0.6], "timeouts": 1}
     assert lines_of(evaluated("p", "test", result), State())[0].endswith(
