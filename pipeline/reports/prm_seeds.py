@@ -1,9 +1,9 @@
 """What a process reward model was worth in runs of several seeds, by the checker's truth.
 
-For each seed three runs that differ only in what they keep of the correct responses: the two with the
-highest reward, two at random, all. What is said of the PRM is measured on the rollouts that the first
-of them stored, by the process checker, which nothing in a run reads; what is said of the policies,
-on the test questions, in pairs.
+For each seed three runs that differ only in what they keep of the correct responses: the two with
+the highest reward, two at random, all. What is said of the PRM is measured on the rollouts that the
+first of them stored, by the process checker, which nothing in a run reads; what is said of the
+policies, on the test questions, in pairs.
 
 What always holds: a response is judged once for each time it was sampled, and Top-2 is asked about
 what was there to choose from in one iteration; intervals resample questions by the images they
@@ -166,7 +166,7 @@ def scored_truly(run: Finished, truth: Mapping[str, Truth]) -> list[Scored]:
 
 
 def _with_scores(run: Finished, shards: Sequence[ShardState]) -> Iterator[tuple[Rollout, Score]]:
-    """The responses with a correct answer that were scored: `prm.scoring` may have scored others."""
+    """The scored responses with a correct answer: `prm.scoring` may have scored others."""
     for shard in shards:
         if shard.scores is None or shard.grades is None:
             continue
@@ -197,13 +197,12 @@ def true_values(verdict: Verdict, steps: int) -> tuple[float | None, ...]:
 def prm_row(runs: Three, truth: Mapping[str, Truth]) -> dict[str, Any]:
     """What one seed found.
 
-    auc_step: between correct and wrong steps of held-out labels (the PRM's card). auc_within: of the
-    reward between true and lucky responses to a question, and closed: see `prm_gate.closed`; both
-    by the checker. *_checked and *_labels: the same by the other source. gate: what the card says
-    by held-out labels, with n and intervals. ceiling: what these labels say of the checker itself
-    (`prm_ceiling`). final_*: greedy accuracy on the test split; diff: Top-2 minus Random-2,
-    all_diff: Top-2 minus all.
-    """
+    auc_step: between correct and wrong steps of held-out labels (the PRM's card). auc_within: of
+    the reward between true and lucky responses to a question, and closed: see `prm_gate.closed`;
+    both by the checker. *_checked and *_labels: the same by the other source. gate: what the card
+    says by held-out labels, with n and intervals. ceiling: what these labels say of the checker
+    itself (`prm_ceiling`). final_*: greedy accuracy on the test split; diff: Top-2 minus Random-2,
+    all_diff: Top-2 minus all."""
     top2, test = runs.top2, runs.top2.test
     prm = top2.state.prm or {}
     outcomes = {kind: getattr(runs, kind).outcomes("final", test) for kind in RULES}

@@ -1,9 +1,9 @@
 """The paper's Figure 2 as numbers: what a process reward model is good for at test time.
 
 From K graded and scored samples of each question: greedy, best-of-N, PRM-weighted and majority
-voting for N = 1 … K, Reward-Pass@2 with and without copies of a text, and the rewards of correct and
-wrong responses, of the two that training would take and of the correct ones it would leave. Every
-number has an interval that resamples questions by the images they share.
+voting for N = 1 … K, Reward-Pass@2 with and without copies of a text, and the rewards of correct
+and wrong responses, of the two that training would take and of the correct ones it would leave.
+Every number has an interval that resamples questions by the images they share.
 
 Axes: Q questions, K samples of a question.
 """
@@ -103,9 +103,8 @@ def _classes(group: Group) -> list[Hashable | None]:
 def distributions(groups_Q: Sequence[Group], k: int = 2) -> dict[str, Any]:
     """Rewards and sizes of correct and wrong responses, and of correct ones kept and left by Top-k.
 
-    Distinct responses of each question; a class that is empty has count 0 and no means. A correct one
-    that was truncated is in none of them: training takes it for neither.
-    """
+    Distinct responses of each question; a class that is empty has count 0 and no means. A correct
+    one that was truncated is in none of them: training takes it for neither."""
     rows: dict[str, list[tuple[float, int, int]]] = {
         name: [] for name in ("right", "wrong", f"top_{k}", "rest")
     }
