@@ -21,7 +21,7 @@ ROOT = Path(__file__).resolve().parents[2]
 
 COMMANDS = (
     "run", "validate", "prm", "evaluate", "config", "status", "audit", "trace", "diff", "report",
-    "gc", "bench", "chaos",
+    "export", "gc", "bench", "chaos",
 )  # fmt: skip
 
 HEAVY = (
@@ -43,7 +43,7 @@ sys.exit(" ".join(set(sys.argv[1].split()) & set(sys.modules)))
 
 
 def test_help_imports_nothing_heavy() -> None:
-    commands = ["", *COMMANDS, "report loop", "report prm"]
+    commands = ["", *COMMANDS, "report loop", "report prm", "export policy", "export selected"]
     done = subprocess.run(
         [sys.executable, "-c", PROBE, " ".join(HEAVY), *commands],
         cwd=ROOT, capture_output=True, text=True, check=False,
@@ -56,7 +56,7 @@ def test_help_imports_nothing_heavy() -> None:
 def test_help_is_a_manual(command: str) -> None:
     shown = " ".join(mstar(command, "--help").output.split())
     assert EXIT_CODES in shown
-    assert "Example: mstar-ray " in shown or command == "report"
+    assert "Example: mstar-ray " in shown or command in ("report", "export")
 
 
 def test_the_script_is_the_command_line_and_every_command_is_a_module() -> None:
