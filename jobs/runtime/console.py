@@ -125,13 +125,18 @@ class PlainConsole:
         self._write = write
         self._clock = clock
         self._last = clock()
+        self._waits: set[str] = set()
 
     def event(self, event: Event, state: State) -> None:
         for line in event_lines(event, state):
             self.say(line)
 
     def progress(self, progress: Moved) -> None:
-        if self._clock() - self._last >= EVERY_S:
+        # What there is to wait for is said at once the first time, and later as all else is.
+        waits = progress.done == progress.total == 0
+        new_wait = waits and progress.note not in self._waits | {""}
+        if new_wait or self._clock() - self._last >= EVERY_S:
+            self._waits.add(progress.note)
             of = f" of {progress.total}" if progress.total else ""
             note = f", {progress.note}" if progress.note else ""
             self.say(f"{progress.stage}: {progress.done}{of} {progress.unit}{note}")

@@ -114,6 +114,19 @@ def test_plain_lines_are_few() -> None:
     assert lines[0] == "evolve/0/generate: 10 of 60 shards, 5 tokens"
 
 
+def test_what_there_is_to_wait_for_is_said_the_first_time() -> None:
+    lines: list[str] = []
+    console = PlainConsole(lines.append, Clock())
+    for job in ("evolve/0/learn", "evolve/1/learn"):
+        for note in ("starting the learner", "comparing log-probabilities"):
+            console.progress(Progress(job, 0, 0, "steps", note))
+        console.progress(Progress(job, 1, 4, "steps", "loss 0.5"))
+    assert lines == [
+        "evolve/0/learn: 0 steps, starting the learner",
+        "evolve/0/learn: 0 steps, comparing log-probabilities",
+    ]
+
+
 def test_bars_show_what_moves_and_keep_the_lines() -> None:
     out = io.StringIO()
     bars = RichBars(RichConsole(file=out, force_terminal=True, width=120))
