@@ -8,10 +8,9 @@ on this or another process, fills it again.
 from __future__ import annotations
 
 import errno
-import shutil
-import tempfile
+import os
 from collections.abc import Iterator
-from pathlib import Path
+from contextlib import suppress
 
 from pipeline.errors import DiskFull
 
@@ -23,6 +22,9 @@ _WORDS = (
     "Local disk is full",  # Ray, when it cannot spill its objects
     "unexpected pos",  # torch's writer, of which less was written than it gave
 )
+
+
+_FULL_PERCENT = 95.0
 
 
 def disk_full(error: BaseException) -> DiskFull | None:
@@ -50,14 +52,19 @@ def _message(error: BaseException) -> str:
     words = next((line for line in lines if any(word in line for word in _WORDS)), lines[0])
     return (
         f"a disk of this machine is full: {words.strip()}"
-        f"{'' if file else f' ({_free_here()})'}. Free some space, then start the same command "
+        f"{'' if file else f' ({_full_places()})'}. Free some space, then start the same command "
         "again: the run goes on (`mstar-ray gc STORE` lists what a store no longer needs)"
     )
 
 
-def _free_here() -> str:
-    """What is left where a run writes: most libraries do not say which file it was."""
-    places = dict.fromkeys((Path.cwd(), Path(tempfile.gettempdir())))
-    return ", ".join(
-        f"{shutil.disk_usage(place).free / 1e6:.0f} MB are free in {place}" for place in places
-    )
+def _full_places() -> str:
+    """Where there is no room: most libraries do not say which file they were writing."""
+    import psutil
+
+    found: dict[int, str] = {}
+    for part in psutil.disk_partitions(all=True):
+        with suppress(OSError):  # another user's, or gone
+            usage = psutil.disk_usage(part.mountpoint)
+            if usage.total and usage.percent >= _FULL_PERCENT and "rw" in part.opts.split(","):
+                found.setdefault(os.stat(part.mountpoint).st_dev, part.mountpoint)
+    return f"no room in {', '.join(found.values())}" if found else "`df -h` shows where"
