@@ -436,51 +436,51 @@ def _quotient(value: Fraction) -> Any:
 
 def _operations(mp: Any) -> dict[str, Callable[..., Any]]:
     """What is applied to values, by its name in a term."""
-
-    def whole(function: Callable[..., Any]) -> Callable[..., Any]:
-        """Of a real argument only; digits that are not certain are not rounded away."""
-
-        def applied(value: Any) -> Any:
-            nearest = mp.nint(value)
-            close = abs(value - nearest) < mp.mpf(10) ** (-mp.dps // 2)
-            return nearest if close else function(value)
-
-        return applied
-
-    def pole(function: Callable[..., Any]) -> Callable[..., Any]:
-        """tan 90° is no large number."""
-
-        def applied(value: Any) -> Any:
-            result = function(value)
-            if mp.mag(result) > 2.6 * mp.dps:
-                raise Undefined
-            return result
-
-        return applied
-
-    def factorial(value: Any) -> Any:
-        if abs(value) > arithmetic.MAX_FACTORIAL:
-            raise _TooLarge("a factorial is too large to be computed")
-        return mp.factorial(value)
-
     return {
         "+": lambda *values: mp.fsum(values),
         "neg": lambda value: -value,
         "*": lambda *values: mp.fprod(values),
         "/": lambda over, under: over / under,
-        "!": factorial,
+        "!": lambda value: _factorial(mp, value),
         "abs": abs,
         "log": lambda value, base: mp.log(value) / mp.log(base),
         "ln": mp.log,
-        "sin": mp.sin, "cos": mp.cos, "tan": pole(mp.tan), "cot": pole(mp.cot),
-        "sec": pole(mp.sec), "csc": pole(mp.csc),
+        "sin": mp.sin, "cos": mp.cos, "tan": _with_poles(mp, mp.tan),
+        "cot": _with_poles(mp, mp.cot), "sec": _with_poles(mp, mp.sec),
+        "csc": _with_poles(mp, mp.csc),
         "arcsin": mp.asin, "arccos": mp.acos, "arctan": mp.atan,
         "arccot": lambda value: mp.pi / 2 - mp.atan(value),
         "sinh": mp.sinh, "cosh": mp.cosh, "tanh": mp.tanh,
-        "floor": whole(mp.floor), "ceil": whole(mp.ceil),
+        "floor": lambda value: _step(mp, mp.floor, value),
+        "ceil": lambda value: _step(mp, mp.ceil, value),
         "max": max, "min": min,
         "binom": mp.binomial,
     }  # fmt: skip
+
+
+def _step(mp: Any, function: Callable[..., Any], value: Any) -> Any:
+    """The floor or ceiling; digits that are not certain are not rounded away."""
+    nearest = mp.nint(value)
+    close = abs(value - nearest) < mp.mpf(10) ** (-mp.dps // 2)
+    return nearest if close else function(value)
+
+
+def _with_poles(mp: Any, function: Callable[..., Any]) -> Callable[..., Any]:
+    """tan 90° is no large number."""
+
+    def applied(value: Any) -> Any:
+        result = function(value)
+        if mp.mag(result) > 2.6 * mp.dps:
+            raise Undefined
+        return result
+
+    return applied
+
+
+def _factorial(mp: Any, value: Any) -> Any:
+    if abs(value) > arithmetic.MAX_FACTORIAL:
+        raise _TooLarge("a factorial is too large to be computed")
+    return mp.factorial(value)
 
 
 def degrees_to_radians(term: Term) -> Term:

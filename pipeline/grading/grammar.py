@@ -15,7 +15,6 @@ two ways (1/xy, sin π/3, x2) is; nesting is bounded.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from collections.abc import Sequence as Items
 from contextlib import contextmanager
 from fractions import Fraction
 
@@ -23,29 +22,35 @@ from pipeline.grading import regions
 from pipeline.grading.arithmetic import FUNCTIONS
 from pipeline.grading.forms import (
     REALS,
-    TERMS,
     Apply,
     Constant,
-    Equation,
     Expression,
     Form,
-    Inequality,
     Matrix,
     Named,
     Number,
     Ratio,
     Region,
     Sequence,
-    Solutions,
     Symbol,
     Term,
     Unreadable,
     holds,
-    nodes,
-    symbols,
     terms_of,
 )
-from pipeline.grading.quantities import Quantity
+from pipeline.grading.parts import (
+    Part,
+    appended,
+    as_form,
+    as_term,
+    expression,
+    has_double_sign,
+    in_degrees,
+    number,
+    proper,
+    related,
+    sequence,
+)
 from pipeline.grading.tokens import END, Token, tokens
 
 MAX_DEPTH = 40
@@ -54,9 +59,6 @@ _RELATIONS = ("=", "<", ">", "<=", ">=", "!=", "∈")
 _CLOSING = {"(": ")", "[": "]", "\\{": "\\}", "⟨": "⟩", "{": "}"}
 _MATRICES = ("matrix", "pmatrix", "bmatrix", "smallmatrix", "array")
 _ACCENTS = ("overline", "bar", "vec", "hat", "tilde", "dot", "overrightarrow", "widehat")
-
-# What a part of the grammar gives: a term, or a form that is none.
-Part = Term | Form
 
 
 def read_statement(text: str) -> Form:
@@ -67,42 +69,9 @@ def read_statement(text: str) -> Form:
     """
     parser = _Parser(tokens(text))
     form = parser.statement()
-    if parser.next is not END or any(map(_has_double_sign, terms_of(form))):
+    if parser.next is not END or any(map(has_double_sign, terms_of(form))):
         raise Unreadable(text)
     return form
-
-
-def as_term(part: Part) -> Term:
-    if not isinstance(part, TERMS):
-        raise Unreadable(f"a term is expected, not {type(part).__name__}")
-    return part
-
-
-def as_form(part: Part) -> Form:
-    """A term as an expression; ± makes two of one."""
-    if not isinstance(part, TERMS):
-        return part
-    if _has_double_sign(part):
-        return Sequence("or", (Expression(_signed(part, 1)), Expression(_signed(part, -1))))
-    return Expression(part)
-
-
-def _has_double_sign(term: Term | Quantity) -> bool:
-    return not isinstance(term, Quantity) and any(
-        isinstance(node, Apply) and node.op in ("±", "∓") for node in nodes(term)
-    )
-
-
-def _signed(term: Term, upper: int) -> Term:
-    """The term with the upper or the lower of all its double signs."""
-    if not isinstance(term, Apply):
-        return term
-    args = tuple(_signed(arg, upper) for arg in term.args)
-    if term.op not in ("±", "∓"):
-        return Apply(term.op, args)
-    negative = (upper > 0) == (term.op == "∓")
-    last = Apply("neg", args[-1:]) if negative else args[-1]
-    return last if len(args) == 1 else Apply("+", (args[0], last))
 
 
 class _Parser:
@@ -149,7 +118,7 @@ class _Parser:
             parts.append(self._union())
         if not ops:
             return as_form(parts[0])
-        return _related(parts, ops)
+        return related(parts, ops)
 
     def _union(self) -> Part:
         left = self._ratio()
@@ -175,7 +144,7 @@ class _Parser:
             left, right = as_term(first), as_term(self._signed_product())
             if sign == "-":
                 right = Apply("neg", (right,))
-            first = _appended("+", left, right) if sign in "+-" else Apply(sign, (left, right))
+            first = appended("+", left, right) if sign in "+-" else Apply(sign, (left, right))
         return first
 
     def _signed_product(self) -> Part:
@@ -191,7 +160,7 @@ class _Parser:
         open_quotient, quotients = False, 0
         while True:
             if self._accept("*") is not None:
-                left = _appended("*", as_term(left), as_term(self._negative_factor()))
+                left = appended("*", as_term(left), as_term(self._negative_factor()))
                 open_quotient = False
             elif self._accept("/") is not None:
                 start = self._place
@@ -204,7 +173,7 @@ class _Parser:
             elif self._begins_factor():
                 if open_quotient:
                     raise Unreadable("a quotient and a factor after it")
-                left = _appended("*", as_term(left), as_term(self._factor()))
+                left = appended("*", as_term(left), as_term(self._factor()))
             else:
                 return left
 
@@ -224,14 +193,14 @@ class _Parser:
             self._place += 2
             return Number(whole + Fraction(ahead[1]))
         if kinds[1:4] == ["number", "sign", "number"] and ahead[2] == "/":
-            part = _proper(ahead[1], ahead[3])
+            part = proper(ahead[1], ahead[3])
             self._place += 4
             return Number(whole + part)
         if kinds[1:2] == ["command"] and ahead[1] == "frac":
             fraction = self._whole_fraction(self._place + 2)
             if fraction is not None:
                 over, under, self._place = fraction
-                return Number(whole + _proper(over, under))
+                return Number(whole + proper(over, under))
         return None
 
     def _whole_fraction(self, place: int) -> tuple[str, str, int] | None:
@@ -276,19 +245,13 @@ class _Parser:
 
     def _exponent(self) -> Term:
         with self._deeper():
-            return self._one_exponent()
-
-    def _one_exponent(self) -> Term:
-        if self._accept("-") is not None:
-            return Apply("neg", (self._exponent(),))
-        self._accept("+")
-        if self._at("{"):
-            exponent: Term = self._group()
-        else:
-            exponent = as_term(self._atom())
-        if self._accept("^") is not None:  # 2^3^2 is 2^(3^2)
-            exponent = Apply("^", (exponent, self._exponent()))
-        return exponent
+            if self._accept("-") is not None:
+                return Apply("neg", (self._exponent(),))
+            self._accept("+")
+            exponent = self._group() if self._at("{") else as_term(self._atom())
+            if self._accept("^") is not None:  # 2^3^2 is 2^(3^2)
+                exponent = Apply("^", (exponent, self._exponent()))
+            return exponent
 
     # -- atoms ----------------------------------------------------------------------------------
 
@@ -307,7 +270,7 @@ class _Parser:
     def _one_atom(self) -> Part:
         token = self._take()
         if token.kind == "number":
-            return _number(token.text)
+            return number(token.text)
         if token.kind == "constant":
             return Constant(token.text) if not self._at("_") else self._subscripted(token.text)
         if token.kind == "symbol":
@@ -352,12 +315,12 @@ class _Parser:
         self._expect("}")
         return term
 
-    def _argument(self) -> Term:
-        """The argument of a command: a group, a digit (\\frac12) or a single sign."""
+    def _argument(self, *, digits: bool = True) -> Term:
+        """The argument of a command: a group or an atom; of \\frac12 a digit, of √12 all of it."""
         if self._at("{"):
             return self._group()
         token = self.next
-        if token.kind == "number" and len(token.text) > 1 and token.text.isdigit():
+        if digits and token.kind == "number" and len(token.text) > 1 and token.text.isdigit():
             self._stream[self._place] = Token("number", token.text[1:])
             return Number(Fraction(token.text[0]))
         return as_term(self._atom())
@@ -368,13 +331,13 @@ class _Parser:
         if name == "binom":
             return Apply("binom", (self._argument(), self._argument()))
         if name.startswith("root"):
-            return Apply("root", (self._radicand(), Number(Fraction(name[4:]))))
+            return Apply("root", (self._argument(digits=False), Number(Fraction(name[4:]))))
         if name == "sqrt":
             degree: Term = Number(Fraction(2))
             if self._accept("[") is not None:
                 degree = as_term(self._sum())
                 self._expect("]")
-            return Apply("root", (self._radicand(), degree))
+            return Apply("root", (self._argument(digits=False), degree))
         if name in ("log", "lg"):
             return self._log(name)
         if name == "mathbb":
@@ -387,12 +350,6 @@ class _Parser:
         if name.startswith("begin "):
             return self._matrix(name.removeprefix("begin "))
         raise Unreadable(name)
-
-    def _radicand(self) -> Term:
-        """\\sqrt{12}, \\sqrt12, sqrt(12), √12x is √12 times x."""
-        if self._at("{"):
-            return self._group()
-        return as_term(self._atom())
 
     # -- functions ------------------------------------------------------------------------------
 
@@ -415,7 +372,7 @@ class _Parser:
         items, _ = self._items(_CLOSING[brackets])
         if len(items) not in FUNCTIONS.get(name, (1,)):
             raise Unreadable(f"{name} of {len(items)}")
-        return Apply(name, tuple(map(_expression, items)))
+        return Apply(name, tuple(map(expression, items)))
 
     def _applied(self, function: Callable[[Term], Term], name: str = "") -> Term:
         """A function with its argument: in brackets, or the product up to the next sign."""
@@ -439,8 +396,8 @@ class _Parser:
         while self._begins_factor() and self.next.kind != "function" and not self._at("(", "|"):
             if self._at_command("log", "lg"):
                 break
-            argument = _appended("*", argument, as_term(self._factor()))
-        if self._at("/") and (holds(argument, "π") or _in_degrees(argument)):
+            argument = appended("*", argument, as_term(self._factor()))
+        if self._at("/") and (holds(argument, "π") or in_degrees(argument)):
             raise Unreadable("a quotient after the argument of a function")
         return Apply("neg", (argument,)) if negative else argument
 
@@ -463,19 +420,19 @@ class _Parser:
         if closing != _CLOSING[opening]:
             if len(items) != 2:
                 raise Unreadable("brackets that do not match")
-            low, high = map(_expression, items)
+            low, high = map(expression, items)
             return regions.interval(low, high, opening == "[", closing == "]")
         if len(items) == 1:
             return items[0].term if isinstance(items[0], Expression) else items[0]
         if not items:
             raise Unreadable("empty brackets")
-        return _sequence("()" if opening == "(" else "[]", items)
+        return sequence("()" if opening == "(" else "[]", items)
 
     def _angles(self, opening: str) -> Part:
         items, _ = self._items("⟩")
         if len(items) < 2:
             raise Unreadable("one item in angle brackets")
-        return _sequence("()", items)
+        return sequence("()", items)
 
     def _set(self, opening: str) -> Part:
         """A set by its elements, or by a condition: {x | x > 3}. Braces of LaTeX only group."""
@@ -487,7 +444,7 @@ class _Parser:
         items, _ = self._items(closing)
         if opening == "{" and len(items) == 1:
             return items[0].term if isinstance(items[0], Expression) else items[0]
-        return _sequence("{}", items)
+        return sequence("{}", items)
 
     def _condition(self, variable: Symbol, closing: str) -> Region:
         """The region of a variable that a condition says."""
@@ -510,9 +467,6 @@ class _Parser:
         term = as_term(self._sum())
         self._expect("⌋" if opening == "⌊" else "⌉")
         return Apply("floor" if opening == "⌊" else "ceil", (term,))
-
-    def _empty(self, opening: str) -> Part:
-        return Sequence("{}", ())
 
     def _matrix(self, environment: str) -> Matrix:
         if environment not in _MATRICES:
@@ -540,103 +494,5 @@ _ATOMS: dict[str, Callable[[_Parser, str], Part]] = {
     "|": _Parser._absolute,
     "⌊": _Parser._rounded,
     "⌈": _Parser._rounded,
-    "∅": _Parser._empty,
+    "∅": lambda parser, opening: Sequence("{}", ()),
 }
-
-
-def _appended(op: str, left: Term, right: Term) -> Term:
-    """A sum or product with one more: a long one is wide, not deep."""
-    if isinstance(left, Apply) and left.op == op:
-        return Apply(op, (*left.args, right))
-    return Apply(op, (left, right))
-
-
-def _number(text: str) -> Number:
-    if len(text) > 400:
-        raise Unreadable("too many digits")
-    decimals = len(text.partition(".")[2])
-    step = Fraction(1, 10**decimals) if decimals else None
-    return Number(Fraction(text.removesuffix(".")), step)
-
-
-def _proper(over: str, under: str) -> Fraction:
-    if not (over.isdigit() and under.isdigit() and int(over) < int(under)):
-        raise Unreadable("a mixed number whose fraction is none, or more than one")
-    return Fraction(int(over), int(under))
-
-
-def _in_degrees(term: Term) -> bool:
-    return any(isinstance(node, Apply) and node.op == "deg" for node in nodes(term))
-
-
-def _expression(form: Form) -> Term:
-    if not isinstance(form, Expression):
-        raise Unreadable("a term is expected")
-    return form.term
-
-
-def _sequence(kind: str, items: Items[Form]) -> Part:
-    """A tuple or set; rows in brackets are a matrix."""
-    if kind == "[]" and all(isinstance(item, Sequence) and item.kind == "[]" for item in items):
-        rows = [tuple(map(_expression, item.items)) for item in items if isinstance(item, Sequence)]
-        if len({len(row) for row in rows}) == 1:
-            return Matrix(tuple(rows))
-    flat: list[Form] = []
-    for item in items:  # {1 ± √5, -2} has three elements
-        flat += (
-            item.items
-            if kind == "{}" and isinstance(item, Sequence) and item.kind == "or"
-            else [item]
-        )
-    return Sequence("{}" if kind == "{}" else "[]" if kind == "[]" else "()", tuple(flat))
-
-
-def _related(parts: list[Part], ops: list[str]) -> Form:
-    """An equation, an inequality, or the name of what is on the other side of it."""
-    if ops == ["∈"]:
-        if not isinstance(parts[0], Symbol):
-            raise Unreadable("what is in the set has no name")
-        right = parts[1]
-        if isinstance(right, Symbol):
-            return Named(parts[0].name, Expression(right))
-        inside = (
-            right if isinstance(right, Sequence) and right.kind == "{}" else regions.region(right)
-        )
-        return Named(parts[0].name, inside)
-    if ops == ["="]:
-        return _equation(parts[0], parts[1])
-    terms = tuple(map(as_term, parts))
-    if ops == ["!="]:
-        for name, value in (terms, terms[::-1]):
-            if isinstance(name, Symbol) and not symbols(value):
-                return Named(name.name, regions.all_but(value))
-        raise Unreadable("an inequality of no symbol")
-    if all(op in (">", ">=") for op in ops):
-        terms, ops = terms[::-1], [op.replace(">", "<") for op in reversed(ops)]
-    if not all(op in ("<", "<=") for op in ops) or any(holds(term, "i") for term in terms):
-        raise Unreadable("relations that do not go together")
-    return regions.solved(Inequality(terms, tuple(ops)))
-
-
-def _equation(left: Part, right: Part) -> Form:
-    if isinstance(left, Sequence) and isinstance(right, Sequence):
-        return _coordinates(left, right)
-    for name, value in ((left, right), (right, left)):
-        if isinstance(name, Symbol):
-            if not isinstance(value, TERMS):
-                return Named(name.name, value)
-            if name.name not in symbols(value):
-                return Named(name.name, as_form(value))
-    # e and i are letters too, on the left of an equation.
-    if isinstance(left, Constant) and left.name in "ei":
-        return Named(left.name, as_form(right))
-    return Equation(as_term(left), as_term(right))
-
-
-def _coordinates(left: Sequence, right: Sequence) -> Solutions:
-    """(x, y) = (2, 3)"""
-    names = [item.term for item in left.items if isinstance(item, Expression)]
-    symbols_ = [name.name for name in names if isinstance(name, Symbol)]
-    if not len(set(symbols_)) == len(left.items) == len(right.items):
-        raise Unreadable("no names on the left")
-    return Solutions(tuple(map(Named, symbols_, right.items)))
