@@ -9,9 +9,8 @@ import pytest
 
 from jobs.runtime.check_models import check_models
 from pipeline.config.schema import Config, Policy
-from tests.actors.model.test_likelihood import untied
 from tests.support.jobs import job_config, run_command
-from tests.support.models import make_policy
+from tests.support.models import make_policy, untied
 
 
 @pytest.fixture(scope="module")

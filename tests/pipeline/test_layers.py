@@ -128,8 +128,7 @@ def circles(edges: Iterable[Import]) -> list[str]:
 KNOWN_CIRCLES = ("pipeline.driver.",)
 
 KNOWN_SHARING = (
-    "tests.actors.",
-    "tests.jobs.",
+    "tests.jobs.test_learner_folder ",
     "tests.pipeline.audit.",
     "tests.pipeline.driver.",
 )

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from PIL import Image
@@ -25,6 +27,19 @@ def make_policy(folder: Path, seed: int) -> Path:
             noise = rng.normal(0.0, size, tensor.shape).astype(np.float32)
             tensors[name] = tensor.new_tensor(noise)
     save_file(tensors, file, metadata={"format": "pt"})
+    return folder
+
+
+def change_config(folder: Path, change: dict[str, Any], text: dict[str, Any]) -> None:
+    file = folder / "config.json"
+    config = json.loads(file.read_text("utf-8"))
+    file.write_text(json.dumps({**config, **change, "text_config": config["text_config"] | text}))
+
+
+def untied(folder: Path) -> Path:
+    """The policy there says that its input embedding is not what gives tokens their logits."""
+    no = {"tie_word_embeddings": False}
+    change_config(folder, no, no)
     return folder
 
 

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
@@ -14,22 +12,9 @@ from actors.model.likelihood import TokenHead, token_head
 from actors.model.prm_folder import TagWords, check_prm, fit_prm
 from actors.model.value_head import read_head, write_headed
 from pipeline.errors import BadModel
-from tests.support.models import make_policy
+from tests.support.models import change_config, make_policy, untied
 
 READ = "model.text_model.embed_tokens.weight"
-
-
-def change_config(folder: Path, change: dict[str, Any], text: dict[str, Any]) -> None:
-    file = folder / "config.json"
-    told = json.loads(file.read_text("utf-8"))
-    file.write_text(json.dumps({**told, **change, "text_config": told["text_config"] | text}))
-
-
-def untied(folder: Path) -> Path:
-    """The policy there says that its input embedding is not what gives tokens their logits."""
-    no = {"tie_word_embeddings": False}
-    change_config(folder, no, no)
-    return folder
 
 
 def hold(folder: Path, *names: str) -> Path:

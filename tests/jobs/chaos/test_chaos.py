@@ -19,9 +19,7 @@ from jobs.chaos.watch import Watch
 from pipeline.errors import StoreUnavailable
 from pipeline.storage.store import Store, open_store
 from tests.support.s3_servers import BUCKET, aws_environment
-
-PATIENCE_S = 30.0
-
+from tests.support.waiting import until
 
 # --- the plan -------------------------------------------------------------------------------------
 
@@ -133,13 +131,6 @@ class Struck:
             return None
         self.kills.append(one)
         return 100 + len(self.kills)
-
-
-def until(true: Any) -> None:
-    end = time.monotonic() + PATIENCE_S
-    while not true():
-        assert time.monotonic() < end
-        time.sleep(0.005)
 
 
 def test_a_victim_is_struck_in_its_stage_one_at_a_time() -> None:

@@ -6,7 +6,7 @@ import subprocess
 import sys
 
 from jobs.chaos.victims import Family, kill
-from tests.jobs.chaos.test_chaos import PATIENCE_S, until
+from tests.support.waiting import PATIENCE_S, until
 
 # Titles are in two parts, or whoever starts these would bear them too, in its own command line.
 SPIN = "while True: pass"
