@@ -121,13 +121,38 @@ class Verdicts:
         return good
 
 
+def _write_headed(policy: Path, folder: Path, *, surprise: bool) -> Path:
+    from actors.model.value_head import write_headed
+
+    return write_headed(policy, folder, surprise=surprise)
+
+
+@dataclass(frozen=True)
+class Models:
+    """What is asked of model folders: a policy's processor, and the policy with a head of zeros."""
+
+    processor: Callable[[Path], Processor] = load_processor
+    headed: Callable[..., Path] = _write_headed
+
+
+REAL_MODELS = Models()
+
+
 class Validation:
     """One round of the loop, and what is said and judged of it.
 
     folder: where models may be made; whoever gave it clears it away.
     """
 
-    def __init__(self, once: OneRound, verdicts: Verdicts, say: Say, folder: Path) -> None:
+    def __init__(
+        self,
+        once: OneRound,
+        verdicts: Verdicts,
+        say: Say,
+        folder: Path,
+        models: Models = REAL_MODELS,
+    ) -> None:
+        self.models = models
         self.once = once
         self.config = once.program.config
         self.verdicts = verdicts
@@ -145,7 +170,7 @@ class Validation:
         policy = publish_folder(self.once.store, folder)
         sampling = self.once.program.sampling(samples, self.config.generate.temperature)
         sampled = self.once.sample("question", policy, sampling)
-        processor = load_processor(folder)
+        processor = self.models.processor(folder)
         bad = {one.query for one in sampled.bad}
         asked = [query for query in self.once.queries if query.content_hash not in bad]
         equal = [self._show_query(sampled, query, processor) for query in asked]
@@ -227,9 +252,7 @@ class Validation:
     def _score_untrained(self, sampled: Sampled, policy: Path) -> None:
         """Serves what the training of a process reward model begins with: the policy with a head of
         zeros, which gives every step 1/2. Anything else is not the head that was served."""
-        from actors.model.value_head import write_headed
-
-        headed = write_headed(
+        headed = self.models.headed(
             policy, self.folder / "untrained-prm", surprise=self.config.prm.log_likelihood
         )
         scores = self._score(sampled, headed)

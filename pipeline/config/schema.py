@@ -249,8 +249,7 @@ class Select(Section):
 
     reward: Literal["binary", "prm"] = "binary"
     """binary: correct or not. prm: correctness times the process reward R_p of `prm`. A PRM that
-    the gate
-    does not pass is replaced by chance: top_k becomes random_k, threshold all_correct."""
+    the gate does not pass is replaced by chance: top_k becomes random_k, threshold all_correct."""
     rule: Literal["all_correct", "random_k", "threshold", "top_k"] = "all_correct"
     """all_correct: every distinct one; random_k: k of them; threshold: R_p above `threshold`;
     top_k: the k with the highest R_p. The last two need select.reward=prm."""

@@ -16,7 +16,7 @@ import pytest
 
 from jobs.runtime.memory import PeakMemory, job_memory
 from jobs.runtime.single_round import OneRound, StageFailed
-from jobs.validate import Validation, Verdicts
+from jobs.validate import Models, Validation, Verdicts
 from pipeline.errors import RunStopped
 from pipeline.generation.shards import SamplingParams, ShardSpec
 from pipeline.query import Query
@@ -60,7 +60,7 @@ class ScoringSetting(Setting):
         config = with_base(make_config(**changes), folder / "base")
         program = make_program(config)
         self.store = open_store("memory://")
-        self.fleet = PrmFleet(self.store, program.by_hash, Mail(Random(0)))
+        self.fleet = NotingFleet(self.store, program.by_hash, Mail(Random(0)))
         self.learner = PrmLearner(self.store, Random(0))
         self.scorer = ScriptedScorer(self.store)
         grader = ScriptedGrader(self.store, Mail(Random(0)))
@@ -86,6 +86,31 @@ def headed(policy: Path, folder: Path, *, surprise: bool) -> Path:
     shutil.copytree(policy, folder)
     (folder / "head.txt").write_text(f"zeros, surprise: {surprise}")
     return folder
+
+
+FAKES = Models(lambda folder: Words(), headed)  # type: ignore[arg-type,return-value]
+
+
+class Silent:
+    """Engines that never answer."""
+
+    def submit(self, spec: ShardSpec, policy: PolicyRef) -> None:
+        pass
+
+    def poll(self) -> list[Any]:
+        return []
+
+
+class NotingFleet(PrmFleet):
+    """asked: prompt kind and policy of every shard."""
+
+    def __init__(self, *args: Any) -> None:
+        super().__init__(*args)
+        self.asked: list[tuple[str, str]] = []
+
+    def submit(self, spec: ShardSpec, policy: PolicyRef) -> None:
+        self.asked.append((spec.prompt, policy.version))
+        super().submit(spec, policy)
 
 
 @pytest.fixture
@@ -126,35 +151,25 @@ def test_a_process_reward_model_scores_every_distinct_response(tmp_path: Path) -
 
 
 @pytest.mark.parametrize("own", [False, True])
-def test_what_one_gave_is_what_goes_through_the_stages(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, own: bool
-) -> None:
+def test_what_one_gave_is_what_goes_through_the_stages(tmp_path: Path, own: bool) -> None:
     """A warm-up checkpoint answers, and the PRM that was given, else an untrained head, scores."""
-    monkeypatch.setattr("jobs.validate.load_processor", lambda folder: Words())
-    monkeypatch.setattr("actors.model.value_head.write_headed", headed)
     checkpoint, prm = base_folder(tmp_path / "warm", 0.8), base_folder(tmp_path / "prm", 0.1)
     changes: dict[str, Any] = {"select": {"rule": "top_k", "reward": "prm"}}
     if own:
         changes |= {"warmup": {"checkpoint": str(checkpoint)}, "evolve": {"control": False}}
         changes |= {"prm": {"path": str(prm)}}
     scoring = ScoringSetting(tmp_path, **changes)
-    asked: list[tuple[str, str]] = []
-    submit = scoring.fleet.submit
-
-    def noted(spec: ShardSpec, policy: PolicyRef) -> None:
-        asked.append((spec.prompt, policy.version))
-        submit(spec, policy)
-
-    monkeypatch.setattr(scoring.fleet, "submit", noted)
     said, verdicts = list[str](), Verdicts()
     scoring.scorer.quality = 1.0 if own else 0.0
-    Validation(scoring.once, verdicts, said.append, tmp_path / "own").run(2)
+    Validation(scoring.once, verdicts, said.append, tmp_path / "own", FAKES).run(2)
     given = [publish_folder(scoring.store, folder) for folder in (checkpoint, prm)]
     untried = [words for how, words in verdicts.found if how == "untried"]
     assert not any("reward model" in words for how, words in verdicts.found if how == "FAILED")
     verdicts.show(said.append)
     assert sum("reward model scored" in words for _, words in verdicts.found) == 1
     assert sum("reward 0." in line for line in said) == len(scoring.scorer.asked[0][1])
+    assert isinstance(scoring.fleet, NotingFleet)
+    asked = scoring.fleet.asked
     if own:
         assert asked[0] == ("question", given[0].version)
         assert [prompt for prompt, _ in asked] == ["question", "question"]
@@ -169,14 +184,12 @@ def test_what_one_gave_is_what_goes_through_the_stages(
 
 
 def test_an_untrained_head_that_says_more_than_half_is_not_the_one_that_was_served(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path,
 ) -> None:
-    monkeypatch.setattr("jobs.validate.load_processor", lambda folder: Words())
-    monkeypatch.setattr("actors.model.value_head.write_headed", headed)
     scoring = ScoringSetting(tmp_path, select={"rule": "top_k", "reward": "prm"})
     said: list[str] = []
     verdicts = Verdicts()
-    Validation(scoring.once, verdicts, said.append, tmp_path / "own").run(2)
+    Validation(scoring.once, verdicts, said.append, tmp_path / "own", FAKES).run(2)
     failed = [words for how, words in verdicts.found if how == "FAILED"]
     assert any("untrained, each is 0.5" in words for words in failed)
 
@@ -190,15 +203,14 @@ class Unskilled(ScriptedFleet):
 
 
 def test_what_can_come_to_nothing_is_not_called_ok(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path,
 ) -> None:
-    monkeypatch.setattr("jobs.validate.load_processor", lambda folder: Words())
     config = with_base(make_config(), tmp_path / "base")
     program, store = make_program(config), open_store("memory://")
     world, _, _ = make_world(store, program)
     world = replace(world, fleet=Unskilled(store, program.by_hash, Mail(Random(0))))
     verdicts = Verdicts()
-    Validation(OneRound(program, store, world), verdicts, lambda text: None, tmp_path).run(2)
+    Validation(OneRound(program, store, world), verdicts, lambda text: None, tmp_path, FAKES).run(2)
     (asked,) = (found for found in verdicts.found if "24 responses" in found[1])
     (chains,) = (found for found in verdicts.found if "24 warm-up chains" in found[1])
     assert asked[0] == "doubtful"
@@ -221,13 +233,12 @@ def test_a_stage_that_fails_is_named(setting: Setting) -> None:
 
 @pytest.mark.timeout(30)
 def test_nobody_waits_for_a_stage_whose_node_is_dead(
-    setting: Setting, monkeypatch: pytest.MonkeyPatch
+    setting: Setting,
 ) -> None:
     def dead() -> None:
         raise RunStopped("the Ray node is dead")
 
-    setting.once.world = replace(setting.once.world, check=dead)
-    monkeypatch.setattr(setting.fleet, "poll", list)
+    setting.once.world = replace(setting.once.world, fleet=Silent(), check=dead)
     with pytest.raises(RunStopped, match="is dead"):
         setting.once.sample("question", setting.policy, setting.sampling)
 
