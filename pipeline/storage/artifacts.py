@@ -20,9 +20,6 @@ ROLLOUTS, GRADES, SELECTED = "rollout", "grade", "select"
 _CONTENT_PATH = re.compile(r"(?:.*/)?([0-9a-f]{64})(?:\.[A-Za-z0-9.]+)?")
 
 
-Lost = ArtifactLost  # its earlier name, while code in flight uses it
-
-
 @contextmanager
 def needed(path: str) -> Iterator[None]:
     """Around what reads an object: where the store says that it is corrupt or gone, it is lost.

@@ -8,6 +8,7 @@ import pytest
 
 from actors.supervision.failures import Failure, WorkFailed, call, classify
 from pipeline.errors import (
+    ArtifactLost,
     BadData,
     CorruptObject,
     FailureKind,
@@ -15,7 +16,6 @@ from pipeline.errors import (
     StoreRefused,
     StoreUnavailable,
 )
-from pipeline.storage.artifacts import Lost
 from pipeline.storage.backend import StoreFull
 
 
@@ -29,7 +29,7 @@ def wrapped() -> RuntimeError:
 @pytest.mark.parametrize(
     ("error", "kind"),
     [
-        (Lost("images/a", "gone"), "lost"),
+        (ArtifactLost("images/a", "gone"), "lost"),
         (CorruptObject("x"), "lost"),
         (StoreMissing("x"), "lost"),
         (StoreUnavailable("x"), "infrastructure"),
