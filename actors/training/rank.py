@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from actors.supervision.failures import classify
+from pipeline.storage.disk import writing_to
 from pipeline.training.metrics import RankReport
 from pipeline.training.rows import TrainRow
 from pipeline.training.settings import LearnSettings
@@ -134,12 +135,14 @@ class Desk:
     ) -> tuple[dict[str, str], dict[str, Any]]:
         """This rank's part and what the checkpoint says besides."""
         self._beat("writing a checkpoint")
-        return self._trainer.checkpoint_part(Path(folder)), self._trainer.facts(cursor)
+        with writing_to(Path(folder)):
+            return self._trainer.checkpoint_part(Path(folder)), self._trainer.facts(cursor)
 
     def publish(self, folder: str) -> None:
         """See `Trainer.publish`."""
         self._beat("publishing")
-        self._trainer.publish(Path(folder))
+        with writing_to(Path(folder)):
+            self._trainer.publish(Path(folder))
 
 
 def _rows(rows: Any) -> Sequence[TrainRow]:

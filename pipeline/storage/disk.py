@@ -10,7 +10,8 @@ from __future__ import annotations
 import errno
 import os
 from collections.abc import Iterator
-from contextlib import suppress
+from contextlib import contextmanager, suppress
+from pathlib import Path
 
 from pipeline.errors import DiskFull
 
@@ -27,14 +28,33 @@ _WORDS = (
 _FULL_PERCENT = 95.0
 
 
-def disk_full(error: BaseException) -> DiskFull | None:
-    """The full disk that an exception is about; None when it is about anything else."""
+def disk_full(error: BaseException, folder: Path | None = None) -> DiskFull | None:
+    """The full disk that an exception is about; None when it is about anything else.
+
+    folder: what was written to, where that is known.
+    """
     for each in _chain(error):
         if isinstance(each, DiskFull):
             return each
         if getattr(each, "errno", None) in _NUMBERS or any(word in str(each) for word in _WORDS):
-            return DiskFull(_message(each))
+            return DiskFull(_message(each, folder))
     return None
+
+
+@contextmanager
+def writing_to(folder: Path) -> Iterator[None]:
+    """Names the folder where what is done meanwhile meets a full disk.
+
+    Raises:
+        DiskFull: it does.
+    """
+    try:
+        yield
+    except Exception as error:
+        full = disk_full(error, folder)
+        if full is None:
+            raise
+        raise full from error
 
 
 def _chain(error: BaseException | None) -> Iterator[BaseException]:
@@ -46,14 +66,14 @@ def _chain(error: BaseException | None) -> Iterator[BaseException]:
         error = error.__cause__ or error.__context__
 
 
-def _message(error: BaseException) -> str:
-    file = getattr(error, "filename", None)
+def _message(error: BaseException, folder: Path | None) -> str:
     lines = str(error).strip().splitlines()  # Ray's texts are a page
     words = next((line for line in lines if any(word in line for word in _WORDS)), lines[0])
+    where = folder or getattr(error, "filename", None) or _full_places()
     return (
-        f"a disk of this machine is full: {words.strip()}"
-        f"{'' if file else f' ({_full_places()})'}. Free some space, then start the same command "
-        "again: the run goes on (`mstar-ray gc STORE` lists what a store no longer needs)"
+        f"a disk of this machine is full ({where}): {words.strip()}. Free some space, then start "
+        "the same command again: the run goes on (`mstar-ray gc STORE` lists what a store no "
+        "longer needs)"
     )
 
 
@@ -67,4 +87,4 @@ def _full_places() -> str:
             usage = psutil.disk_usage(part.mountpoint)
             if usage.total and usage.percent >= _FULL_PERCENT and "rw" in part.opts.split(","):
                 found.setdefault(os.stat(part.mountpoint).st_dev, part.mountpoint)
-    return f"no room in {', '.join(found.values())}" if found else "`df -h` shows where"
+    return ", ".join(found.values()) or "`df -h` shows which"

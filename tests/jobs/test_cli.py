@@ -49,9 +49,9 @@ sys.exit(subprocess.call([sys.executable, "-c", {JOB!r}]))
         (
             OSError(errno.ENOSPC, "No space left on device", "out/x"),
             2,
-            "error: a disk of this machine is full: [Errno 28] No space left on device: 'out/x'. "
-            "Free some space, then start the same command again: the run goes on (`mstar-ray gc "
-            "STORE` lists what a store no longer needs)",
+            "error: a disk of this machine is full (out/x): [Errno 28] No space left on device: "
+            "'out/x'. Free some space, then start the same command again: the run goes on "
+            "(`mstar-ray gc STORE` lists what a store no longer needs)",
         ),
         (KeyboardInterrupt(), 130, "interrupted; goes on"),
     ],
