@@ -36,8 +36,9 @@ from pipeline.config.resume import check_resume
 from pipeline.config.schema import Config
 from pipeline.config.unread import unread
 from pipeline.datasets.dataset import Dataset
-from pipeline.driver.driver import Driver
-from pipeline.driver.evaluate import lost_evaluations
+from pipeline.driver.context import RunContext
+from pipeline.driver.driver import drive
+from pipeline.driver.finish import lost_evaluations
 from pipeline.grading.grade import GRADER_VERSION
 from pipeline.reports.card import chain_of, model_card
 from pipeline.reports.comparison import named_policies
@@ -135,14 +136,14 @@ class Job:
             count = upload_images(store, self.dataset, images_of(self.program))
             if count:
                 say(f"{count} images put into {store.url}")
-            workers = self.parts.workers(self.program, store, self.dataset, say)
-            world = stack.enter_context(workers)
+            kept = self.parts.workers(self.program, store, self.dataset, say)
+            workers = stack.enter_context(kept)
             if not store.conditional_writes():
                 only.take(take_over=take_over)
             cards = Cards(out_folder(config) / "cards", self.program)
             watch = Watchers(self.console, board, cards)
-            driver = Driver(self.program, store, ledger, world, watch, lease=lease)
-            self.state = driver.run(until)
+            context = RunContext(self.program, store, ledger, workers, watch, lease=lease)
+            self.state = drive(context, until)
 
     def hand_over(self) -> None:
         """The final policy as a folder that a person can open, and its hash: a run's last line."""

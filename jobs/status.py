@@ -13,7 +13,7 @@ from pathlib import Path
 from jobs.runtime.cli import command
 from jobs.runtime.stores import find_run
 from pipeline.config.load import stored_config
-from pipeline.phases.order import next_step
+from pipeline.phases.order import ready_steps
 from pipeline.reports.status import history_lines, step_line
 from pipeline.run.events.wire import from_wire, replay
 from pipeline.run.lease import is_dead, last_tenure
@@ -58,10 +58,9 @@ def status_lines(store: Store, run: str, width: int, now_unix_s: float | None = 
             f"{len(state.iterations)} of {config.evolve.iterations} iterations are complete; "
             f"settings {state.config_hash}, seed {config.run.seed}"
         )
-        step = next_step(state, spec_of(store, from_wire(events[0])))
-        if step is not None:
-            when = "now" if condition.startswith("running") else "next"
-            lines.append(f"{when}: {step_line(step, state)}")
+        when = "now" if condition.startswith("running") else "next"
+        steps = ready_steps(state, spec_of(store, from_wire(events[0])))
+        lines += [f"{when}: {step_line(step, state)}" for step in steps]
     return [*lines, *history_lines(state, width)]
 
 

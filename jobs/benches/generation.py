@@ -28,14 +28,15 @@ from jobs.runtime.prepare import images_of, load_data, upload_images
 from jobs.runtime.world import running
 from pipeline.config.schema import Config
 from pipeline.datasets.images import decode
-from pipeline.driver.driver import Driver
-from pipeline.driver.sample import SampleStage
+from pipeline.driver.context import RunContext
+from pipeline.driver.driver import advance
+from pipeline.driver.sample import SampleStep
 from pipeline.errors import BadConfig
 from pipeline.generation.shards import ShardSpec, shard_specs
 from pipeline.grading.grade import GRADER_VERSION
 from pipeline.phases.steps import SampleShards
 from pipeline.query import Query
-from pipeline.refs import PolicyRef
+from pipeline.refs import PolicyRef, ShardSet
 from pipeline.run.ledger import Ledger
 from pipeline.run.spec import RunSpec
 from pipeline.stages.workers import Progress
@@ -77,7 +78,7 @@ def _measure(name: str, options: Options, *, deterministic: bool) -> Result:
         PeakMemory(5.0, leave_out="ray::BareEngine") as memory,
         running(program, store, dataset, options.say) as world,
     ):
-        ours = Ours(plan, Driver(program, store, Ledger(store, name), world, Silent()))
+        ours = Ours(plan, RunContext(program, store, Ledger(store, name), world, Silent()))
         bare = Bare(plan, store, engine, Path(config.policy.path))
         values = by_turns(options.rounds, ours=ours.tokens_per_s, bare=bare.tokens_per_s)
     return Result(
@@ -150,23 +151,24 @@ class Silent:
 class Ours:
     """The loop's sampling. first_s: of the turn that starts the engine."""
 
-    def __init__(self, plan: Plan, driver: Driver) -> None:
+    def __init__(self, plan: Plan, context: RunContext) -> None:
         self.plan = plan
-        self.driver = driver
+        self.context = context
         self.first_s = 0.0
         self.tokens: list[int] = []
 
     def tokens_per_s(self, turn: int) -> float:
         """One turn."""
         specs = self.plan.specs(turn)
-        step = SampleShards(
-            "bench", f"bench/{turn}", specs, self.plan.policy, self.plan.program.warmup_rule
-        )
+        rule = self.plan.program.warmup_rule
+        step = SampleShards("bench", ShardSet("bench", turn), specs, self.plan.policy, rule)
         begun = time.perf_counter()
-        SampleStage(self.driver, step).run()
+        opened = SampleStep(step)
+        while not opened.done:
+            advance(self.context, [opened])
         seconds = time.perf_counter() - begun
         self.first_s = self.first_s or seconds
-        self.tokens.append(self.driver.state.closed[step.purpose]["tokens"])
+        self.tokens.append(self.context.state.closed[step.purpose]["tokens"])
         return self.tokens[-1] / seconds
 
 

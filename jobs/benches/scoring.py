@@ -36,7 +36,7 @@ from jobs.runtime.check_models import check_models
 from jobs.runtime.prepare import load_data, upload_images
 from jobs.runtime.ray_cluster import start_ray
 from pipeline.datasets.images import decode
-from pipeline.driver.driver import POLL_S
+from pipeline.driver.context import POLL_S
 from pipeline.errors import BadModel
 from pipeline.grading.grade import GRADER_VERSION
 from pipeline.prm.step_scores import ScoreRequest

@@ -18,7 +18,8 @@ from pathlib import Path
 
 from pipeline.config.load import config_from_dict
 from pipeline.datasets.dataset import Dataset
-from pipeline.driver.driver import Driver
+from pipeline.driver.context import RunContext
+from pipeline.driver.driver import drive
 from pipeline.generation.fleet import ShardDone
 from pipeline.generation.shards import EngineIdentity, ShardSpec
 from pipeline.hashing import sha256_hex
@@ -164,7 +165,7 @@ def live(store: Store, iterations: int) -> dict[str, float]:
     fleet, watch = Fleet(), Memory()
     ledger = Ledger(store, RUN)
     world = Workers(fleet, Grader(store), Learner(), InProcess(TaskContext(store, program)))
-    Driver(program, store, ledger, world, watch, sleep=lambda seconds: None).run()
+    drive(RunContext(program, store, ledger, world, watch, sleep=lambda seconds: None))
     return {
         "first_tenth": watch.mb[len(watch.mb) // 10],
         "end": watch.mb[-1],

@@ -95,7 +95,6 @@ def running(
     """
     from actors.generation.fleet import generator_pool
     from actors.model.images import StoreImages
-    from actors.stages.decoders import PolicyDecoders
     from actors.stages.worker import PoolStages, stage_pool
     from actors.supervision.node_cache import caches
     from actors.supervision.node_watch import NodeWatch
@@ -119,14 +118,12 @@ def running(
         start = ray_start(StoreImages(store.url))
         learner = GroupLearner(config, store, program.by_hash, kept, start)
         stack.callback(learner.close)
-        decoder = PolicyDecoders(store, kept / "policies")
         yield Workers(
             stage=stages,
             fleet=EngineFleet(pool, program.by_hash),
             grader=stages.grader,
             learner=learner,
             scorer=scorer,
-            decoder=decoder,
             versions=versions(),
             repair=repairer(store, dataset, config, kept),
             check=NodeWatch().check,

@@ -22,7 +22,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field, replace
 from functools import partial
-from typing import Any
+from typing import Any, TypeVar
 
 from pipeline.audit.prm import Decoder, PrmAudit
 from pipeline.audit.shard import RECORDS_OF, Judge, ShardFiles, check_shard
@@ -36,9 +36,9 @@ from pipeline.errors import (
 )
 from pipeline.generation.shards import ShardSpec
 from pipeline.grading.grade import GRADER_VERSION
-from pipeline.phases.order import next_step
+from pipeline.phases.order import ready_steps
 from pipeline.phases.prm import JUDGE
-from pipeline.phases.steps import Annotate, SampleShards, Step, Train
+from pipeline.phases.steps import Annotate, JudgePrm, SampleShards, Train
 from pipeline.refs import ShardSet
 from pipeline.run.events.evaluation import EvaluationLost
 from pipeline.run.events.event import Event
@@ -68,6 +68,8 @@ from pipeline.storage.store import Store
 from pipeline.storage.trees import check_tree
 
 PARALLEL = 8
+
+ReadyStep = TypeVar("ReadyStep", Annotate, JudgePrm, SampleShards, Train)
 
 
 @dataclass(frozen=True)
@@ -293,14 +295,15 @@ class _Audit:
             case SamplingClosed():
                 self._closed(n, event)
             case CheckpointSaved() | JobDone():
-                step = self._step()
-                if not isinstance(step, Train) or step.job.key != event.key:
+                if all(step.job.key != event.key for step in self._ready(Train)):
                     what = f"job {event.job} did not train what the plan asks for"
                     self._bad(self.ledger.path(n), what)
             case LabelsMade() if self.prm is not None:
-                self._all_bad(self.prm.labels(self.state, self._step(), event))
+                step = next(iter(self._ready(Annotate)), None)
+                self._all_bad(self.prm.labels(self.state, step, event))
             case PrmJudged() if self.prm is not None:
-                self._all_bad(self.prm.verdict(self.state, self._step(), event))
+                judging = next(iter(self._ready(JudgePrm)), None)
+                self._all_bad(self.prm.verdict(self.state, judging, event))
 
     def _note_grader(self, grader: str) -> None:
         if grader != self.grader:
@@ -321,10 +324,12 @@ class _Audit:
         if place in self.shards:
             self.shards[place] = replace(self.shards[place], **events)
 
-    def _step(self) -> Step | None:
+    def _ready(self, kind: type[ReadyStep]) -> list[ReadyStep]:
+        """The steps of a kind that may run at this point."""
         if self.run_spec is None:
             raise CorruptObject("the run has no beginning")
-        return next_step(self.state, self.run_spec)
+        ready = ready_steps(self.state, self.run_spec)
+        return [step for step in ready if isinstance(step, kind)]
 
     def _closed(self, n: int, event: SamplingClosed) -> None:
         """Nothing that the plan asks for was left out, and the sums are those of its shards."""
@@ -345,11 +350,10 @@ class _Audit:
 
     def _plan(self, purpose: ShardSet) -> None:
         """Fix the plan of a set of shards, where the phases ask for it at this point."""
-        step, specs = self._step(), tuple[ShardSpec, ...]()
-        if isinstance(step, SampleShards):
-            specs = step.specs
-        elif isinstance(step, Annotate) and purpose.number is not None and self.prm is not None:
-            specs = self.prm.round(self.state, step, purpose.number)
+        specs = [spec for step in self._ready(SampleShards) for spec in step.specs]
+        if purpose.is_round and purpose.number is not None and self.prm is not None:
+            for step in self._ready(Annotate):
+                specs += self.prm.round(self.state, step, purpose.number)
         self.specs |= {(ShardSet(spec.purpose), spec.index): spec for spec in specs}
 
     def _spec(self, event: OfShard) -> ShardSpec | None:
@@ -363,11 +367,11 @@ class _Audit:
         """What is to be selected of a purpose's shards, and scored for it or for the gate."""
         place = (purpose, stage)
         if place not in self.choices:
-            step = self._step()
             if stage == JUDGE and self.prm is not None:  # also of shards that are made again
                 self.choices[place] = None, self.prm.scoring(self.state)
-            elif isinstance(step, SampleShards):
-                self.choices[place] = step.rule, step.scoring
+            for step in self._ready(SampleShards):
+                if step.purpose == purpose and place not in self.choices:
+                    self.choices[place] = step.rule, step.scoring
         return self.choices.get(place, (None, None))
 
     # --- objects --------------------------------------------------------------------------------

@@ -1,4 +1,4 @@
-"""Sampling one purpose: its shards generated, graded and selected, as a stream.
+"""Sampling: the shards of one purpose generated, graded, scored and selected from, as a stream.
 
 A shard is graded as soon as it lands, while later ones are still being generated. What is under way
 is held here and nowhere else; the ledger knows what is done.
@@ -6,105 +6,114 @@ is held here and nowhere else; the ledger knows what is done.
 
 from __future__ import annotations
 
-from dataclasses import asdict
-from typing import TYPE_CHECKING, Any
+from collections.abc import Mapping, Sequence
+from typing import Literal
 
+from pipeline.driver.context import RunContext
 from pipeline.errors import RunStopped
-from pipeline.generation.adoption import adoptable
 from pipeline.generation.fleet import ShardDone, ShardFailed
 from pipeline.generation.shards import ShardSpec
 from pipeline.phases.steps import SampleShards
-from pipeline.run.events.sampling import SamplingClosed
+from pipeline.run.events.event import Event
+from pipeline.run.events.sampling import SamplingClosed, ShardAccepted, ShardGraded, ShardScored
 from pipeline.run.state import ShardState
+from pipeline.stages.adopt import AdoptTask
 from pipeline.stages.grade import GradeDone, GradeTask, ObjectLost
 from pipeline.stages.score import ScoreFailed, Scorer, ScoreTask
+from pipeline.stages.tasks import TaskDone
 from pipeline.stages.workers import Progress
-from pipeline.storage.artifacts import SCORES
 
-if TYPE_CHECKING:
-    from pipeline.driver.driver import Driver
+Role = Literal["fleet", "grader", "scorer"]
 
 
-class SampleStage:
-    """One pass through a `SampleShards` step.
+class SampleStep:
+    """A `SampleShards` step under way. Each shard goes through
 
-    not begun ──► under way ──► accepted ──► being graded ──► (being scored) ──► done
-        │  in the store already     ▲  │          │                │
-        └────────── adopted ────────┘  └── lost ──┴────────────────┴──► not begun, or back a step
+        looked for in the store ──► generated ──► accepted ──► graded ──(with a PRM)──► scored
+             │                                      ▲  │          │                       │
+             └──────────── adopted ─────────────────┘  └── lost ──┴── back a step, or ────┘
+                                                                      to the beginning
+    and none further than the look-ahead beyond the first that is not done. Shards are handed to the
+    engines in plan order.
     """
 
-    def __init__(self, driver: Driver, step: SampleShards) -> None:
-        self.driver = driver
+    def __init__(self, step: SampleShards) -> None:
         self.step = step
-        self.by_key = {spec.key: spec for spec in step.specs}
-        self.under_way: set[str] = set()
-        self.being_graded: set[str] = set()
-        self.being_scored: set[str] = set()
-        self.first = 0
+        self.done = False
+        self._by_key = {spec.key: spec for spec in step.specs}
+        self._absent: set[str] = set()  # not in the store, so they are generated
+        self._asked: dict[str, Role] = {}  # who has a shard now
+        self._shown = (-1, -1)
 
-    def run(self) -> None:
-        """Until every shard is done; then the purpose is closed."""
-        self._show()
-        while self._unfinished():
-            adopted = self._dispatch()
-            events = adopted + self._collect({event["index"] for event in adopted})
-            if not events:
-                self.driver.rest()
-                continue
-            known = set(self.driver.state.bad_queries)
-            self.driver.commit(self.step.stage, events)
-            self._check_bad_queries(known)
-            self._show()
-        self.driver.commit(self.step.stage, [SamplingClosed.of(self.step.purpose, self._shards)])
+    def advance(self, context: RunContext) -> Sequence[Event]:
+        """Hand out what the look-ahead allows, and take in what has come back."""
+        shards = context.state.shards.get(self.step.purpose, {})
+        self._show(context, shards)
+        specs, ahead = self.step.specs, context.spec.config.generate.lookahead
+        first = next((i for i in range(len(specs)) if not self._complete(shards.get(i))), None)
+        if first is None:
+            self.done = True
+            return [SamplingClosed.of(self.step.purpose, shards)]
+        window = specs[first : first + ahead]
+        events = self._adopted(context, shards, window)
+        self._hand_out(context, shards, [spec for spec in window if spec.index not in events])
+        self._generated(context, shards, events)
+        self._graded(context, shards, events)
+        if self.step.scoring is not None:
+            self._scored(context, shards, events)
+        return list(events.values())
 
-    @property
-    def _shards(self) -> dict[int, ShardState]:
-        return self.driver.state.shards.get(self.step.purpose, {})
-
-    def _done(self, index: int) -> bool:
-        shard = self._shards.get(index)
+    def _complete(self, shard: ShardState | None) -> bool:
         scored = self.step.scoring is None or (shard is not None and shard.scores is not None)
         return shard is not None and shard.done and scored
 
-    def _unfinished(self) -> bool:
-        while self.first < len(self.step.specs) and self._done(self.first):
-            self.first += 1
-        return self.first < len(self.step.specs)
-
     # -- out ------------------------------------------------------------------------------------
 
-    def _dispatch(self) -> list[dict[str, Any]]:
-        """Hand out what the look-ahead allows; gives the events of shards that were adopted."""
-        lookahead = self.driver.program.config.generate.lookahead
-        adopted = []
-        for spec in self.step.specs[self.first : self.first + lookahead]:
-            shard = self._shards.get(spec.index)
-            if shard is None and spec.key not in self.under_way:
-                found = adoptable(self.driver.store, spec)
-                if found is not None:
-                    adopted.append(self._accepted(spec, found, adopted=True))
-                    continue
-                self.under_way.add(spec.key)
-                self.driver.world.fleet.submit(spec, self.step.policy)
-            elif shard is not None and not shard.done and spec.key not in self.being_graded:
-                self.being_graded.add(spec.key)
-                self.driver.world.grader.submit(self._task(spec, shard))
-            elif shard is not None and shard.done and self._to_score(spec):
-                self.being_scored.add(spec.key)
-                self._scorer.submit(score_task(self.driver, self.step, spec, shard))
-        return adopted
+    def _adopted(
+        self, context: RunContext, shards: Mapping[int, ShardState], window: Sequence[ShardSpec]
+    ) -> dict[int, Event]:
+        """Look for shards of the window that are in the store already."""
+        events: dict[int, Event] = {}
+        idle = [spec for spec in window if spec.key not in self._absent | self._asked.keys()]
+        tasks = [AdoptTask(spec) for spec in idle if spec.index not in shards]
+        for task in tasks:
+            context.hand_out(task)
+        for task in tasks:
+            answer = context.answer(task)
+            if isinstance(answer, TaskDone) and answer.value is not None:
+                events[task.spec.index] = self._accepted(task.spec, answer.value, adopted=True)
+            elif answer is not None:
+                self._absent.add(task.key)
+        return events
 
-    @property
-    def _scorer(self) -> Scorer:
-        if self.driver.world.scorer is None:
-            raise RuntimeError("a step asks for scores, and this world has no scorer")
-        return self.driver.world.scorer
+    def _hand_out(
+        self, context: RunContext, shards: Mapping[int, ShardState], window: Sequence[ShardSpec]
+    ) -> None:
+        in_order = True
+        for spec in window:
+            shard = shards.get(spec.index)
+            if spec.key in self._asked or self._complete(shard):
+                continue
+            if shard is None:
+                in_order = in_order and spec.key in self._absent  # else it is still looked for
+                if in_order:
+                    self._asked[spec.key] = "fleet"
+                    self._absent.discard(spec.key)
+                    context.workers.fleet.submit(spec, self.step.policy)
+            elif not shard.done:
+                self._asked[spec.key] = "grader"
+                context.workers.grader.submit(self._grade_task(context, spec, shard))
+            else:
+                self._asked[spec.key] = "scorer"
+                self._scorer(context).submit(self._score_task(context, spec, shard))
 
-    def _to_score(self, spec: ShardSpec) -> bool:
-        return not self._done(spec.index) and spec.key not in self.being_scored
+    def _scorer(self, context: RunContext) -> Scorer:
+        if context.workers.scorer is None:
+            raise RuntimeError("a step asks for scores, and these workers have no scorer")
+        return context.workers.scorer
 
-    def _task(self, spec: ShardSpec, shard: ShardState) -> GradeTask:
-        by_hash = self.driver.program.by_hash
+    def _grade_task(self, context: RunContext, spec: ShardSpec, shard: ShardState) -> GradeTask:
+        by_hash = context.spec.by_hash
         return GradeTask(
             key=spec.key,
             rollout=shard.rollout,
@@ -113,142 +122,103 @@ class SampleStage:
             prompt=spec.prompt,
             # With a PRM selection waits for its scores.
             rule=self.step.rule if self.step.scoring is None else None,
-            seed=self.driver.program.config.run.seed,
+            seed=context.spec.config.run.seed,
+        )
+
+    def _score_task(self, context: RunContext, spec: ShardSpec, shard: ShardState) -> ScoreTask:
+        assert self.step.scoring is not None
+        assert shard.grades is not None
+        by_hash = context.spec.by_hash
+        return ScoreTask(
+            key=spec.key,
+            rollout=shard.rollout,
+            grades=shard.grades,
+            queries_Q=tuple(by_hash[item] for item in spec.queries_Q if item not in shard.bad),
+            prompt=spec.prompt,
+            scoring=self.step.scoring,
+            rule=self.step.rule,
+            seed=context.spec.config.run.seed,
         )
 
     # -- in -------------------------------------------------------------------------------------
 
-    def _collect(self, adopted: set[int]) -> list[dict[str, Any]]:
-        """Events for what has come back. Answers that nobody waits for any more are dropped, and so
-        are those of shards that were found in the store at this very moment."""
-        events: dict[tuple[str, int], dict[str, Any]] = {}
-        for answer in self.driver.world.fleet.poll():
-            spec = self.by_key.get(answer.key)
+    def _back(self, key: str, role: Role) -> ShardSpec | None:
+        """The shard that a worker answers for, which it has no longer; None: of another step."""
+        if self._asked.get(key) == role:
+            del self._asked[key]
+        return self._by_key.get(key)
+
+    def _generated(
+        self, context: RunContext, shards: Mapping[int, ShardState], events: dict[int, Event]
+    ) -> None:
+        for answer in context.answers(context.workers.fleet):
+            spec = self._back(answer.key, "fleet")
             if spec is None:
                 continue
-            self.under_way.discard(answer.key)
             if isinstance(answer, ShardFailed):
-                self._failed(spec, answer)
-            elif spec.index not in self._shards and spec.index not in adopted:
-                events.setdefault(("accepted", spec.index), self._accepted(spec, answer))
-        for result in self.driver.world.grader.poll():
-            spec = self.by_key.get(result.key)
-            shard = self._shards.get(spec.index) if spec is not None else None
-            if spec is None or shard is None or shard.done:
-                continue
-            self.being_graded.discard(result.key)
-            if ("graded", spec.index) in events:
-                continue
-            if isinstance(result, GradeDone) and result.rollout == shard.rollout:
-                events["graded", spec.index] = self._graded(spec, result)
-            elif isinstance(result, ObjectLost) and result.path == shard.rollout:
-                lost = self.driver.loss(self.step.purpose, result.path, result.reason)
-                events["graded", spec.index] = lost
-        if self.step.scoring is not None:
-            events |= self._collect_scores()
-        return list(events.values())
+                # What a shard reads may be mended, and then it is handed out again.
+                if answer.kind != "lost" or not context.mended(answer.path, answer.reason):
+                    raise RunStopped(
+                        f"shard {spec.index} of {spec.purpose} could not be generated: "
+                        f"{answer.reason}"
+                    )
+            elif spec.index not in shards:
+                events.setdefault(spec.index, self._accepted(spec, answer))
 
-    def _collect_scores(self) -> dict[tuple[str, int], dict[str, Any]]:
-        events: dict[tuple[str, int], dict[str, Any]] = {}
-        for answer in self._scorer.poll():
-            spec = self.by_key.get(answer.key)
-            shard = self._shards.get(spec.index) if spec is not None else None
-            if spec is None or shard is None or self._done(spec.index):
+    def _accepted(self, spec: ShardSpec, done: ShardDone, adopted: bool = False) -> ShardAccepted:
+        return ShardAccepted(self.step.purpose, spec.index, adopted=adopted, **vars(done))
+
+    def _graded(
+        self, context: RunContext, shards: Mapping[int, ShardState], events: dict[int, Event]
+    ) -> None:
+        for answer in context.answers(context.workers.grader):
+            spec = self._back(answer.key, "grader")
+            shard = shards.get(spec.index) if spec is not None else None
+            if spec is None or shard is None or shard.done or spec.index in events:
                 continue
-            self.being_scored.discard(answer.key)
+            if isinstance(answer, GradeDone) and answer.rollout == shard.rollout:
+                events[spec.index] = ShardGraded(self.step.purpose, spec.index, **vars(answer))
+            elif isinstance(answer, ObjectLost) and answer.path == shard.rollout:
+                lost = context.loss(self.step.purpose, answer.path, answer.reason)
+                events[spec.index] = lost
+
+    def _scored(
+        self, context: RunContext, shards: Mapping[int, ShardState], events: dict[int, Event]
+    ) -> None:
+        for answer in context.answers(self._scorer(context)):
+            spec = self._back(answer.key, "scorer")
+            shard = shards.get(spec.index) if spec is not None else None
+            if spec is None or shard is None or self._complete(shard) or spec.index in events:
+                continue
             if isinstance(answer, ScoreFailed):
-                lost = score_lost(self.driver, self.step.purpose, spec, answer)
+                lost = self._score_failed(context, spec, shard, answer)
                 if lost is not None:
-                    events["scored", spec.index] = lost
+                    events[spec.index] = lost
             elif answer.rollout == shard.rollout and shard.done:
-                scored = {"type": "shard_scored", "purpose": self.step.purpose, "index": spec.index}
-                events["scored", spec.index] = scored | asdict(answer)
-        return events
+                events[spec.index] = ShardScored(self.step.purpose, spec.index, **vars(answer))
 
-    def _failed(self, spec: ShardSpec, answer: ShardFailed) -> None:
-        """What a shard reads may be mended, and then it is dispatched again; the rest is fatal."""
-        if answer.kind == "lost" and self.driver.mended(answer.path, answer.reason):
-            return
-        raise RunStopped(
-            f"shard {spec.index} of {spec.purpose} could not be generated: {answer.reason}"
-        )
+    def _score_failed(
+        self, context: RunContext, spec: ShardSpec, shard: ShardState, answer: ScoreFailed
+    ) -> Event | None:
+        """The event that gives up what a scorer could not read; None: the shard is scored again.
 
-    def _accepted(
-        self, spec: ShardSpec, answer: ShardDone, adopted: bool = False
-    ) -> dict[str, Any]:
-        return {
-            "type": "shard_accepted",
-            "purpose": self.step.purpose,
-            "index": spec.index,
-            "adopted": adopted,
-            **asdict(answer),
-        }
+        Raises:
+            RunStopped: nothing can be made again, or it is no loss at all.
+        """
+        name = f"shard {spec.index} of {self.step.purpose}"
+        if answer.kind == "lost":
+            if answer.path in (shard.rollout, shard.grades, shard.scores):
+                return context.loss(self.step.purpose, answer.path, answer.reason)
+            if context.mended(answer.path, answer.reason):
+                return None
+        raise RunStopped(f"{name} could not be scored: {answer.reason}")
 
-    def _graded(self, spec: ShardSpec, result: GradeDone) -> dict[str, Any]:
-        graded = {"type": "shard_graded", "purpose": self.step.purpose, "index": spec.index}
-        return graded | asdict(result)
-
-    # -- limits and reports -----------------------------------------------------------------------
-
-    def _check_bad_queries(self, known: set[str]) -> None:
-        """Say which queries are left out that were not `known` to be; too many stop the run."""
-        bad = self.driver.state.bad_queries
-        for query in bad.keys() - known:
-            self.driver.watch.say(f"left out: {self._named(query, bad[query])}")
-        allowed = self.driver.program.config.generate.max_bad_queries
-        if len(bad) > allowed:
-            names = [self._named(query, reason) for query, reason in list(bad.items())[:5]]
-            raise RunStopped(
-                f"{len(bad)} queries cannot be used, and generate.max_bad_queries = {allowed}:"
-                + "".join(f"\n  {name}" for name in names)
-            )
-
-    def _named(self, query: str, reason: str) -> str:
-        known = self.driver.program.by_hash.get(query)
-        return f"{known.query_id if known else query}: {reason}"
-
-    def _show(self) -> None:
-        done = sum(map(self._done, self._shards))
-        tokens = sum(shard.tokens for shard in self._shards.values())
-        note = f"{tokens} tokens" if tokens else "until the first: engines start, load the policy"
-        total = len(self.step.specs)
-        self.driver.watch.progress(Progress(self.step.stage, done, total, "shards", note))
-
-
-def score_task(driver: Driver, step: SampleShards, spec: ShardSpec, shard: ShardState) -> ScoreTask:
-    """What a scorer is asked about a graded shard."""
-    assert step.scoring is not None
-    assert shard.grades is not None
-    by_hash = driver.program.by_hash
-    return ScoreTask(
-        key=spec.key,
-        rollout=shard.rollout,
-        grades=shard.grades,
-        queries_Q=tuple(by_hash[item] for item in spec.queries_Q if item not in shard.bad),
-        prompt=spec.prompt,
-        scoring=step.scoring,
-        rule=step.rule,
-        seed=driver.program.config.run.seed,
-    )
-
-
-def score_lost(
-    driver: Driver, purpose: str, spec: ShardSpec, answer: ScoreFailed
-) -> dict[str, Any] | None:
-    """The event that names what a scorer could not read; None when it was put back.
-
-    Raises:
-        RunStopped: nothing can be made again, or it is no loss at all.
-    """
-    shard = driver.state.shards[purpose][spec.index]
-    if answer.kind == "lost" and answer.path in (shard.rollout, shard.grades, shard.scores):
-        return driver.loss(purpose, answer.path, answer.reason)
-    if answer.kind == "lost" and answer.path.startswith(f"shards/{SCORES}/"):
-        # Scores that were written and cannot be read: no event names them yet, so do them again.
-        driver.count_loss(
-            f"the scores of shard {spec.index} of {purpose}", answer.path, answer.reason
-        )
-        return None
-    if answer.kind == "lost" and driver.mended(answer.path, answer.reason):
-        return None
-    raise RunStopped(f"shard {spec.index} of {purpose} could not be scored: {answer.reason}")
+    def _show(self, context: RunContext, shards: Mapping[int, ShardState]) -> None:
+        done = sum(map(self._complete, shards.values()))
+        tokens = sum(shard.tokens for shard in shards.values())
+        if (done, tokens) != self._shown:
+            self._shown = (done, tokens)
+            waiting = "until the first: engines start, load the policy"
+            note = f"{tokens} tokens" if tokens else waiting
+            total = len(self.step.specs)
+            context.watch.progress(Progress(self.step.stage, done, total, "shards", note))

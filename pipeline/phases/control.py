@@ -1,51 +1,46 @@
-"""The control: the warm-up policy trained on warm-up's data for as many steps as the evolution."""
+"""The control phase: the warm-up policy trained on warm-up's data, step for step as long as the
+evolution, and chosen the same way."""
 
 from __future__ import annotations
 
-from pipeline.phases.evaluate import evaluation_step
-from pipeline.phases.lineage import checkpoint_before, schedule_of, selections
-from pipeline.phases.steps import SkipTraining, Step, Train
+from collections.abc import Sequence
+
+from pipeline.phases.evaluate import evaluations
+from pipeline.phases.lineage import checkpoint_before, schedule_of, selections, skip_training
+from pipeline.phases.steps import Step, Train
 from pipeline.phases.warmup import sample_warmup
 from pipeline.run.spec import RunSpec
 from pipeline.run.state import GREEDY, State
 from pipeline.training.job import LearnJob
 
 
-def next_control(state: State, program: RunSpec) -> Step | None:
-    """The warm-up policy trained on warm-up's data, step for step as long as the evolution, and
-    chosen the same way."""
-    if not program.config.evolve.control:
-        return None
-    for t in range(program.config.evolve.iterations):
-        name, steps = f"control/{t}", state.jobs[f"evolve/{t}"].steps
+def ready(state: State, spec: RunSpec) -> Sequence[Step]:
+    """The next step of the first job that is not trained or has no figures on validation."""
+    for t in range(spec.config.evolve.iterations if spec.config.evolve.control else 0):
+        name, length = f"control/{t}", state.jobs[f"evolve/{t}"].steps
         if not state.job_done(name):
-            before = state.policies[f"control/{t - 1}" if t else "warmup"]
-            if not steps:
-                return SkipTraining("control/learn", name, before)
-            return sample_warmup(state, program) or Train(
-                "control/learn", _control_job(state, program, t, steps)
+            if not length:
+                before = state.policies[f"control/{t - 1}" if t else "warmup"]
+                return (skip_training("control/learn", name, before),)
+            return sample_warmup(state, spec) or (
+                Train("control/learn", _job(state, spec, t, length)),
             )
-        step = evaluation_step(
-            state,
-            program,
-            state.policies[name],
-            program.config.data.validation,
-            stage="control/evaluate",
-            modes=(GREEDY,),
-        )
-        if step is not None:
-            return step
-    return None
+        policy, validation = state.policies[name], spec.config.data.validation
+        stage = "control/evaluate"
+        steps = evaluations(state, spec, policy, validation, stage=stage, modes=(GREEDY,))
+        if steps:
+            return steps
+    return ()
 
 
-def _control_job(state: State, program: RunSpec, t: int, steps: int) -> LearnJob:
+def _job(state: State, spec: RunSpec, t: int, length: int) -> LearnJob:
     return LearnJob(
         name=f"control/{t}",
         start=checkpoint_before(state, "control", t),
         policy=state.policies["warmup"],
         data=selections(state, "warmup"),
-        seed=program.config.run.seed,
+        seed=spec.config.run.seed,
         epochs=None,
-        max_steps=steps,
-        **schedule_of(program.config),
+        max_steps=length,
+        **schedule_of(spec.config),
     )

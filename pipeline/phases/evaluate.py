@@ -1,42 +1,46 @@
-"""Evaluations that are due: which split and mode of a policy has no figures yet."""
+"""Evaluations that are due: which splits of a policy have no figures yet, greedy or sampled."""
 
 from __future__ import annotations
 
-from pipeline.phases.prm import measure_scoring
+from collections.abc import Sequence
+
+from pipeline.phases.prm import evaluation_scoring
 from pipeline.phases.steps import Evaluate, SampleShards, Step
 from pipeline.refs import PolicyRef
 from pipeline.run.spec import RunSpec, evaluation_purpose
 from pipeline.run.state import GREEDY, SAMPLED, State
 
 
-def evaluation_steps(state: State, program: RunSpec, name: str, stage: str) -> Step | None:
-    """Validation, and the test splits: for base, warm-up, control and final."""
-    for split in (program.config.data.validation, *program.test_splits):
-        policy = state.policies[name]
-        step = evaluation_step(state, program, policy, split, stage=f"{stage}/evaluate")
-        if step is not None:
-            return step
-    return None
+def all_evaluations(state: State, spec: RunSpec, name: str, stage: str) -> Sequence[Step]:
+    """The next step towards a policy's figures on validation and on the test splits; none: all are
+    there. (Of base, warm-up, control and final.)"""
+    policy = state.policies[name]
+    for split in (spec.config.data.validation, *spec.test_splits):
+        steps = evaluations(state, spec, policy, split, stage=f"{stage}/evaluate")
+        if steps:
+            return steps
+    return ()
 
 
-def evaluation_step(
+def evaluations(
     state: State,
-    program: RunSpec,
+    spec: RunSpec,
     policy: PolicyRef,
     split: str,
     *,
     stage: str,
     modes: tuple[str, ...] = (GREEDY, SAMPLED),
-) -> Step | None:
+) -> Sequence[Step]:
+    """The next step towards a policy's figures on one split; none: all are there."""
     for mode in modes:
-        if mode == SAMPLED and program.samples(split) == 0:
+        if mode == SAMPLED and spec.samples(split) == 0:
             continue
         if state.evaluation(policy, split, mode) is not None:
             continue
         purpose = evaluation_purpose(policy, split, mode)
         if purpose in state.closed:
-            return Evaluate(stage, purpose, policy, split, mode)
-        specs = program.evaluation_specs(policy, split, mode)
-        scoring = measure_scoring(state, program, split) if mode == SAMPLED else None
-        return SampleShards(stage, purpose, specs, policy, None, scoring)
-    return None
+            return (Evaluate(stage, purpose, policy, split, mode),)
+        specs = spec.evaluation_specs(policy, split, mode)
+        scoring = evaluation_scoring(state, spec, split) if mode == SAMPLED else None
+        return (SampleShards(stage, purpose, specs, policy, None, scoring),)
+    return ()

@@ -1,27 +1,30 @@
-"""The final phase: the best policy by validation, evaluated on the test splits."""
+"""The final phase: the best policy by validation, and the best control, evaluated on the test
+splits."""
 
 from __future__ import annotations
 
-from pipeline.phases.evaluate import evaluation_steps
+from collections.abc import Sequence
+
+from pipeline.phases.evaluate import all_evaluations
 from pipeline.phases.lineage import best_of
 from pipeline.phases.steps import Finish, Step
 from pipeline.run.spec import RunSpec
 from pipeline.run.state import State
 
 
-def chosen(state: State, program: RunSpec, chain: str) -> str:
+def ready(state: State, spec: RunSpec) -> Sequence[Step]:
+    """Evaluate the chosen policies; then the run is finished."""
+    final = chosen(state, spec, "evolve")
+    control = chosen(state, spec, "control") if spec.config.evolve.control else None
+    return (
+        (all_evaluations(state, spec, control, "control") if control is not None else ())
+        or all_evaluations(state, spec, final, "final")
+        or (Finish("final/evaluate", final, control),)
+    )
+
+
+def chosen(state: State, spec: RunSpec, chain: str) -> str:
     """The best of a chain by validation greedy, the warm-up policy included; ties to the later."""
-    names = ["warmup", *(f"{chain}/{t}" for t in range(program.config.evolve.iterations))]
-    validation = program.config.data.validation
+    names = ["warmup", *(f"{chain}/{t}" for t in range(spec.config.evolve.iterations))]
+    validation = spec.config.data.validation
     return names[best_of([state.greedy(state.policies[name], validation) for name in names])]
-
-
-def next_final(state: State, program: RunSpec) -> Step:
-    final = chosen(state, program, "evolve")
-    control = chosen(state, program, "control") if program.config.evolve.control else None
-    for name, stage in ((control, "control"), (final, "final")):
-        if name is not None:
-            step = evaluation_steps(state, program, name, stage)
-            if step is not None:
-                return step
-    return Finish("final/evaluate", final, control)

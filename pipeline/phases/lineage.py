@@ -1,4 +1,4 @@
-"""What a job continues from: policies, checkpoints and selections of earlier jobs."""
+"""Lineage: the policies, checkpoints, selections and settings that a job continues from."""
 
 from __future__ import annotations
 
@@ -6,7 +6,10 @@ from typing import Any
 
 from pipeline.config.schema import Config
 from pipeline.errors import RunStopped
+from pipeline.phases.steps import Record
 from pipeline.refs import CheckpointRef, PolicyRef
+from pipeline.run.events.training import JobSkipped
+from pipeline.run.spec import RunSpec
 from pipeline.run.state import State
 
 
@@ -42,6 +45,18 @@ def checkpoint_before(state: State, chain: str, iteration: int) -> CheckpointRef
                 raise RunStopped(f"the checkpoint of {chain}/{earlier} is no longer in the store")
             return job.checkpoint
     return None
+
+
+def temperature_of(state: State, spec: RunSpec, iteration: int) -> float:
+    """The temperature that an iteration samples at, which its log-probabilities are compared at
+    and its row tells. The paper's adaptive temperature (section 4) would be decided here."""
+    return spec.config.generate.temperature
+
+
+def skip_training(stage: str, job: str, policy: PolicyRef) -> Record:
+    """In place of a job that has nothing to train on: the policy stays as it is."""
+    note = f"{job}: nothing was selected, so nothing is trained"
+    return Record(stage, JobSkipped(job, policy), note)
 
 
 def schedule_of(config: Config) -> dict[str, Any]:

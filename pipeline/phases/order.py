@@ -1,44 +1,52 @@
-"""What a run does next: one pure function of what it has done (`State`) and what it is (`Program`).
+"""The order of a run: which of its phases comes after which.
 
-The order of a run:
+    base ──► warm-up ──► process reward model (select.reward=prm) ──► evolve ──► control ──► final
 
-    base ──► measure it ──► warm-up: sample chains ──► (train ──► validation greedy)* until flat
-         ──► measure the warm-up policy
-         ──► with select.reward=prm: build and judge the process reward model (`prm_agenda`)
-         ──► (sample a slice ──► train ──► validate ──► close)* for each iteration
-         ──► control: (train as many steps on warm-up's data ──► validation greedy)*
-         ──► measure control and final (best validation greedy, ties to the later) ──► done
+Each phase is one pure file. Its `ready` gives the steps that may run now, most urgent first, from
+what the run has done (`State`) and what it is (`RunSpec`). A phase that is not over always has a
+step that is ready, under way or not; so one that has none is over, and the next phase begins. All
+steps of one answer may be under way together. (Today every phase gives one at a time.)
 
-The test splits are measured for base, warm-up, control and final; nothing is ever chosen by them.
+The test splits are evaluated for base, warm-up, control and final; nothing is ever chosen by them.
 """
 
 from __future__ import annotations
 
-from pipeline.phases.control import next_control
-from pipeline.phases.evaluate import evaluation_steps
-from pipeline.phases.evolve import next_iteration
-from pipeline.phases.final import next_final
-from pipeline.phases.prm import next_prm
-from pipeline.phases.steps import PublishFolder, Step
-from pipeline.phases.warmup import next_warmup
+from collections.abc import Sequence
+from typing import Protocol
+
+from pipeline.phases import base, control, evolve, final, prm, warmup
+from pipeline.phases.steps import Step
 from pipeline.run.spec import RunSpec
 from pipeline.run.state import State
 
-# --- the order -----------------------------------------------------------------------------------
+
+class Phase(Protocol):
+    """A part of a run: one module of this package."""
+
+    def ready(self, state: State, spec: RunSpec) -> Sequence[Step]:
+        """The steps that may run now; none: the phase is over."""
 
 
-def next_step(state: State, program: RunSpec) -> Step | None:
-    """The one thing to do now; None when the run is finished."""
+PHASES: tuple[Phase, ...] = (base, warmup, prm, evolve, control, final)
+
+
+def ready_steps(state: State, spec: RunSpec, phases: Sequence[Phase] = PHASES) -> Sequence[Step]:
+    """What may run now, of the first phase that is not over; none: the run is finished."""
     if state.finished is not None:
-        return None
-    if "base" not in state.policies:
-        return PublishFolder("prepare", "base", program.config.policy.path)
-    return (
-        evaluation_steps(state, program, "base", "base")
-        or next_warmup(state, program)
-        or evaluation_steps(state, program, "warmup", "warmup")
-        or next_prm(state, program)
-        or next_iteration(state, program)
-        or next_control(state, program)
-        or next_final(state, program)
-    )
+        return ()
+    for phase in phases:
+        if steps := phase.ready(state, spec):
+            return steps
+    return ()
+
+
+def to_open(under_way: Sequence[Step], ready: Sequence[Step]) -> Sequence[Step]:
+    """The ready steps to begin beside those that are under way.
+
+    None as long as one is under way that is no longer ready (what it was made from is lost): what
+    is ready instead may work on the same shards.
+    """
+    if any(step not in ready for step in under_way):
+        return ()
+    return [step for step in ready if step not in under_way]

@@ -1,14 +1,16 @@
-"""What a run does next about its process reward model: pure functions of state and program.
+"""The PRM phase: a process reward model built and judged, or a ready one published.
 
     warm-up policy ──► sample questions ──► annotate: values of steps ──► train ──► judge ──► used?
     or, with prm.path: a ready one ───────────────────────────────────────────────────────► used
 
 It is built once, before the first iteration, and frozen afterwards (paper section 1). A PRM that
 the gate does not pass is not used, unless `prm.use_anyway` says so: what would have been chosen by
-its scores is then drawn by lot, which is the same amount of data.
+its scores is then drawn at random, which is the same amount of data.
 """
 
 from __future__ import annotations
+
+from collections.abc import Sequence
 
 from pipeline.config.schema import SCORED
 from pipeline.generation.shards import shard_specs
@@ -27,50 +29,51 @@ JUDGE = "prm/judge"
 """The stage of the gate."""
 
 
-def next_prm(state: State, program: RunSpec) -> Step | None:
-    """The next step towards a judged PRM; None when there is nothing to do (any more)."""
-    prm = program.config.prm
-    if program.config.select.reward != "prm" or NAME in state.policies:
-        return None
+def ready(state: State, spec: RunSpec) -> Sequence[Step]:
+    """The next step towards a judged PRM; none where the run has no use for one."""
+    prm = spec.config.prm
+    if spec.config.select.reward != "prm" or NAME in state.policies:
+        return ()
     if prm.path is not None:
-        return PublishFolder("prm/prepare", NAME, prm.path)
-    sampling = _rollouts(state, program)
+        return (PublishFolder("prm/prepare", NAME, prm.path),)
+    sampling = _rollouts(state, spec)
     if ROLLOUTS not in state.closed:
-        return sampling
+        return (sampling,)
     if state.labels is None:
-        return Annotate("prm/annotate", ROLLOUTS, state.policies["warmup"])
-    job = _job(state, program)
+        return (Annotate("prm/annotate", ROLLOUTS, state.policies["warmup"]),)
+    job = _job(state, spec)
     if not state.job_done(TRAINED) or state.jobs[TRAINED].key not in ("", job.key):
-        return Train("prm/learn", job)  # also again, where labels were lost and came out otherwise
-    return JudgePrm(JUDGE, sampling, state.policies[TRAINED])
+        # Also again, where labels were lost and came out otherwise.
+        return (Train("prm/learn", job),)
+    return (JudgePrm(JUDGE, sampling, state.policies[TRAINED]),)
 
 
-def _rollouts(state: State, program: RunSpec) -> SampleShards:
+def _rollouts(state: State, spec: RunSpec) -> SampleShards:
     """What steps are labelled of: responses of the warm-up policy to the question alone."""
-    config, policy = program.config, state.policies["warmup"]
-    drawn = shuffled(program.pool, config.run.seed, "prm")[: config.prm.queries]
+    config, policy = spec.config, state.policies["warmup"]
+    drawn = shuffled(spec.pool, config.run.seed, "prm")[: config.prm.queries]
     specs = shard_specs(
         ROLLOUTS,
-        [program.by_hash[item] for item in drawn],
+        [spec.by_hash[item] for item in drawn],
         policy=policy.version,
-        sampling=program.sampling(config.prm.samples, config.prm.temperature),
-        engine=program.engine,
+        sampling=spec.sampling(config.prm.samples, config.prm.temperature),
+        engine=spec.engine,
         run_seed=config.run.seed,
         shard_queries=config.generate.shard_queries,
     )
     return SampleShards("prm/generate", ROLLOUTS, tuple(specs), policy, None)
 
 
-def _job(state: State, program: RunSpec) -> LearnJob:
-    prm, labels = program.config.prm, state.labels
+def _job(state: State, spec: RunSpec) -> LearnJob:
+    prm, labels = spec.config.prm, state.labels
     assert labels is not None
-    batches = -(-labels["trained"] // program.config.learn.batch_size)
+    batches = -(-labels["trained"] // spec.config.learn.batch_size)
     return LearnJob(
         name=TRAINED,
         start=None,
         policy=state.policies["warmup"],
         data=(labels["path"],),
-        seed=program.config.run.seed,
+        seed=spec.config.run.seed,
         epochs=prm.epochs,
         max_steps=None,
         learning_rate=prm.learning_rate,
@@ -88,30 +91,30 @@ def prm_in_use(state: State) -> bool:
     return NAME in state.policies and (state.prm is None or bool(state.prm["used"]))
 
 
-def evolve_rule(state: State, program: RunSpec) -> Rule:
-    """What evolution keeps; by lot where the PRM that it would be chosen by is not used."""
-    rule = program.rule
+def evolve_rule(state: State, spec: RunSpec) -> Rule:
+    """What evolution keeps; drawn at random where the PRM that would choose it is not used."""
+    rule = spec.rule
     if rule.name not in SCORED or prm_in_use(state):
         return rule
     return Rule("random_k", rule.k) if rule.name == "top_k" else Rule("all_correct")
 
 
-def evolve_scoring(state: State, program: RunSpec) -> Scoring | None:
+def evolve_scoring(state: State, spec: RunSpec) -> Scoring | None:
     """What is scored of a training shard: nothing where nothing is chosen by it."""
-    prm = program.config.prm
+    prm = spec.config.prm
     if not prm_in_use(state):
         return None
     if prm.scoring == "all":
         return Scoring(state.policies[NAME], "all", prm.aggregate)
-    if program.rule.name not in SCORED:
+    if spec.rule.name not in SCORED:
         return None
     return Scoring(state.policies[NAME], "right", prm.aggregate)
 
 
-def measure_scoring(state: State, program: RunSpec, split: str) -> Scoring | None:
+def evaluation_scoring(state: State, spec: RunSpec, split: str) -> Scoring | None:
     """What is scored of an evaluation's samples: with `prm.scoring = all`, validation's."""
-    prm = program.config.prm
-    wanted = prm.scoring == "all" and split == program.config.data.validation
+    prm = spec.config.prm
+    wanted = prm.scoring == "all" and split == spec.config.data.validation
     if not wanted or not prm_in_use(state):
         return None
     return Scoring(state.policies[NAME], "all", prm.aggregate)

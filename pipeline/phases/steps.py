@@ -1,11 +1,16 @@
-"""What a driver can be told to do next, one dataclass each; `pipeline.phases.order` chooses."""
+"""Steps: what a phase can ask the driver to do, one frozen dataclass for each verb.
+
+A step holds everything that it is done with, and no behaviour: `pipeline.driver` does it, and the
+audit compares a ledger with it.
+"""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
 from pipeline.generation.shards import ShardSpec
-from pipeline.refs import PolicyRef
+from pipeline.refs import PolicyRef, ShardSet
+from pipeline.run.events.event import Event
 from pipeline.selection.rules import Rule
 from pipeline.stages.score import Scoring
 from pipeline.training.job import LearnJob
@@ -13,7 +18,7 @@ from pipeline.training.job import LearnJob
 
 @dataclass(frozen=True)
 class PublishFolder:
-    """Put a model folder of the user's into the store as policy `name`."""
+    """Put a model folder of the user's into the store, as the policy of this name."""
 
     stage: str
     name: str
@@ -26,7 +31,7 @@ class SampleShards:
     then close it."""
 
     stage: str
-    purpose: str
+    purpose: ShardSet
     specs: tuple[ShardSpec, ...]
     policy: PolicyRef
     rule: Rule | None
@@ -35,10 +40,10 @@ class SampleShards:
 
 @dataclass(frozen=True)
 class Evaluate:
-    """Sum up the graded shards of an evaluation."""
+    """Give the figures of a policy on a split, from the graded shards of its purpose."""
 
     stage: str
-    purpose: str
+    purpose: ShardSet
     policy: PolicyRef
     split: str
     mode: str
@@ -46,43 +51,18 @@ class Evaluate:
 
 @dataclass(frozen=True)
 class Train:
-    """Run a learning job."""
+    """Run a job of the learner."""
 
     stage: str
     job: LearnJob
 
 
 @dataclass(frozen=True)
-class SkipTraining:
-    """An iteration that selected nothing leaves the policy as it is."""
-
-    stage: str
-    job: str
-    policy: PolicyRef
-
-
-@dataclass(frozen=True)
-class ChooseWarmup:
-    """Fix which training round of the warm-up is the warm-up policy."""
-
-    stage: str
-    name: str
-
-
-@dataclass(frozen=True)
-class CloseIteration:
-    """Record an iteration's row and forget its shards."""
-
-    stage: str
-    iteration: int
-
-
-@dataclass(frozen=True)
 class Annotate:
-    """Choose responses, sample completions from their steps' ends, and store the steps' values."""
+    """Choose responses of the purpose `rollouts`, complete their steps, and store the values."""
 
     stage: str
-    rollouts: str
+    rollouts: ShardSet
     policy: PolicyRef
 
 
@@ -96,23 +76,21 @@ class JudgePrm:
 
 
 @dataclass(frozen=True)
+class Record:
+    """Commit an event that follows from the state alone. note: a line for a person."""
+
+    stage: str
+    event: Event
+    note: str = ""
+
+
+@dataclass(frozen=True)
 class Finish:
-    """Record which policies are final and control."""
+    """Record which policies are final and control, once all that compares them is readable."""
 
     stage: str
     final: str
     control: str | None
 
 
-Step = (
-    PublishFolder
-    | SampleShards
-    | Evaluate
-    | Train
-    | SkipTraining
-    | ChooseWarmup
-    | CloseIteration
-    | Annotate
-    | JudgePrm
-    | Finish
-)
+Step = PublishFolder | SampleShards | Evaluate | Train | Annotate | JudgePrm | Record | Finish

@@ -1,40 +1,57 @@
-"""The warm-up phase: gold-conditioned chains, then training rounds until validation is flat."""
+"""The warm-up phase: gold-conditioned chains of the base, and rounds of training on them until
+validation is flat."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from pipeline.errors import RunStopped
-from pipeline.phases.evaluate import evaluation_step
+from pipeline.phases.evaluate import all_evaluations, evaluations
 from pipeline.phases.lineage import best_of, checkpoint_before, selections
-from pipeline.phases.steps import ChooseWarmup, PublishFolder, SampleShards, Step, Train
+from pipeline.phases.steps import PublishFolder, Record, SampleShards, Step, Train
+from pipeline.refs import ShardSet
+from pipeline.run.events.training import WarmupChosen
 from pipeline.run.spec import RunSpec
 from pipeline.run.state import GREEDY, State
 from pipeline.training.job import LearnJob
 
+WARMUP = ShardSet("warmup")
 
-def next_warmup(state: State, program: RunSpec) -> Step | None:
-    warmup = program.config.warmup
+
+def ready(state: State, spec: RunSpec) -> Sequence[Step]:
+    """Make the warm-up policy (or publish the user's own), then evaluate it on every split."""
     if state.warmup is not None:
-        return None
-    if warmup.checkpoint is not None:
-        return PublishFolder("warmup/prepare", "warmup", warmup.checkpoint)
-    sampled = sample_warmup(state, program)
-    if sampled is not None:
-        return sampled
-    validation = program.config.data.validation
+        return all_evaluations(state, spec, "warmup", "warmup")
+    if spec.config.warmup.checkpoint is not None:
+        return (PublishFolder("warmup/prepare", "warmup", spec.config.warmup.checkpoint),)
+    return sample_warmup(state, spec) or _next_round(state, spec)
+
+
+def sample_warmup(state: State, spec: RunSpec) -> Sequence[Step]:
+    """The warm-up's chains, which the control trains on again at the end."""
+    if "warmup" in state.closed:
+        return ()
+    base, specs = state.policies["base"], spec.warmup_specs(state.policies["base"])
+    return (SampleShards("warmup/generate", WARMUP, specs, base, spec.warmup_rule),)
+
+
+def _next_round(state: State, spec: RunSpec) -> Sequence[Step]:
+    """Validate the last round of training, then train another or choose the best."""
+    warmup, validation = spec.config.warmup, spec.config.data.validation
     rounds = [
         name for name in (f"warmup/{r}" for r in range(warmup.epochs)) if state.job_done(name)
     ]
     for name in rounds:
         policy = state.policies[name]
-        step = evaluation_step(
-            state, program, policy, validation, stage="warmup/evaluate", modes=(GREEDY,)
+        steps = evaluations(
+            state, spec, policy, validation, stage="warmup/evaluate", modes=(GREEDY,)
         )
-        if step is not None:
-            return step
+        if steps:
+            return steps
     greedy = [state.greedy(state.policies[name], validation) for name in rounds]
     epochs_left = warmup.epochs - len(rounds) * warmup.epochs_per_evaluation
     if rounds and (epochs_left <= 0 or is_flat(greedy, warmup.flat_evaluations, warmup.flat_gain)):
-        return ChooseWarmup("warmup/evaluate", rounds[best_of(greedy)])
+        return (Record("warmup/evaluate", WarmupChosen(rounds[best_of(greedy)])),)
     if not selections(state, "warmup"):
         raise RunStopped(
             "warm-up: not one of the base's chains has the right answer, so there is nothing to "
@@ -43,28 +60,18 @@ def next_warmup(state: State, program: RunSpec) -> Step | None:
             "example). Or give a warm-up of your own (warmup.checkpoint)"
         )
     epochs = min(warmup.epochs_per_evaluation, epochs_left)
-    return Train("warmup/learn", _warmup_job(state, program, len(rounds), epochs))
+    return (Train("warmup/learn", _job(state, spec, len(rounds), epochs)),)
 
 
-def sample_warmup(state: State, program: RunSpec) -> Step | None:
-    """The warm-up's chains, which the control trains on again at the end."""
-    if "warmup" in state.closed:
-        return None
-    base = state.policies["base"]
-    return SampleShards(
-        "warmup/generate", "warmup", program.warmup_specs(base), base, program.warmup_rule
-    )
-
-
-def _warmup_job(state: State, program: RunSpec, number: int, epochs: int) -> LearnJob:
-    warmup = program.config.warmup
-    batches = -(-state.closed["warmup"]["coverage"]["kept"] // program.config.learn.batch_size)
+def _job(state: State, spec: RunSpec, number: int, epochs: int) -> LearnJob:
+    warmup = spec.config.warmup
+    batches = -(-state.closed["warmup"]["coverage"]["kept"] // spec.config.learn.batch_size)
     return LearnJob(
         name=f"warmup/{number}",
         start=checkpoint_before(state, "warmup", number),
         policy=state.policies["base"],
         data=selections(state, "warmup"),
-        seed=program.config.run.seed,
+        seed=spec.config.run.seed,
         epochs=epochs,
         max_steps=None,
         learning_rate=warmup.learning_rate,

@@ -10,7 +10,6 @@ import json
 import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -20,19 +19,21 @@ from pipeline.prm.annotation import (
     CARD,
     LABELS,
     bar_of,
+    follow_rounds,
     gate_card,
     judged,
     judged_places,
     labels_key,
+    labels_told,
     responses_to_label,
-    round_of,
     valued_rows,
 )
 from pipeline.prm.completions import CompletionSpec, cut_places, reached
 from pipeline.prm.gate import shortfalls
-from pipeline.prm.labels import Cost, Labelled, Picked, Prefix, Reached, cost, next_prefixes
+from pipeline.prm.labels import Cost, Labelled, Picked, Prefix, Reached, cost
 from pipeline.records import Grade, Score, StepValues
 from pipeline.refs import PolicyRef
+from pipeline.run.events.prm import LabelsMade
 from pipeline.run.spec import RunSpec
 from pipeline.stages.evaluate import StoredShard
 from pipeline.stages.grade import graded_rows
@@ -54,35 +55,26 @@ class NextRound:
 
 
 @dataclass(frozen=True)
-class LabelsStored:
-    """The step values of all labelled responses lie in the store."""
-
-    path: str
-    trained: int
-    held_out: int
-    counts: Picked
-    cost: Cost
-
-
-@dataclass(frozen=True)
 class AnnotateTask:
     """The next round of completions or, where none is needed any more, the step values.
 
     policy: the one that sampled. shards: the graded rollouts whose steps are labelled, in plan
-    order. rounds: of every round of completions that is over its graded shards, by shard key.
+    order. rounds: of every round of completions that is over the keys of its shards, and the
+    shards, in plan order.
     """
 
     policy: PolicyRef
     shards: tuple[StoredShard, ...]
-    rounds: tuple[Mapping[str, StoredShard], ...]
+    rounds: tuple[tuple[tuple[str, StoredShard], ...], ...]
 
     @property
     def key(self) -> str:
         """Identity: what is labelled, and the completions so far."""
         return key_of("annotate", asdict(self))
 
-    def run(self, context: TaskContext) -> NextRound | LabelsStored:
-        """Choose the responses, and follow the rounds as far as their completions are known.
+    def run(self, context: TaskContext) -> NextRound | LabelsMade:
+        """Choose the responses, and follow the rounds as far as they are over: gives the next one
+        or, with the step values stored, the event that says so.
 
         Raises:
             ArtifactLost: an object is corrupt or gone.
@@ -90,26 +82,27 @@ class AnnotateTask:
         """
         spec = context.spec
         responses, counts = self._chosen(context)
-        total = cost(responses, spec.config.prm.completions)
-        values: dict[Prefix, Reached] = {}
-        for number in count():
-            wanted = next_prefixes(responses, values, early_stop=spec.config.prm.early_stop)
-            if not wanted:
-                break
-            specs = round_of(spec, self.policy, number, wanted)
-            over = self.rounds[number] if number < len(self.rounds) else {}
-            if {one.key for one in specs} - over.keys():
-                return NextRound(number, specs, total)
-            for one in specs:
-                values |= _values_of(context.store, one, over[one.key])
+
+        def completed(
+            number: int, specs: tuple[CompletionSpec, ...]
+        ) -> dict[Prefix, Reached] | None:
+            over = self.rounds[number] if number < len(self.rounds) else ()
+            if [one.key for one in specs] != [key for key, _ in over]:
+                return None
+            values: dict[Prefix, Reached] = {}
+            for one, (_, shard) in zip(specs, over, strict=True):
+                values |= _values_of(context.store, one, shard)
+            return values
+
+        values, number, specs = follow_rounds(spec, self.policy, responses, completed)
+        if specs:
+            return NextRound(number, specs, cost(responses, spec.config.prm.completions))
         rows = valued_rows(spec, responses, values)
-        held_out = sum(row.held_out for row in rows)
-        if held_out in (0, len(rows)):
+        if sum(row.held_out for row in rows) in (0, len(rows)):
             raise RunStopped(_too_few(counts))
         data = to_parquet(rows, StepValues)
         path = put_content(context.store, LABELS, labels_key(rows), data, "parquet")
-        counts += Picked(unknown=len(responses) - len(rows))
-        return LabelsStored(path, len(rows) - held_out, held_out, counts, total)
+        return labels_told(spec, path, rows, counts, responses)
 
     def _chosen(self, context: TaskContext) -> tuple[list[Labelled], Picked]:
         """The responses to label."""

@@ -97,7 +97,9 @@ class RunSpec:
         )
         return tuple(specs)
 
-    def evolve_specs(self, iteration: int, policy: PolicyRef) -> tuple[ShardSpec, ...]:
+    def evolve_specs(
+        self, iteration: int, policy: PolicyRef, temperature: float
+    ) -> tuple[ShardSpec, ...]:
         """The slice of an iteration."""
         config = self.config
         drawn = slice_of(self.pool, iteration, config.evolve.interval, config.run.seed)
@@ -105,7 +107,7 @@ class RunSpec:
             ShardSet("evolve", iteration),
             [self.by_hash[item] for item in drawn],
             policy=policy.version,
-            sampling=self.sampling(config.generate.samples, config.generate.temperature),
+            sampling=self.sampling(config.generate.samples, temperature),
             engine=self.engine,
             run_seed=config.run.seed,
             shard_queries=config.generate.shard_queries,

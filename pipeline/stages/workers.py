@@ -11,12 +11,11 @@ has been retried by it and comes here only when it gave up.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Protocol
 
 from pipeline.generation.fleet import Fleet
-from pipeline.refs import PolicyRef
 from pipeline.run.events.event import Event
 from pipeline.run.state import State
 from pipeline.stages.grade import Grader
@@ -71,8 +70,6 @@ class Workers:
     learner: Learner
     stage: StageWorker
     scorer: Scorer | None = None
-    # What gives the decoder of a policy's tokens, for where steps end.
-    decoder: Callable[[PolicyRef], Callable[[Sequence[int]], str]] | None = None
     versions: dict[str, str] = field(default_factory=dict)
     repair: Callable[[str], bool] = cannot_repair
     check: Callable[[], None] = lambda: None

@@ -13,7 +13,8 @@ from pipeline.audit.run import audit
 from pipeline.config.fields import to_dict
 from pipeline.config.load import config_from_dict
 from pipeline.datasets.dataset import Dataset
-from pipeline.driver.driver import Driver
+from pipeline.driver.context import RunContext
+from pipeline.driver.driver import drive
 from pipeline.run.events.wire import from_wire, replay
 from pipeline.run.ledger import Ledger
 from pipeline.run.queries import spec_of
@@ -39,7 +40,7 @@ def test_a_real_run_goes_on_with_real_engines(tmp_path: Path) -> None:
         pytest.skip(f"its samples are those of {spec.engine}, which is not installed")
     dataset = Dataset([query for part in spec.splits.values() for query in part], {})
     with running(spec, store, dataset, lambda line: None) as workers:
-        state = Driver(spec, store, Ledger(store, "old"), workers, Quiet()).run()
+        state = drive(RunContext(spec, store, Ledger(store, "old"), workers, Quiet()))
     events = list(Ledger(store, "old").replay())
     assert events[: len(before)] == before
     assert state.finished is not None

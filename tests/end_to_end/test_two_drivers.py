@@ -13,17 +13,18 @@ from typing import Any
 
 import pytest
 
-from pipeline.driver.driver import Driver
+from pipeline.driver.context import RunContext
+from pipeline.driver.driver import drive
 from pipeline.run.events.wire import replay
 from pipeline.run.lease import Lease, LeaseHeld, Process
 from pipeline.run.ledger import Ledger, LedgerFenced
 from pipeline.run.spec import RunSpec
 from pipeline.run.state import State
+from pipeline.simulation.workers import Hooked, scripted_workers
 from pipeline.storage.store import Store, open_store
 from tests.support.chaos_world import RUN, small_config
 from tests.support.s3_servers import bucket_store, moto_server, rclone_server
 from tests.support.scripted import Quiet, make_program, with_base
-from tests.support.scripted_world import Hooked, make_world
 
 TTL_S = 9.0
 
@@ -46,7 +47,7 @@ def opened(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[OpenStore
         yield lambda: bucket_store("two-drivers")
 
 
-def drive(
+def live(
     store: Store,
     program: RunSpec,
     watch: Quiet,
@@ -58,10 +59,11 @@ def drive(
     lease = Lease(store, RUN, ttl_s=TTL_S, say=watch.say, process=ELSEWHERE)
     lease.acquire(take_over=take_over)
     ledger = Ledger(store, RUN, nonce=lease.nonce, guard=lease.check, say=watch.say)
-    world, fleet, _ = make_world(store, program)
-    world = replace(world, fleet=Hooked(fleet, "fleet", lambda call: _rest(call, pause)))
+    scripted = scripted_workers(store, program)
+    fleet = Hooked(scripted.fleet, "fleet", lambda call: _rest(call, pause))
+    workers = replace(scripted.workers, fleet=fleet)
     with lease.kept():
-        return Driver(program, store, ledger, world, watch, lease=lease).run()
+        return drive(RunContext(program, store, ledger, workers, watch, lease=lease))
 
 
 def _rest(call: str, pause: Callable[[], None]) -> None:
@@ -97,20 +99,20 @@ def test_a_live_driver_is_left_alone_until_it_is_taken_over(
         if accepted_one():
             wait_until(lambda: bool(second.events))
 
-    def live() -> None:
+    def first_life() -> None:
         try:
-            ended.append(drive(opened(), program, first, pause=pause))
+            ended.append(live(opened(), program, first, pause=pause))
         except LedgerFenced as error:
             ended.append(error)
 
-    thread = threading.Thread(target=live, daemon=True)
+    thread = threading.Thread(target=first_life, daemon=True)
     thread.start()
     wait_until(lambda: accepted_one() or not thread.is_alive())
     assert thread.is_alive()
     with pytest.raises(LeaseHeld, match="is being driven by process 1 on another host"):
-        drive(opened(), program, second)
+        live(opened(), program, second)
     assert not second.events
-    state = drive(opened(), program, second, take_over=True)
+    state = live(opened(), program, second, take_over=True)
     thread.join(60)
     assert state.finished is not None
     (fenced,) = ended
@@ -138,9 +140,9 @@ def test_a_run_goes_on_with_more_ranks_and_says_what_that_means(tmp_path: Path) 
 
     watch.event = stop  # type: ignore[method-assign]
     with pytest.raises(Stop):
-        drive(store, make_program(config), watch)
+        live(store, make_program(config), watch)
     more = config.model_copy(update={"learn": config.learn.model_copy(update={"ranks": 2})})
     watch = Quiet()
-    assert drive(store, make_program(more), watch).finished is not None
+    assert live(store, make_program(more), watch).finished is not None
     (said,) = [line for line in watch.said if "learn.ranks: 1 -> 2" in line]
     assert "no longer bit-identical" in said

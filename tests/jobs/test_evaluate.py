@@ -23,9 +23,9 @@ from pipeline.run.state import State
 from pipeline.stages.score import Scoring
 from pipeline.stages.workers import Workers
 from pipeline.storage.store import open_store
+from tests.support.driving import Bench
 from tests.support.jobs import SCRIPTED, job_config
 from tests.support.scripted import make_config
-from tests.support.scripted_prm import PrmBench
 
 K = 6
 
@@ -37,19 +37,19 @@ PRM: dict[str, Any] = {
 
 
 @pytest.fixture(scope="module")
-def bench(tmp_path_factory: pytest.TempPathFactory) -> PrmBench:
-    made = PrmBench(tmp_path_factory.mktemp("run"), make_config(**PRM))
-    made.driver().run()
+def bench(tmp_path_factory: pytest.TempPathFactory) -> Bench:
+    made = Bench(tmp_path_factory.mktemp("run"), make_config(**PRM))
+    made.run()
     return made
 
 
 @pytest.fixture
-def world(bench: PrmBench) -> Workers:
-    return bench.driver().world
+def world(bench: Bench) -> Workers:
+    return bench.context().workers
 
 
 @pytest.fixture
-def state(bench: PrmBench) -> State:
+def state(bench: Bench) -> State:
     return replay(bench.events)
 
 
@@ -57,7 +57,7 @@ class NoFleet:
     """Nothing can be sampled."""
 
 
-def groups_of(bench: PrmBench, world: Workers, state: State) -> list[Group]:
+def groups_of(bench: Bench, world: Workers, state: State) -> list[Group]:
     policy = chosen(state, "final", bench.config, bench.store)
     assert policy.reference is not None
     assert policy.prm is not None
@@ -66,7 +66,7 @@ def groups_of(bench: PrmBench, world: Workers, state: State) -> list[Group]:
 
 
 def test_every_question_has_its_samples_as_they_were_graded_and_scored(
-    bench: PrmBench, world: Workers, state: State
+    bench: Bench, world: Workers, state: State
 ) -> None:
     groups = groups_of(bench, world, state)
     policy = chosen(state, "final", bench.config, bench.store).reference
@@ -87,16 +87,14 @@ def test_every_question_has_its_samples_as_they_were_graded_and_scored(
 
 
 def test_what_is_in_the_store_is_not_sampled_again(
-    bench: PrmBench, world: Workers, state: State
+    bench: Bench, world: Workers, state: State
 ) -> None:
     first = groups_of(bench, world, state)
     asleep = replace(world, fleet=NoFleet())  # type: ignore[arg-type]
     assert groups_of(bench, asleep, state) == first
 
 
-def test_a_policy_is_one_of_the_run_or_a_folder(
-    bench: PrmBench, state: State, tmp_path: Path
-) -> None:
+def test_a_policy_is_one_of_the_run_or_a_folder(bench: Bench, state: State, tmp_path: Path) -> None:
     of_the_run = chosen(state, "evolve/0", bench.config, bench.store)
     assert of_the_run.reference == state.policies["evolve/0"]
     assert of_the_run.prm == state.policies["prm"]

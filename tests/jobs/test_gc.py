@@ -15,11 +15,11 @@ from pipeline.audit.run import audit
 from pipeline.errors import BadConfig, BadData
 from pipeline.run.lease import Lease, LeaseHeld
 from pipeline.run.ledger import Ledger
+from pipeline.simulation.small_trees import put_small_tree
 from pipeline.storage.backend import MemoryBackend
 from pipeline.storage.store import Store, open_store
 from tests.support.chaos_world import RUN, Lives
 from tests.support.jobs import mstar
-from tests.support.scripted_world import put_small_tree
 
 ORPHANS = {
     "shards/rollout/question-0/" + "0" * 64 + ".parquet": b"never accepted",

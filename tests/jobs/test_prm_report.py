@@ -14,9 +14,10 @@ import pytest
 from jobs.report import finished
 from pipeline.config.schema import Config
 from pipeline.datasets.dataset import Dataset
-from pipeline.driver.driver import Driver
+from pipeline.driver.context import RunContext
+from pipeline.driver.driver import drive
 from pipeline.errors import BadConfig, BadData
-from pipeline.generation.shards import ShardSpec
+from pipeline.generation.shards import SamplePart, ShardSpec
 from pipeline.metrics.auc import auc
 from pipeline.query import Query
 from pipeline.records import Rollout, Score, Selected
@@ -26,9 +27,12 @@ from pipeline.responses import step_ends
 from pipeline.run.ledger import Ledger
 from pipeline.run.spec import RunSpec
 from pipeline.selection.rewards import reward_p
+from pipeline.simulation.fleet import ENGINE, ScriptedFleet, decode, share
+from pipeline.simulation.grader import GRADER
+from pipeline.simulation.mail import Mail
+from pipeline.simulation.scorer import ScriptedScorer
+from pipeline.simulation.workers import scripted_workers
 from pipeline.stages.score import ScoreTask
-from pipeline.stages.tasks import InProcess, TaskContext
-from pipeline.stages.workers import Workers
 from pipeline.storage.artifacts import read_rows
 from pipeline.storage.store import open_store
 from pipeline.tasks.digits.build import build, write
@@ -37,8 +41,6 @@ from pipeline.tasks.digits.checker import StepVerdict, Verdict, check
 from pipeline.tasks.digits.scenes import Scene
 from tests.support.jobs import mstar
 from tests.support.scripted import Quiet, make_config, with_base
-from tests.support.scripted_prm import PrmFleet, PrmLearner, ScriptedScorer, decode
-from tests.support.scripted_world import ENGINE, GRADER, Mail, ScriptedGrader, share
 
 BUILT = build(0, {"train": 12, "validation": 5, "test": 10})
 
@@ -49,13 +51,13 @@ SELECT: dict[str, dict[str, Any]] = {
 }
 
 
-class DigitsFleet(PrmFleet):
+class DigitsFleet(ScriptedFleet):
     """As its parent; what is trained on are explanations of digits, some of another picture."""
 
-    def _response(
-        self, spec: ShardSpec, query: Query, index: int, seed: int, prefix: str
+    def response(
+        self, spec: ShardSpec, query: Query, part: SamplePart, i: int, skill: float
     ) -> Rollout:
-        made = super()._response(spec, query, index, seed, prefix)
+        made, seed = super().response(spec, query, part, i, skill), part.seeds[i]
         if spec.sampling.temperature == 0:
             right = share("greedy", spec.policy, query.content_hash) < 0.6
             text = f"a0\n\n# Answer\n\n{query.answer if right else 'no'}"
@@ -83,10 +85,10 @@ class DigitsFleet(PrmFleet):
 class CheckerScorer(ScriptedScorer):
     """Scores by the checker, wrong about one step in five."""
 
-    def _score(self, row: Rollout, task: ScoreTask) -> Score:
+    def score(self, row: Rollout, task: ScoreTask) -> Score:
         known = BUILT.truth[row.query_id]
         if "# Answer" not in row.text or row.text.startswith("a"):
-            return super()._score(row, task)
+            return super().score(row, task)
         ends = tuple(step_ends(row.token_ids, decode))
         verdict = check(row.text, known.question, known.scene)
         scores = tuple(
@@ -110,15 +112,12 @@ def digits_run(folder: Path, kind: str, seed: int = 0) -> Path:
     config = with_base(config, folder / "base")
     program = RunSpec.of(config, Dataset(BUILT.queries, {}), ENGINE, GRADER)
     store, random = open_store(folder / config.run.name / "store"), Random(0)
-    world = Workers(
-        DigitsFleet(store, program.by_hash, Mail(random)),
-        ScriptedGrader(store, Mail(random)),
-        PrmLearner(store, random),
-        InProcess(TaskContext(store, program, lambda policy: decode)),
-        scorer=CheckerScorer(store),
-        decoder=lambda policy: decode,
+    workers = replace(
+        scripted_workers(store, program).workers,
+        fleet=DigitsFleet(store, program.by_hash, Mail(random), steps=True),
+        scorer=CheckerScorer(store, Mail(random)),
     )
-    Driver(program, store, Ledger(store, config.run.name), world, Quiet()).run()
+    drive(RunContext(program, store, Ledger(store, config.run.name), workers, Quiet()))
     return folder / config.run.name
 
 

@@ -10,17 +10,18 @@ import pytest
 
 from jobs.report import finished
 from pipeline.config.schema import Config
-from pipeline.driver.driver import Driver
+from pipeline.driver.context import RunContext
+from pipeline.driver.driver import drive
 from pipeline.metrics.intervals import paired_difference
 from pipeline.query import Query
 from pipeline.records import Grade
 from pipeline.reports.seeds import loop_pooled, together
 from pipeline.run.ledger import Ledger
+from pipeline.simulation.workers import scripted_workers
 from pipeline.storage.artifacts import read_rows
 from pipeline.storage.store import open_store
 from tests.support.jobs import mstar
 from tests.support.scripted import Quiet, make_config, make_program, with_base
-from tests.support.scripted_world import make_world
 
 
 def loop_run(folder: Path, seed: int, **changes: Any) -> Path:
@@ -34,8 +35,9 @@ def loop_run(folder: Path, seed: int, **changes: Any) -> Path:
 def _driven(config: Config, folder: Path, until: Any = lambda state: False) -> Path:
     program = make_program(config)
     store = open_store(folder / "store")
-    world, _, _ = make_world(store, program)
-    Driver(program, store, Ledger(store, config.run.name), world, Quiet()).run(until)
+    workers = scripted_workers(store, program).workers
+    ledger = Ledger(store, config.run.name)
+    drive(RunContext(program, store, ledger, workers, Quiet()), until)
     return folder
 
 

@@ -11,6 +11,7 @@ from jobs.run import evolve
 from jobs.runtime.prepare import out_folder, store_url
 from jobs.status import status_lines
 from pipeline.config.schema import Config
+from pipeline.driver.driver import drive
 from pipeline.run.lease import Lease, Process, this_process
 from pipeline.run.ledger import FORMAT, Ledger, seal
 from pipeline.storage.store import Store, open_store
@@ -53,10 +54,10 @@ def lives(folder: Path, writes: int, process: Process | None = None) -> tuple[Be
     bench = Bench(folder)
     lease = Lease(bench.store, bench.config.run.name, process=process)
     lease.acquire()
-    driver = bench.driver()
+    context = bench.context()
     bench.backend.at = bench.backend.writes + writes
     with pytest.raises(Crash):
-        driver.run()
+        drive(context)
     bench.backend.at = -1
     return bench, lease
 

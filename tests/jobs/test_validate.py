@@ -18,23 +18,17 @@ from jobs.runtime.memory import PeakMemory, job_memory
 from jobs.runtime.single_round import OneRound, StageFailed
 from jobs.validate import Models, Validation, Verdicts
 from pipeline.errors import RunStopped
-from pipeline.generation.shards import SamplingParams, ShardSpec
+from pipeline.generation.shards import SamplePart, SamplingParams, ShardSpec
 from pipeline.query import Query
 from pipeline.records import Rollout
 from pipeline.refs import PolicyRef
-from pipeline.stages.tasks import InProcess, TaskContext
-from pipeline.stages.workers import Workers
+from pipeline.simulation.fleet import ScriptedFleet
+from pipeline.simulation.learner import ScriptedLearner
+from pipeline.simulation.mail import Mail
+from pipeline.simulation.workers import scripted_workers
 from pipeline.storage.models import publish_folder
 from pipeline.storage.store import Store, open_store
 from tests.support.scripted import base_folder, make_config, make_program, with_base
-from tests.support.scripted_prm import PrmFleet, PrmLearner, ScriptedScorer
-from tests.support.scripted_world import (
-    Mail,
-    ScriptedFleet,
-    ScriptedGrader,
-    ScriptedLearner,
-    make_world,
-)
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -47,8 +41,9 @@ class Setting:
         self.store: Store = open_store("memory://")
         self.fleet: ScriptedFleet
         self.learner: ScriptedLearner
-        world, self.fleet, self.learner = make_world(self.store, program)
-        self.once = OneRound(program, self.store, world)
+        scripted = scripted_workers(self.store, program)
+        self.fleet, self.learner = scripted.fleet, scripted.learner
+        self.once = OneRound(program, self.store, scripted.workers)
         self.policy: PolicyRef = publish_folder(self.store, base_folder(folder))
         self.sampling = SamplingParams(2, 1.0, 1.0, 64)
 
@@ -60,13 +55,11 @@ class ScoringSetting(Setting):
         config = with_base(make_config(**changes), folder / "base")
         program = make_program(config)
         self.store = open_store("memory://")
+        scripted = scripted_workers(self.store, program)
         self.fleet = NotingFleet(self.store, program.by_hash, Mail(Random(0)))
-        self.learner = PrmLearner(self.store, Random(0))
-        self.scorer = ScriptedScorer(self.store)
-        grader = ScriptedGrader(self.store, Mail(Random(0)))
-        stage = InProcess(TaskContext(self.store, program))
-        world = Workers(self.fleet, grader, self.learner, stage, self.scorer)
-        self.once = OneRound(program, self.store, world)
+        self.learner, self.scorer = scripted.learner, scripted.scorer
+        workers = replace(scripted.workers, fleet=self.fleet)
+        self.once = OneRound(program, self.store, workers)
         self.policy = publish_folder(self.store, folder / "base")
         self.sampling = SamplingParams(4, 1.0, 1.0, 64)
 
@@ -101,11 +94,11 @@ class Silent:
         return []
 
 
-class NotingFleet(PrmFleet):
+class NotingFleet(ScriptedFleet):
     """asked: prompt kind and policy of every shard."""
 
     def __init__(self, *args: Any) -> None:
-        super().__init__(*args)
+        super().__init__(*args, steps=True)
         self.asked: list[tuple[str, str]] = []
 
     def submit(self, spec: ShardSpec, policy: PolicyRef) -> None:
@@ -197,9 +190,10 @@ def test_an_untrained_head_that_says_more_than_half_is_not_the_one_that_was_serv
 class Unskilled(ScriptedFleet):
     """Engines of a policy that never answers correctly, not even when it is given the answer."""
 
-    def _sample(self, spec: ShardSpec, query: Query, skill: float, k: int) -> Rollout:
-        row = super()._sample(spec, query, skill, k)
-        return replace(row, text="I cannot tell")
+    def response(
+        self, spec: ShardSpec, query: Query, part: SamplePart, i: int, skill: float
+    ) -> Rollout:
+        return replace(super().response(spec, query, part, i, skill), text="I cannot tell")
 
 
 def test_what_can_come_to_nothing_is_not_called_ok(
@@ -207,7 +201,7 @@ def test_what_can_come_to_nothing_is_not_called_ok(
 ) -> None:
     config = with_base(make_config(), tmp_path / "base")
     program, store = make_program(config), open_store("memory://")
-    world, _, _ = make_world(store, program)
+    world = scripted_workers(store, program).workers
     world = replace(world, fleet=Unskilled(store, program.by_hash, Mail(Random(0))))
     verdicts = Verdicts()
     Validation(OneRound(program, store, world), verdicts, lambda text: None, tmp_path, FAKES).run(2)

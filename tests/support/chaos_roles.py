@@ -8,8 +8,9 @@ from typing import Any, Literal
 
 from pipeline.generation.fleet import ShardFailed
 from pipeline.refs import CheckpointRef
+from pipeline.simulation.learner import ScriptedLearner
+from pipeline.simulation.mail import Mail
 from pipeline.training.job import LearnEvent, LearnFailed, LearnJob, LearnProgress
-from tests.support.scripted_world import Mail, ScriptedLearner
 
 GAVE_UP = "every engine died"
 

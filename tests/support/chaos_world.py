@@ -6,29 +6,36 @@ engines, grader or learner; counted together) which `Fault` strikes.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cache
 from pathlib import Path
 from random import Random
+from tempfile import TemporaryDirectory
 from typing import Any, Literal
 
 from pipeline.config.schema import Config
-from pipeline.driver.driver import Driver
+from pipeline.driver.context import RunContext
+from pipeline.driver.driver import drive
 from pipeline.errors import CorruptObject, RunStopped, StoreError, StoreMissing
 from pipeline.hashing import sha256_hex
+from pipeline.phases.order import PHASES, Phase
 from pipeline.run.events.event import Event
 from pipeline.run.lease import Lease, LeaseHeld
 from pipeline.run.ledger import Ledger, LedgerFenced
 from pipeline.run.spec import RunSpec
 from pipeline.run.state import State
+from pipeline.simulation.learner import ScriptedLearner
+from pipeline.simulation.mail import Mail
+from pipeline.simulation.workers import Hooked, scripted_workers
 from pipeline.storage.store import Store
 from pipeline.storage.trees import manifest_path
 from tests.support.chaos_memory import Damage, Remembering, damaged
 from tests.support.chaos_roles import GAVE_UP, Careless, fail
+from tests.support.driving import outcome
 from tests.support.scripted import Clock, Quiet, make_config, make_program, with_base
 from tests.support.scripted_store import Crash, ScriptedBackend
 from tests.support.scripted_store import Fault as StoreFault
-from tests.support.scripted_world import Hooked, Mail, ScriptedLearner, make_world
 
 Kind = StoreFault | Literal["damage", "overtake", "wake", "fail"]
 
@@ -63,8 +70,9 @@ def small_config(**changes: Any) -> Config:
 class Lives:
     """One run, its store, and the drivers that lived on it."""
 
-    def __init__(self, folder: Path, **changes: Any) -> None:
+    def __init__(self, folder: Path, phases: Sequence[Phase] = PHASES, **changes: Any) -> None:
         config = with_base(small_config(**changes), folder / "base")
+        self.phases = phases
         self.program: RunSpec = make_program(config, list(IMAGES))
         self.memory = Remembering()
         for sha, data in IMAGES.items():
@@ -116,8 +124,8 @@ class Lives:
         self._gave_up, self._doomed = False, None
         backend = ScriptedBackend(self.memory, self._strike_store)
         try:
-            driver = self._driver(backend, seed, twice, slow, copies=copies)
-            state = driver.run()
+            context = self._context(backend, seed, twice, slow, copies=copies)
+            state = drive(context, phases=self.phases)
             self._lease.release()
             return state
         finally:
@@ -131,9 +139,9 @@ class Lives:
         """A life that ends there."""
         return [Fault(call, "crash_before")]
 
-    def _driver(
+    def _context(
         self, backend: ScriptedBackend, seed: int, twice: float, slow: float, *, copies: bool
-    ) -> Driver:
+    ) -> RunContext:
         store = Store(
             backend,
             patience_s=60.0,
@@ -143,32 +151,32 @@ class Lives:
         lease = Lease(store, RUN, clock=self.clock, sleep=self.clock.sleep, say=lambda line: None)
         lease.acquire(take_over=True)
         self._lease = lease
-        world, fleet, learner = make_world(store, self.program, seed, twice)
-        fleet.slow, fleet.looks = slow, True
+        scripted = scripted_workers(store, self.program, seed, twice)
+        fleet, learner = scripted.fleet, scripted.learner
+        fleet.slow, fleet.reads_images = slow, True
         learner.fail_at, learner.save_every = self.learner_dies_at, 1
-        world = replace(
-            world,
+        careless = Careless(learner, Random(seed), slow, twice)
+        workers = replace(
+            scripted.workers,
             fleet=Hooked(Bounded(fleet, self), "fleet", self._strike_role),
-            grader=Hooked(world.grader, "grader", self._strike_role),
-            learner=Hooked(
-                Careless(learner, Random(seed), slow, twice), "learner", self._strike_role
-            ),
+            grader=Hooked(scripted.grader, "grader", self._strike_role),
+            learner=Hooked(careless, "learner", self._strike_role),
+            stage=Hooked(scripted.stage, "stage", self._strike_role),
             repair=self._repair if copies else (lambda path: False),
         )
         self._mail, self._learner = fleet.mail, learner
         ledger = Ledger(store, RUN, nonce=lease.nonce, guard=lease.check, say=self.heard.append)
-        made = Driver(
+        self.watch.context = RunContext(
             self.program,
             store,
             ledger,
-            world,
+            workers,
             self.watch,
             lease=lease,
             clock=self.clock,
             sleep=self.clock.sleep,
         )
-        self.watch.driver = made
-        return made
+        return self.watch.context
 
     def fail_calls(self, at: int, count: int, error: StoreError) -> None:
         """From its call number `at` on, the store answers `count` times with this error."""
@@ -214,7 +222,7 @@ class Lives:
 
     def _overtake(self, fault: Fault) -> None:
         """While one driver stands still, another takes the run over, for `pick` calls."""
-        mine, plan, calls = self.watch.driver, self._plan, self._calls
+        mine, plan, calls = self.watch.context, self._plan, self._calls
         self._plan, self._calls, self.overtaken = {}, 0, True
         dies = {fault.pick: Fault(fault.pick, "crash_before")}
         backend = ScriptedBackend(
@@ -222,12 +230,12 @@ class Lives:
             lambda operation, path, number: "crash_before" if number in dies else None,
         )
         try:
-            self._driver(backend, fault.pick, 0.0, 0.0, copies=True).run()
+            drive(self._context(backend, fault.pick, 0.0, 0.0, copies=True), phases=self.phases)
         except Crash:
             pass
         except (RunStopped, CorruptObject, StoreMissing) as error:
             self._must_name_damage(error)
-        self.watch.driver, self._plan, self._calls = mine, plan, calls
+        self.watch.context, self._plan, self._calls = mine, plan, calls
 
     # --- damage and repair ----------------------------------------------------------------------
 
@@ -283,6 +291,10 @@ class Lives:
 
     # --- what holds -----------------------------------------------------------------------------
 
+    def outcome(self) -> dict[str, Any]:
+        """What must not depend on what happened."""
+        return outcome(self.events())
+
     @property
     def store(self) -> Store:
         return Store(self.memory)
@@ -328,6 +340,15 @@ def _prefix(path: str) -> str:
 _TREES = ("policies", "checkpoints")
 
 
+@cache
+def undisturbed(phases: Sequence[Phase] = PHASES) -> dict[str, Any]:
+    """The outcome of a run that nothing happens to."""
+    with TemporaryDirectory() as folder:
+        lives = Lives(Path(folder), phases)
+        assert lives.live() is not None
+        return lives.outcome()
+
+
 class Bounded:
     """The fleet, and what must hold whenever something is handed to it."""
 
@@ -335,9 +356,9 @@ class Bounded:
         self._fleet, self._lives = fleet, lives
 
     def submit(self, spec: Any, policy: Any) -> None:
-        driver = self._lives.watch.driver
-        assert driver is not None
-        shards = driver.state.shards.get(spec.purpose, {})
+        context = self._lives.watch.context
+        assert context is not None
+        shards = context.state.shards.get(spec.purpose, {})
         assert spec.index not in shards, f"{spec.purpose} {spec.index} is accepted and made again"
         first = next(i for i in range(10**6) if i not in shards or not shards[i].done)
         assert spec.index < first + self._lives.program.config.generate.lookahead
@@ -353,15 +374,13 @@ class Looking(Quiet):
     def __init__(self, lives: Lives) -> None:
         super().__init__()
         self._lives = lives
-        self.driver: Driver | None = None
-        self.react: Callable[[Mapping[str, Any]], None] = lambda event: None
+        self.context: RunContext | None = None
 
     def event(self, event: Event, state: State) -> None:
-        wire = event.to_wire()
-        for path in _named(wire):
+        for path in _named(event.to_wire()):
             good = self._lives.memory.good
-            assert path in good, f"{event.type} names {path}, which was never whole"
-        self.react(wire)
+            assert path in good, f"{event.type} names {path}, which was never complete"
+        self.react(event)
 
 
 def _named(event: Mapping[str, Any]) -> list[str]:

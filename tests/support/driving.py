@@ -1,19 +1,28 @@
-"""What tests of the driver share: a store that dies at a write, drivers over a scripted world."""
+"""What tests of the driver share: a store that dies at a write, and runs over scripted workers."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from pipeline.config.schema import Config
-from pipeline.driver.driver import Driver
+from pipeline.driver.context import RunContext
+from pipeline.driver.driver import drive
+from pipeline.phases.order import PHASES, Phase
+from pipeline.refs import PolicyRef
 from pipeline.run.events.wire import replay
 from pipeline.run.ledger import Ledger
+from pipeline.run.state import State
+from pipeline.simulation.fleet import ScriptedFleet
+from pipeline.simulation.grader import ScriptedGrader
+from pipeline.simulation.learner import ScriptedLearner
+from pipeline.simulation.scorer import ScriptedScorer
+from pipeline.simulation.workers import scripted_workers
 from pipeline.storage.backend import MemoryBackend
 from pipeline.storage.store import Store
+from pipeline.storage.trees import get_tree
 from tests.support.scripted import Clock, Crash, Quiet, make_config, make_program, with_base
-from tests.support.scripted_world import ScriptedFleet, ScriptedGrader, ScriptedLearner, make_world
 
 
 class CrashingBackend(MemoryBackend):
@@ -25,38 +34,33 @@ class CrashingBackend(MemoryBackend):
         self.after = False
         self.writes = 0
 
-    def _count(self) -> bool:
+    def _dying(self, action: Any, *args: Any) -> Any:
         self.writes += 1
-        return self.writes == self.at
+        due = self.writes == self.at
+        if due and not self.after:
+            raise Crash
+        result = action(*args)
+        if due:
+            raise Crash
+        return result
 
     def write(self, path: str, data: bytes) -> None:
-        due = self._count()
-        if due and not self.after:
-            raise Crash
-        super().write(path, data)
-        if due:
-            raise Crash
+        self._dying(super().write, path, data)
 
     def create(self, path: str, data: bytes) -> bool:
-        due = self._count()
-        if due and not self.after:
-            raise Crash
-        won = super().create(path, data)
-        if due:
-            raise Crash
-        return won
+        return bool(self._dying(super().create, path, data))
 
     def delete(self, path: str) -> None:
-        due = self._count()
-        if due and not self.after:
-            raise Crash
-        super().delete(path)
-        if due:
-            raise Crash
+        self._dying(super().delete, path)
 
 
 class Bench:
     """A store and a ledger that outlive drivers, and drivers over them."""
+
+    fleet: ScriptedFleet
+    grader: ScriptedGrader
+    learner: ScriptedLearner
+    scorer: ScriptedScorer
 
     def __init__(self, folder: Path, config: Config | None = None, **options: Any) -> None:
         self.config = with_base(config or make_config(), folder / "base", **options)
@@ -64,28 +68,32 @@ class Bench:
         self.backend = CrashingBackend()
         self.clock = Clock()
         self.watch = Quiet()
-        self.fleet: ScriptedFleet
-        self.grader: ScriptedGrader
-        self.learner: ScriptedLearner
 
     @property
     def store(self) -> Store:
         return Store(self.backend, sleep=self.clock.sleep)
 
-    def driver(self, seed: int = 0, twice: float = 0.0) -> Driver:
-        store = self.store
-        world, self.fleet, self.learner = make_world(store, self.program, seed, twice)
-        assert isinstance(world.grader, ScriptedGrader)
-        self.grader = world.grader
-        return Driver(
+    def context(
+        self, seed: int = 0, twice: float = 0.0, own_store: Store | None = None
+    ) -> RunContext:
+        """A driver's, with new workers. own_store: what the driver has in place of their store."""
+        scripted = scripted_workers(self.store, self.program, seed, twice)
+        store = own_store or self.store
+        self.fleet, self.grader = scripted.fleet, scripted.grader
+        self.learner, self.scorer = scripted.learner, scripted.scorer
+        return RunContext(
             self.program,
             store,
             Ledger(store, self.program.config.run.name),
-            world,
+            scripted.workers,
             self.watch,
             clock=self.clock,
             sleep=self.clock.sleep,
         )
+
+    def run(self, seed: int = 0, twice: float = 0.0, phases: Sequence[Phase] = PHASES) -> State:
+        """A driver's life."""
+        return drive(self.context(seed, twice), phases=phases)
 
     @property
     def events(self) -> list[Mapping[str, Any]]:
@@ -97,15 +105,28 @@ class Bench:
 
 def result(bench: Bench) -> dict[str, Any]:
     """What must not depend on crashes, order or duplicates."""
-    state = replay(bench.events)
+    return outcome(bench.events)
+
+
+def outcome(events: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """What must not depend on what happened to a run."""
+    state = replay(events)
     return {
         "policies": {name: ref.version for name, ref in state.policies.items()},
         "jobs": {name: (job.key, job.steps) for name, job in state.jobs.items()},
         "evaluations": state.evaluations,
         "finished": state.finished,
         "selected": sorted(
-            (event["purpose"], event["index"], event["selected"])
-            for event in bench.of_type("shard_graded")
-            if event["selected"]
+            {
+                (event["purpose"], event["index"], event["selected"])
+                for event in events
+                if event["type"] == "shard_graded" and event["selected"]
+            }
         ),
     }
+
+
+def card_in(store: Store, prm: PolicyRef, folder: Path) -> str:
+    """The text of the card in a published PRM."""
+    get_tree(store, prm.path, folder)
+    return (folder / "prm_card.json").read_text()

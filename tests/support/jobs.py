@@ -6,7 +6,6 @@ import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from random import Random
 from typing import Any
 
 import yaml
@@ -18,13 +17,10 @@ from pipeline.config.fields import to_dict
 from pipeline.config.load import config_from_dict
 from pipeline.config.schema import Config
 from pipeline.run.spec import RunSpec
-from pipeline.stages.score import scored_how
-from pipeline.stages.tasks import InProcess, TaskContext
+from pipeline.simulation.workers import scripted_workers
 from pipeline.stages.workers import Workers
 from pipeline.storage.store import Store
 from tests.support.scripted import base_folder, make_config
-from tests.support.scripted_prm import PrmFleet, PrmLearner, ScriptedScorer, decode
-from tests.support.scripted_world import Mail, ScriptedGrader, make_world
 
 
 def mstar(*arguments: str | Path) -> Any:
@@ -74,18 +70,7 @@ def job_config(folder: Path, store: str | None = None, **sections: Any) -> Confi
 
 @contextmanager
 def _scripted(program: RunSpec, store: Store, *_: Any) -> Iterator[Workers]:
-    if program.config.select.reward == "binary":
-        yield make_world(store, program)[0]
-        return
-    random = Random(0)
-    yield Workers(
-        PrmFleet(store, program.by_hash, Mail(random)),
-        ScriptedGrader(store, Mail(random)),
-        PrmLearner(store, random),
-        InProcess(TaskContext(store, program, lambda policy: decode)),
-        scorer=ScriptedScorer(store, scored_how(program.config)),
-        decoder=lambda policy: decode,
-    )
+    yield scripted_workers(store, program).workers
 
 
 class NoLock:

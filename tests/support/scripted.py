@@ -1,9 +1,9 @@
-"""A small program for the driver, who looks on, and the scripted roles that it runs on."""
+"""A small run for scripted workers: its configuration, queries and base, and who looks on."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from itertools import cycle
 from pathlib import Path
@@ -16,8 +16,10 @@ from pipeline.query import Query
 from pipeline.run.events.event import Event
 from pipeline.run.spec import RunSpec
 from pipeline.run.state import State
+from pipeline.simulation.fleet import ENGINE
+from pipeline.simulation.grader import GRADER
+from pipeline.simulation.learner import BATCH
 from pipeline.stages.workers import Progress
-from tests.support.scripted_world import BATCH, ENGINE, GRADER
 
 
 class Crash(BaseException):
@@ -55,6 +57,14 @@ def make_config(**changes: Mapping[str, Any]) -> Config:
     return config_from_dict(plain)
 
 
+def prm_config(**prm: Any) -> Config:
+    """A small run that selects by a process reward model."""
+    settings = {"samples": 6, "completions": 3, "pairs": 2, "held_out": 0.3, **prm}
+    return make_config(
+        select={"rule": "top_k", "k": 1, "reward": "prm"}, prm=settings, generate={"samples": 6}
+    )
+
+
 def make_program(config: Config, images: Sequence[str] = ()) -> RunSpec:
     """Of the images, by hash, each query has one in turn."""
     queries = [make_query("train", i) for i in range(12)]
@@ -72,15 +82,17 @@ def base_folder(folder: Path, skill: float = 0.3) -> Path:
 
 
 class Quiet:
-    """Looks on and remembers."""
+    """Looks on and remembers. react: called with every event once it is committed."""
 
     def __init__(self) -> None:
+        self.react: Callable[[Event], None] = lambda event: None
         self.said: list[str] = []
         self.moves: list[Progress] = []
         self.events: list[Event] = []
 
     def event(self, event: Event, state: State) -> None:
         self.events.append(event)
+        self.react(event)
 
     def progress(self, progress: Progress) -> None:
         self.moves.append(progress)

@@ -12,17 +12,21 @@ from actors.generation.fleet import EngineFleet
 from actors.generation.generator import ShardWork
 from actors.supervision.failures import Failure
 from actors.supervision.pool import Result
+from pipeline.driver.driver import drive
 from pipeline.errors import RunStopped
 from pipeline.generation.fleet import ShardDone, ShardFailed
 from pipeline.generation.shards import ShardSpec
 from pipeline.records import Rollout
 from pipeline.run.spec import RunSpec
+from pipeline.simulation.fleet import ScriptedFleet
+from pipeline.simulation.mail import Mail
+from pipeline.simulation.small_trees import put_small_tree
+from pipeline.simulation.workers import scripted_workers
 from pipeline.storage.models import policy_at
 from pipeline.storage.parquet import from_parquet
 from pipeline.storage.store import open_store
 from tests.support.driving import Bench
 from tests.support.scripted import make_config, make_program
-from tests.support.scripted_world import Mail, ScriptedFleet, make_world, put_small_tree
 
 ATTEMPTS = 3
 
@@ -70,12 +74,12 @@ class Setting:
     def __init__(self, poisonous: Poisonous, queries: int = 3) -> None:
         self.store = open_store("memory://")
         self.program: RunSpec = make_program(make_config(generate={"shard_queries": queries}))
-        _, fleet, _ = make_world(self.store, self.program)
+        fleet = scripted_workers(self.store, self.program).fleet
         content = {"skill": 0.5, "trained": "nothing"}
         self.policy = policy_at(put_small_tree(self.store, "policies", "model.json", content))
         self.pool = DeadlyPool(fleet, poisonous)
         self.fleet = EngineFleet(self.pool, self.program.by_hash)
-        self.spec, self.other = self.program.evolve_specs(0, self.policy)[:2]
+        self.spec, self.other = self.program.evolve_specs(0, self.policy, 1.0)[:2]
 
     def answers(self, *specs: ShardSpec) -> dict[str, ShardDone | ShardFailed]:
         found: dict[str, ShardDone | ShardFailed] = {}
@@ -168,14 +172,14 @@ def test_a_run_leaves_it_out_up_to_its_limit(tmp_path: Path, allowed: int) -> No
     asked_for = bench.program.splits["validation"][0]
     poison, said = asked_for.content_hash, f"{asked_for.query_id}: it killed 3 engines"
 
-    driver = bench.driver()
-    inner = ScriptedFleet(driver.store, bench.program.by_hash, Mail(bench.fleet.mail.random))
+    context = bench.context()
+    inner = ScriptedFleet(context.store, bench.program.by_hash, Mail(bench.fleet.mail.random))
     fleet = EngineFleet(DeadlyPool(inner, lambda asked: poison in asked), bench.program.by_hash)
-    object.__setattr__(driver.world, "fleet", fleet)
+    object.__setattr__(context.workers, "fleet", fleet)
     if not allowed:
         with pytest.raises(RunStopped, match=said):
-            driver.run()
+            drive(context)
         return
-    state = driver.run()
+    state = drive(context)
     assert state.bad_queries == {poison: "it killed 3 engines"}
     assert f"left out: {said}" in bench.watch.said

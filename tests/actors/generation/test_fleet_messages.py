@@ -45,7 +45,7 @@ def test_a_shard_is_sent_as_it_is_with_its_queries(program: RunSpec) -> None:
     assert tuple(query.content_hash for query in work.queries_Q) == spec.queries_Q
     for query in work.queries_Q:
         assert f"The answer is {query.answer}." in asked_of(spec, query)
-    question = program.evolve_specs(0, policy)[0]
+    question = program.evolve_specs(0, policy, 1.0)[0]
     assert "The answer is" not in asked_of(question, work.queries_Q[0])
 
 

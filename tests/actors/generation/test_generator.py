@@ -24,13 +24,13 @@ from pipeline.prompts import prompt_hash, question_text
 from pipeline.query import Query
 from pipeline.records import Rollout
 from pipeline.refs import PolicyRef
+from pipeline.simulation.fleet import ENGINE
 from pipeline.storage.artifacts import get_verified
 from pipeline.storage.models import publish_folder
 from pipeline.storage.parquet import from_parquet
 from pipeline.storage.store import Store, open_store
 from tests.support.fakes import ScriptedEngine
 from tests.support.models import make_images, make_policy
-from tests.support.scripted_world import ENGINE
 
 FILES = make_images(3)
 

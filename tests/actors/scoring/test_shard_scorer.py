@@ -27,6 +27,7 @@ from pipeline.query import Query
 from pipeline.records import Grade, Rollout, Score, Selected
 from pipeline.responses import merged, step_ends
 from pipeline.selection.rules import Rule
+from pipeline.simulation.fleet import ENGINE
 from pipeline.stages.score import ScoreTask, Scoring, score_key, scored_how
 from pipeline.storage.artifacts import put_content, read_rows
 from pipeline.storage.models import publish_folder
@@ -34,7 +35,6 @@ from pipeline.storage.parquet import to_parquet
 from pipeline.storage.store import Store, open_store
 from tests.support.models import make_images, make_policy
 from tests.support.scripted import make_config
-from tests.support.scripted_world import ENGINE
 
 FILES = make_images(3)
 

@@ -24,6 +24,9 @@ from pipeline.query import Query
 from pipeline.records import Grade
 from pipeline.run.spec import RunSpec
 from pipeline.selection.rules import Rule
+from pipeline.simulation.grader import grade
+from pipeline.simulation.small_trees import put_small_tree
+from pipeline.simulation.workers import scripted_workers
 from pipeline.stages.adopt import AdoptTask
 from pipeline.stages.grade import GradeDone, GradeTask, ObjectLost
 from pipeline.stages.tasks import TaskContext, TaskDone
@@ -32,7 +35,6 @@ from pipeline.storage.models import policy_at
 from pipeline.storage.store import Store, open_store
 from tests.support.processes import processes
 from tests.support.scripted import make_config, make_program
-from tests.support.scripted_world import ScriptedFleet, grade_many, make_world, put_small_tree
 
 # Longer than what it waits for, on a busy machine.
 pytestmark = pytest.mark.timeout(600)
@@ -47,7 +49,7 @@ class FakeGraders:
     def grade_many(self, items: Sequence[tuple[str, Query]]) -> Sequence[GradeResult]:
         graded: list[Any] = [
             GradeResult(result.outcome, result.extracted)  # type: ignore[arg-type]
-            for result in grade_many(list(items))
+            for result in (grade(text, query) for text, query in items)
         ]
         if self.refused:
             raise GradingFailed([(0, self.refused)], [None, *graded[1:]])
@@ -68,11 +70,10 @@ def store(tmp_path: Path) -> Store:
 
 def rollouts(store: Store, program: RunSpec) -> tuple[GradeTask, AdoptTask, ShardDone]:
     """A shard of a scripted fleet: to be graded, to be adopted, and what the fleet said of it."""
-    world, fleet, _ = make_world(store, program)
-    assert isinstance(world.fleet, ScriptedFleet)
+    fleet = scripted_workers(store, program).fleet
     content = {"skill": 0.5, "trained": "nothing"}
     policy = policy_at(put_small_tree(store, "policies", "model.json", content))
-    spec = program.evolve_specs(0, policy)[0]
+    spec = program.evolve_specs(0, policy, 1.0)[0]
     fleet.submit(spec, policy)
     (done,) = fleet.mail.waiting
     queries = tuple(program.by_hash[item] for item in spec.queries_Q)

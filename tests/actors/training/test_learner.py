@@ -22,6 +22,7 @@ from pipeline.hashing import canonical_json, sha256_hex
 from pipeline.prompts import prompt_hash, question_text
 from pipeline.records import Selected, StepValues
 from pipeline.refs import CheckpointRef, PolicyRef
+from pipeline.simulation.small_trees import put_small_tree
 from pipeline.storage.artifacts import put_content
 from pipeline.storage.models import policy_at, publish_folder
 from pipeline.storage.parquet import to_parquet
@@ -41,7 +42,6 @@ from pipeline.training.rows import TrainRow
 from pipeline.training.settings import LearnSettings
 from tests.support.models import make_policy
 from tests.support.scripted import make_config, make_program
-from tests.support.scripted_world import put_small_tree
 
 SIZES = {"batch_size": 4, "window": 64}
 

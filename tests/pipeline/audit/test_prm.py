@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeVar
@@ -13,17 +13,22 @@ import pytest
 from pipeline.audit.diff import first_difference
 from pipeline.audit.run import Report, audit
 from pipeline.audit.trace import lines, trace
+from pipeline.driver.driver import drive
 from pipeline.prm.labels import Decode
 from pipeline.records import Rollout, Score, Selected, StepValues
 from pipeline.refs import PolicyRef
+from pipeline.run.events import event as events
+from pipeline.run.events.prm import LabelsMade
+from pipeline.run.events.sampling import ShardGraded, ShardScored
 from pipeline.selection.rewards import reward_p
+from pipeline.simulation.fleet import decode
 from pipeline.storage.artifacts import put_content
 from pipeline.storage.parquet import from_parquet, to_parquet
 from pipeline.storage.store import Store
 from tests.pipeline.audit.test_run import Objects, rewritten, store_of
-from tests.pipeline.driver.test_prm_driver import prm_config
 from tests.support.chaos_world import RUN
-from tests.support.scripted_prm import PrmBench, after_commits, decode
+from tests.support.driving import Bench
+from tests.support.scripted import prm_config
 
 Row = TypeVar("Row")
 
@@ -35,18 +40,18 @@ def decoder(policy: PolicyRef) -> Decode:
 
 
 @pytest.fixture(scope="module")
-def scored(tmp_path_factory: pytest.TempPathFactory) -> PrmBench:
-    bench = PrmBench(tmp_path_factory.mktemp("prm"), prm_config())
-    bench.driver().run()
+def scored(tmp_path_factory: pytest.TempPathFactory) -> Bench:
+    bench = Bench(tmp_path_factory.mktemp("prm"), prm_config())
+    bench.run()
     return bench
 
 
-def objects_of(bench: PrmBench) -> Objects:
+def objects_of(bench: Bench) -> Objects:
     return {path: bench.store.get(path) for path in bench.store.list()}
 
 
 def forged(
-    bench: PrmBench,
+    bench: Bench,
     path: str,
     kind: type[Row],
     change: Callable[[list[Row]], list[Row]],
@@ -71,7 +76,7 @@ def forged(
     return audit(ledger, RUN, decoder), other
 
 
-def of_stage(bench: PrmBench, kind: str, stage: str) -> Event:
+def of_stage(bench: Bench, kind: str, stage: str) -> Event:
     """An event of a stage, about a shard of which something was chosen where that is told."""
     return next(
         event
@@ -87,7 +92,7 @@ def says(report: Report, path: str, what: str) -> bool:
 # --- as it is -------------------------------------------------------------------------------------
 
 
-def test_a_run_with_a_prm_is_clean_and_every_shard_of_it_is_followed(scored: PrmBench) -> None:
+def test_a_run_with_a_prm_is_clean_and_every_shard_of_it_is_followed(scored: Bench) -> None:
     report = audit(scored.store, RUN, decoder)
     assert report.problems == []
     assert report.finished
@@ -95,12 +100,12 @@ def test_a_run_with_a_prm_is_clean_and_every_shard_of_it_is_followed(scored: Prm
     assert {"prm/values/0", "prm/values/1"} <= rounds
 
 
-def test_without_the_tokens_texts_a_prm_cannot_be_audited(scored: PrmBench) -> None:
+def test_without_the_tokens_texts_a_prm_cannot_be_audited(scored: Bench) -> None:
     with pytest.raises(RuntimeError, match="decoder"):
         audit(scored.store, RUN)
 
 
-def test_a_sample_is_traced_to_the_prm_and_its_step_scores(scored: PrmBench) -> None:
+def test_a_sample_is_traced_to_the_prm_and_its_step_scores(scored: Bench) -> None:
     event = of_stage(scored, "shard_scored", "evolve/1/generate")
     row = from_parquet(scored.store.get(event["selected"]), Selected)[0]
     (origin,) = trace(scored.store, RUN, f"evolve/1:{row.query_id}/{row.sample_index}")
@@ -114,16 +119,14 @@ def test_a_sample_is_traced_to_the_prm_and_its_step_scores(scored: PrmBench) -> 
 
 
 @pytest.mark.parametrize("start", ["shards/score", "shards/labels", "shards/rollout/complete"])
-def test_a_damaged_object_of_the_prm_is_named_and_nothing_else(
-    scored: PrmBench, start: str
-) -> None:
+def test_a_damaged_object_of_the_prm_is_named_and_nothing_else(scored: Bench, start: str) -> None:
     copy = store_of(objects_of(scored))
     place = next(path for path in copy.list() if path.startswith(start))
     copy.replace(place, b"")
     assert {problem.path for problem in audit(copy, RUN, decoder).problems} == {place}
 
 
-def test_graded_responses_that_are_gone_leave_the_rest_untold(scored: PrmBench) -> None:
+def test_graded_responses_that_are_gone_leave_the_rest_untold(scored: Bench) -> None:
     """What was derived from them cannot be followed, and only they are named."""
     copy = store_of(objects_of(scored))
     gone = next(e for e in scored.of_type("shard_graded") if e["purpose"] == "prm/rollouts")
@@ -133,22 +136,22 @@ def test_graded_responses_that_are_gone_leave_the_rest_untold(scored: PrmBench) 
 
 @pytest.mark.parametrize("purpose", ["prm/rollouts", "prm/values/0"])
 def test_a_run_that_made_its_labels_again_is_clean_and_did_the_same(
-    scored: PrmBench, tmp_path: Path, purpose: str
+    scored: Bench, tmp_path: Path, purpose: str
 ) -> None:
-    bench = PrmBench(tmp_path, prm_config())
-    driver = bench.driver()
+    bench = Bench(tmp_path, prm_config())
+    context = bench.context()
     taken: set[str] = set()
 
-    def take(stage: str, events: Sequence[Any]) -> None:
-        for event in events:
-            mine = event.get("purpose") == purpose and event["type"] == "shard_graded"
-            path = event["grades"] if mine else event.get("path")
-            if (mine or event["type"] == "labels_made") and event["type"] not in taken:
-                taken.add(event["type"])
-                bench.store.delete(path)
+    def take(event: events.Event) -> None:
+        mine = isinstance(event, LabelsMade) or (
+            isinstance(event, ShardGraded) and event.purpose == purpose
+        )
+        if mine and event.type not in taken:
+            taken.add(event.type)
+            bench.store.delete(getattr(event, "grades", "") or getattr(event, "path", ""))
 
-    after_commits(driver, take)
-    driver.run()
+    bench.watch.react = take
+    drive(context)
     assert len(bench.of_type("labels_lost")) == 1
     assert bench.of_type("object_lost")
     assert audit(bench.store, RUN, decoder).problems == []
@@ -158,7 +161,7 @@ def test_a_run_that_made_its_labels_again_is_clean_and_did_the_same(
 # --- as it was not --------------------------------------------------------------------------------
 
 
-def test_one_altered_value_is_named(scored: PrmBench) -> None:
+def test_one_altered_value_is_named(scored: Bench) -> None:
     (made,) = scored.of_type("labels_made")
 
     def change(rows: list[StepValues]) -> list[StepValues]:
@@ -181,7 +184,7 @@ def test_one_altered_value_is_named(scored: PrmBench) -> None:
     ],
 )
 def test_another_labelled_response_is_named(
-    scored: PrmBench, changes: dict[str, Any], why: str
+    scored: Bench, changes: dict[str, Any], why: str
 ) -> None:
     (made,) = scored.of_type("labels_made")
 
@@ -193,11 +196,11 @@ def test_another_labelled_response_is_named(
     assert says(report, other, why), report.problems
 
 
-def a_completion_shard(bench: PrmBench) -> Event:
+def a_completion_shard(bench: Bench) -> Event:
     return next(e for e in bench.of_type("shard_accepted") if e["purpose"] == "prm/values/0")
 
 
-def test_one_completion_of_a_foreign_prefix_is_named(scored: PrmBench) -> None:
+def test_one_completion_of_a_foreign_prefix_is_named(scored: Bench) -> None:
     event = a_completion_shard(scored)
 
     def change(rows: list[Rollout]) -> list[Rollout]:
@@ -209,7 +212,7 @@ def test_one_completion_of_a_foreign_prefix_is_named(scored: PrmBench) -> None:
     assert says(report, other, what)
 
 
-def test_completions_that_no_response_asks_for_are_named(scored: PrmBench) -> None:
+def test_completions_that_no_response_asks_for_are_named(scored: Bench) -> None:
     event = a_completion_shard(scored)
     key = "complete-0123456789abcdef"
 
@@ -221,7 +224,7 @@ def test_completions_that_no_response_asks_for_are_named(scored: PrmBench) -> No
     assert says(report, "/ledger/", f"accepts {other}, which no plan asks for")
 
 
-def test_another_seed_of_a_completion_is_named(scored: PrmBench) -> None:
+def test_another_seed_of_a_completion_is_named(scored: Bench) -> None:
     event = a_completion_shard(scored)
 
     def change(rows: list[Rollout]) -> list[Rollout]:
@@ -247,7 +250,7 @@ def altered(index: int, *, whole: bool) -> Callable[[list[Score]], list[Score]]:
     return change
 
 
-def test_one_altered_score_is_named(scored: PrmBench) -> None:
+def test_one_altered_score_is_named(scored: Bench) -> None:
     event = of_stage(scored, "shard_scored", "evolve/0/generate")
     report, other = forged(scored, event["scores"], Score, altered(0, whole=False))
     assert says(report, other, "its step scores give")
@@ -256,7 +259,7 @@ def test_one_altered_score_is_named(scored: PrmBench) -> None:
     assert says(report, event["selected"], "other grades or scores, or another rule, chose it")
 
 
-def test_one_altered_score_of_the_gate_is_named_by_its_card(scored: PrmBench) -> None:
+def test_one_altered_score_of_the_gate_is_named_by_its_card(scored: Bench) -> None:
     event = next(e for e in scored.of_type("shard_scored") if e["stage"] == "prm/judge"
                  and from_parquet(scored.store.get(e["scores"]), Score))  # fmt: skip
     (judged,) = scored.of_type("prm_judged")
@@ -264,7 +267,7 @@ def test_one_altered_score_of_the_gate_is_named_by_its_card(scored: PrmBench) ->
     assert says(report, judged["path"], "its card is not what its labels and their scores give")
 
 
-def test_scores_of_another_prm_or_of_other_responses_are_named(scored: PrmBench) -> None:
+def test_scores_of_another_prm_or_of_other_responses_are_named(scored: Bench) -> None:
     event = of_stage(scored, "shard_scored", "evolve/0/generate")
     (judged,) = scored.of_type("prm_judged")
     report, other = forged(scored, event["scores"], Score, list, key="score-0123456789abcdef")
@@ -274,24 +277,23 @@ def test_scores_of_another_prm_or_of_other_responses_are_named(scored: PrmBench)
 
 
 def test_scores_of_the_gate_after_a_loss_are_held_against_the_prm(
-    scored: PrmBench, tmp_path: Path
+    scored: Bench, tmp_path: Path
 ) -> None:
     """Grades that are gone while the gate is scored: made again, and what follows is audited."""
-    bench = PrmBench(tmp_path, prm_config())
-    driver = bench.driver()
+    bench = Bench(tmp_path, prm_config())
+    context = bench.context()
     taken: list[str] = []
 
-    def take(stage: str, events: Sequence[Any]) -> None:
-        for event in events:
-            if event["type"] == "shard_scored" and stage == "prm/judge" and not taken:
-                taken.append(driver.state.shards[event["purpose"]][event["index"]].grades or "")
-                bench.store.delete(taken[0])
-                bench.store.delete(event["scores"])
-                loss = driver.loss(event["purpose"], taken[0], "a test took it")
-                driver.commit(stage, [loss])
+    def take(event: events.Event) -> None:
+        if isinstance(event, ShardScored) and event.stage == "prm/judge" and not taken:
+            taken.append(context.state.shards[event.purpose][event.index].grades or "")
+            bench.store.delete(taken[0])
+            bench.store.delete(event.scores)
+            loss = context.loss(event.purpose, taken[0], "a test took it")
+            context.commit([replace(loss, stage=event.stage)])
 
-    after_commits(driver, take)
-    driver.run()
+    bench.watch.react = take
+    drive(context)
     assert bench.of_type("object_lost")
     assert audit(bench.store, RUN, decoder).problems == []
     event = next(e for e in bench.of_type("shard_scored") if e["stage"] == "prm/judge"
@@ -300,7 +302,7 @@ def test_scores_of_the_gate_after_a_loss_are_held_against_the_prm(
     assert says(report, other, "another process reward model than")
 
 
-def test_step_scores_that_stand_elsewhere_are_named(scored: PrmBench) -> None:
+def test_step_scores_that_stand_elsewhere_are_named(scored: Bench) -> None:
     event = of_stage(scored, "shard_scored", "evolve/0/generate")
 
     def change(rows: list[Score]) -> list[Score]:
@@ -320,7 +322,7 @@ def test_step_scores_that_stand_elsewhere_are_named(scored: PrmBench) -> None:
     ],
 )
 def test_a_verdict_that_does_not_follow_is_named(
-    scored: PrmBench, field: str, value: Any, why: str
+    scored: Bench, field: str, value: Any, why: str
 ) -> None:
     def change(event: dict[str, Any]) -> None:
         if event["type"] == "prm_judged":
@@ -331,7 +333,7 @@ def test_a_verdict_that_does_not_follow_is_named(
     assert says(report, judged["path"], why), report.problems
 
 
-def test_another_model_than_the_trained_one_is_named(scored: PrmBench) -> None:
+def test_another_model_than_the_trained_one_is_named(scored: Bench) -> None:
     """The judgement is of the run's PRM, and the model with the card in it is another."""
     base = next(e for e in scored.of_type("policy_published") if e["name"] == "base")
 
@@ -343,7 +345,7 @@ def test_another_model_than_the_trained_one_is_named(scored: PrmBench) -> None:
     assert says(report, base["path"], "it is not the model that was trained")
 
 
-def test_counts_of_labels_that_do_not_follow_are_named(scored: PrmBench) -> None:
+def test_counts_of_labels_that_do_not_follow_are_named(scored: Bench) -> None:
     def change(event: dict[str, Any]) -> None:
         if event["type"] == "labels_made":
             event["trained"] += 1
@@ -357,7 +359,7 @@ def unchanged(store: Store) -> dict[str, bytes]:
     return {path: store.get(path) for path in store.list()}
 
 
-def test_an_audit_changes_nothing(scored: PrmBench) -> None:
+def test_an_audit_changes_nothing(scored: Bench) -> None:
     copy = store_of(objects_of(scored))
     for start in ("shards/labels", "shards/score", "shards/grade"):
         copy.replace(next(path for path in copy.list() if path.startswith(start)), b"")

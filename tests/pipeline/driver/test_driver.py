@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from pipeline.driver.driver import drive
 from pipeline.errors import BadConfig
 from pipeline.hashing import canonical_json
 from pipeline.refs import CheckpointRef
@@ -23,7 +24,7 @@ from tests.support.scripted import Crash, make_config, make_program
 def plain(tmp_path_factory: pytest.TempPathFactory) -> Bench:
     """A run that nothing disturbs."""
     bench = Bench(tmp_path_factory.mktemp("plain"))
-    bench.driver().run()
+    bench.run()
     return bench
 
 
@@ -81,7 +82,7 @@ def test_moments_are_inherited_and_the_control_is_as_long(plain: Bench) -> None:
 
 def test_a_falling_rate_of_the_warmup_ends_with_its_epochs(tmp_path: Path) -> None:
     bench = Bench(tmp_path, make_config(warmup={"schedule": "linear", "flat_evaluations": 9}))
-    driver = bench.driver()
+    context = bench.context()
     jobs: dict[str, LearnJob] = {}
     submit = bench.learner.submit
 
@@ -90,7 +91,7 @@ def test_a_falling_rate_of_the_warmup_ends_with_its_epochs(tmp_path: Path) -> No
         submit(job, resume)
 
     bench.learner.submit = note  # type: ignore[method-assign]
-    state = driver.run()
+    state = drive(context)
     rounds = [name for name in jobs if name.startswith("warmup/")]
     assert len(rounds) == 3
     steps = sum(state.jobs[name].steps for name in rounds)
@@ -113,26 +114,26 @@ def test_replay_and_snapshot_give_the_drivers_state(plain: Bench) -> None:
 
 def test_a_finished_run_started_again_does_nothing(plain: Bench) -> None:
     before = dict(plain.backend._objects)
-    driver = plain.driver()
-    driver.run()
+    context = plain.context()
+    drive(context)
     assert plain.backend._objects == before
     assert plain.fleet.generated == []
 
 
 def test_dispatch_is_in_plan_order_and_bounded(plain: Bench, tmp_path: Path) -> None:
     bench = Bench(tmp_path)
-    driver = bench.driver(seed=5)
+    context = bench.context(seed=5)
     seen: list[tuple[str, int, int]] = []
-    original = driver.world.fleet.submit
+    original = context.workers.fleet.submit
 
     def submit(spec: Any, policy: Any) -> None:
-        done = {i for i, s in driver.state.shards.get(spec.purpose, {}).items() if s.done}
+        done = {i for i, s in context.state.shards.get(spec.purpose, {}).items() if s.done}
         first = next(i for i in range(10**6) if i not in done)
         seen.append((spec.purpose, spec.index, first))
         original(spec, policy)
 
-    driver.world.fleet.submit = submit  # type: ignore[method-assign]
-    driver.run()
+    context.workers.fleet.submit = submit  # type: ignore[method-assign]
+    drive(context)
     assert all(index < first + 3 for _, index, first in seen)
     for purpose in {purpose for purpose, _, _ in seen}:
         order = [index for name, index, _ in seen if name == purpose]
@@ -143,24 +144,24 @@ def test_dispatch_is_in_plan_order_and_bounded(plain: Bench, tmp_path: Path) -> 
 @pytest.mark.parametrize("seed", range(6))
 def test_order_and_duplicates_change_nothing(plain: Bench, tmp_path: Path, seed: int) -> None:
     bench = Bench(tmp_path)
-    bench.driver(seed=seed + 1, twice=0.5).run()
+    bench.run(seed=seed + 1, twice=0.5)
     assert result(bench) == result(plain)
     assert len(bench.fleet.generated) == len(set(bench.fleet.generated))
 
 
 def test_another_run_in_the_same_store_adopts_everything(plain: Bench, tmp_path: Path) -> None:
     bench = Bench(tmp_path)
-    bench.driver().run()
+    bench.run()
     run = bench.config.run.model_copy(update={"name": "another"})
     bench.program = make_program(bench.config.model_copy(update={"run": run}))
-    bench.driver().run()
+    bench.run()
     assert bench.fleet.generated == []
     assert result(bench) == result(plain)
 
 
 def test_another_seed_is_another_run(plain: Bench, tmp_path: Path) -> None:
     bench = Bench(tmp_path, make_config(run={"name": "scripted", "seed": 1}))
-    bench.driver().run()
+    bench.run()
     assert result(bench)["policies"]["evolve/2"] != result(plain)["policies"]["evolve/2"]
     assert result(bench)["selected"] != result(plain)["selected"]
 
@@ -173,7 +174,7 @@ def test_an_iteration_that_selects_nothing_trains_nothing(tmp_path: Path) -> Non
     warmup = bench.config.warmup.model_copy(update={"checkpoint": str(folder)})
     bench.config = bench.config.model_copy(update={"warmup": warmup})
     bench.program = make_program(bench.config)
-    state = bench.driver().run()
+    state = bench.run()
     assert [event["job"] for event in bench.of_type("job_skipped")] == [
         "evolve/0",
         "evolve/1",
@@ -208,11 +209,11 @@ def test_a_changed_config_is_refused_on_resume(
     bench = Bench(tmp_path)
     bench.backend.at = 60
     with pytest.raises(Crash):
-        bench.driver().run()
+        bench.run()
     other = Bench(tmp_path, make_config(**changes))
     other.backend = bench.backend
     with pytest.raises(BadConfig) as caught:
-        other.driver().run()
+        other.run()
     assert words in str(caught.value)
     assert other.fleet.generated == []
 
@@ -221,13 +222,13 @@ def test_free_and_noted_changes_go_on(plain: Bench, tmp_path: Path) -> None:
     bench = Bench(tmp_path)
     bench.backend.at = 60
     with pytest.raises(Crash):
-        bench.driver().run()
+        bench.run()
     other = Bench(
         tmp_path, make_config(generate={"lookahead": 7}, learn={"micro_batch": 1, "attempts": 2})
     )
     other.backend = bench.backend
     other.backend.at = -1
-    other.driver().run()
+    other.run()
     assert result(other) == result(plain)
     said = [line for line in other.watch.said if "changed since" in line]
     assert len(said) == 1
@@ -240,13 +241,13 @@ def test_other_data_under_the_same_config_are_refused(tmp_path: Path) -> None:
     bench = Bench(tmp_path)
     bench.backend.at = 60
     with pytest.raises(Crash):
-        bench.driver().run()
+        bench.run()
     splits = dict(bench.program.splits)
     splits["test"] = splits["test"][:-1]
     object.__setattr__(bench.program, "splits", splits)
     bench.program.__dict__.pop("fingerprint")
     with pytest.raises(BadConfig, match="questions or answers of the data"):
-        bench.driver().run()
+        bench.run()
 
 
 def test_the_summary_compares_and_times_every_policy(plain: Bench) -> None:

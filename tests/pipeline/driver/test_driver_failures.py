@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from pipeline.driver.driver import drive
 from pipeline.errors import RunStopped
 from pipeline.generation.fleet import ShardDone, ShardFailed
 from pipeline.generation.shards import ShardSpec
@@ -20,6 +21,8 @@ from pipeline.run.events.event import Event
 from pipeline.run.events.sampling import ShardAccepted
 from pipeline.run.events.wire import replay
 from pipeline.run.state import State
+from pipeline.simulation.fleet import ScriptedFleet
+from pipeline.stages.tasks import InProcess, TaskContext
 from pipeline.storage.artifacts import read_rows
 from tests.support.driving import Bench, result
 from tests.support.scripted import Crash, make_config
@@ -29,7 +32,7 @@ from tests.support.scripted import Crash, make_config
 def plain(tmp_path_factory: pytest.TempPathFactory) -> Bench:
     """A run that nothing disturbs."""
     bench = Bench(tmp_path_factory.mktemp("plain"))
-    bench.driver().run()
+    bench.run()
     return bench
 
 
@@ -38,7 +41,7 @@ def run_through(bench: Bench, crashes: Sequence[tuple[int, bool]], seed: int) ->
     for number, (at, after) in enumerate([*crashes, (-1, False)]):
         bench.backend.writes, bench.backend.at, bench.backend.after = 0, at, after
         try:
-            bench.driver(seed=seed + number, twice=0.2).run()
+            bench.run(seed=seed + number, twice=0.2)
         except Crash:
             continue
         return
@@ -80,7 +83,7 @@ def test_no_accepted_shard_is_generated_again_after_a_kill(tmp_path: Path) -> No
         stored = {path.split("/")[2] for path in bench.store.list("shards/rollout/")}
         assert accepted <= stored
         with suppress(Crash):
-            bench.driver(seed=at).run()
+            bench.run(seed=at)
         assert not stored & set(bench.fleet.generated)
     assert any(event["adopted"] for event in bench.of_type("shard_accepted"))
 
@@ -116,7 +119,7 @@ def test_a_corrupt_object_is_made_again_and_never_trained_on(
 ) -> None:
     bench = Bench(tmp_path)
     corrupt(bench, part, when)
-    bench.driver().run()
+    bench.run()
     if part != "grade":
         assert bench.of_type("object_lost")
     state, expected = replay(bench.events), replay(plain.events)
@@ -126,7 +129,7 @@ def test_a_corrupt_object_is_made_again_and_never_trained_on(
 
 def test_a_store_that_keeps_nothing_stops_the_run(tmp_path: Path) -> None:
     bench = Bench(tmp_path)
-    driver = bench.driver()
+    context = bench.context()
     original = bench.watch.event
 
     def event(event: Event, state: State) -> None:
@@ -136,16 +139,16 @@ def test_a_store_that_keeps_nothing_stops_the_run(tmp_path: Path) -> None:
 
     bench.watch.event = event  # type: ignore[method-assign]
     with pytest.raises(RunStopped, match="does not keep what it is given"):
-        driver.run()
+        drive(context)
 
 
 def test_a_dying_learner_is_started_again_from_its_last_checkpoint(
     plain: Bench, tmp_path: Path
 ) -> None:
     bench = Bench(tmp_path)
-    driver = bench.driver()
+    context = bench.context()
     bench.learner.fail = 3
-    driver.run()
+    drive(context)
     assert result(bench) == result(plain)
     assert sum("the learner died" in line for line in bench.watch.said) == 3
     resumed = [cursor for _, cursor in bench.learner.submitted]
@@ -154,43 +157,70 @@ def test_a_dying_learner_is_started_again_from_its_last_checkpoint(
 
 def test_a_learner_that_always_dies_stops_the_run(tmp_path: Path) -> None:
     bench = Bench(tmp_path, make_config(learn={"attempts": 4}))
-    driver = bench.driver()
+    context = bench.context()
     bench.learner.fail = 10**6
     with pytest.raises(RunStopped, match=r"died 4 times .*learn.attempts = 4.*rank 1 died"):
-        driver.run()
+        drive(context)
     assert bench.clock.now >= 1 + 2 + 4
 
 
 def test_the_guard_stops_the_run(tmp_path: Path) -> None:
     bench = Bench(tmp_path)
-    driver = bench.driver()
+    context = bench.context()
     bench.learner.guard = "log-probabilities deviate by 0.3 nats"
     with pytest.raises(RunStopped, match="deviate by 0"):
-        driver.run()
+        drive(context)
     assert not any(event["job"].startswith("evolve") for event in bench.of_type("job_done"))
 
 
 def test_a_fleet_that_gives_up_stops_the_run(tmp_path: Path) -> None:
     bench = Bench(tmp_path)
-    driver = bench.driver()
+    context = bench.context()
     bench.fleet.fail = {1}
     with pytest.raises(RunStopped, match="every engine died"):
-        driver.run()
+        drive(context)
 
 
 def test_what_somebody_has_a_copy_of_is_put_back(plain: Bench, tmp_path: Path) -> None:
     bench = Bench(tmp_path)
-    driver = bench.driver()
+    context = bench.context()
     bench.fleet.lost = "images/abc"
 
     def repair(path: str) -> bool:
         bench.fleet.lost = ""
         return path == "images/abc"
 
-    driver.world = replace(driver.world, repair=repair)
-    driver.run()
+    context.workers = replace(context.workers, repair=repair)
+    drive(context)
     assert result(bench) == result(plain)
     assert any("has been put back" in line for line in bench.watch.said)
+
+
+class Repeating:
+    """Engines whose first shard fails, and fails again by hearsay when it has been generated; its
+    answer comes when it is found in the store."""
+
+    def __init__(self, fleet: ScriptedFleet) -> None:
+        self.fleet = fleet
+        self.failed: ShardFailed | None = None
+        self.told = 0
+
+    def submit(self, spec: ShardSpec, policy: PolicyRef) -> None:
+        if self.failed is None:
+            self.failed = ShardFailed(spec.key, "it is corrupt", "lost", "images/abc")
+        else:
+            self.fleet.submit(spec, policy)
+
+    def poll(self) -> list[ShardDone | ShardFailed]:
+        assert self.failed is not None
+        if self.told == 0 or (self.told == 1 and self.failed.key in self.fleet.generated):
+            self.told += 1
+            return [self.failed]
+        answers = self.fleet.poll()
+        while self.told == 2 and self.failed.key not in [answer.key for answer in answers]:
+            answers += self.fleet.poll()
+        self.told += self.told == 2
+        return answers
 
 
 def test_a_shard_that_is_found_as_its_answer_comes_is_accepted_once(
@@ -198,67 +228,51 @@ def test_a_shard_that_is_found_as_its_answer_comes_is_accepted_once(
 ) -> None:
     """A failure that is told twice has its work forgotten: the next look finds what it stored."""
     bench = Bench(tmp_path)
-    driver = bench.driver()
-    submit, poll = bench.fleet.submit, bench.fleet.poll
-    failures: list[ShardDone | ShardFailed] = []
-    turn = 0
-
-    def hand_in(spec: ShardSpec, policy: PolicyRef) -> None:
-        if not failures:
-            failures.append(ShardFailed(spec.key, "it is corrupt", "lost", "images/abc"))
-            return
-        submit(spec, policy)
-
-    def come_back() -> list[ShardDone | ShardFailed]:
-        nonlocal turn
-        turn += 1
-        if turn <= 2:
-            return failures
-        answers = poll()
-        while turn == 3 and failures[0].key not in [answer.key for answer in answers]:
-            answers += poll()
-        return answers
-
-    bench.fleet.submit, bench.fleet.poll = hand_in, come_back  # type: ignore[method-assign]
-    driver.world = replace(driver.world, repair=lambda path: True)
-    driver.run()
+    context = bench.context()
+    fleet = Repeating(bench.fleet)
+    stage = InProcess(TaskContext(bench.store, bench.program))
+    workers = replace(context.workers, fleet=fleet, stage=stage, repair=lambda path: True)
+    context.workers = workers
+    drive(context)
+    assert fleet.told == 3
     accepted = [(e["purpose"], e["index"]) for e in bench.of_type("shard_accepted")]
     assert len(accepted) == len(set(accepted))
+    assert sum(event["adopted"] for event in bench.of_type("shard_accepted")) == 1
     assert result(bench) == result(plain)
 
 
 def test_what_nobody_has_a_copy_of_stops_the_run(tmp_path: Path) -> None:
     bench = Bench(tmp_path)
-    driver = bench.driver()
+    context = bench.context()
     bench.fleet.lost = "policies/model/abc"
     with pytest.raises(RunStopped, match="it is corrupt"):
-        driver.run()
+        drive(context)
 
 
 def test_bad_queries_are_skipped_up_to_a_limit(tmp_path: Path) -> None:
     config = make_config(generate={"max_bad_queries": 1})
     bench = Bench(tmp_path / "one", config)
-    driver = bench.driver()
+    context = bench.context()
     first = bench.program.pool[0]
     bench.fleet.bad = {first}
-    state = driver.run()
+    state = drive(context)
     assert state.bad_queries == {first: "prompt too long"}
     assert all(first not in line for lines in bench.learner.trained_rows.values() for line in lines)
     bench = Bench(tmp_path / "two", config)
-    driver = bench.driver()
+    context = bench.context()
     bench.fleet.bad = set(bench.program.pool[:2])
     with pytest.raises(RunStopped, match="max_bad_queries = 1") as caught:
-        driver.run()
+        drive(context)
     assert "train-" in str(caught.value)
 
 
 def test_queries_that_cannot_be_graded_are_skipped_up_to_a_limit(tmp_path: Path) -> None:
     config = make_config(generate={"max_bad_queries": 1})
     bench = Bench(tmp_path / "one", config)
-    driver = bench.driver()
+    context = bench.context()
     refused = bench.program.pool[0]
     bench.grader.refused = {refused}
-    state = driver.run()
+    state = drive(context)
     assert state.bad_queries == {refused: "no number"}
     assert sum("left out: train-" in line for line in bench.watch.said) == 1
     for event in bench.of_type("shard_graded"):
@@ -266,24 +280,24 @@ def test_queries_that_cannot_be_graded_are_skipped_up_to_a_limit(tmp_path: Path)
             rows = read_rows(bench.store, path, kind) if path else []
             assert all(row.query != refused for row in rows)
     bench = Bench(tmp_path / "two", config)
-    driver = bench.driver()
+    context = bench.context()
     bench.grader.refused = set(bench.program.pool[:2])
     with pytest.raises(RunStopped, match="max_bad_queries = 1"):
-        driver.run()
+        drive(context)
 
 
 def test_lost_grades_of_a_shard_with_a_refused_query_are_made_again(tmp_path: Path) -> None:
     bench = Bench(tmp_path, make_config(generate={"max_bad_queries": 1}))
     corrupt(bench, "select", "sampling_closed")
-    driver = bench.driver()
+    context = bench.context()
     bench.grader.refused = set(bench.program.pool[:1])
-    driver.run()
+    drive(context)
     assert {event["path"].split("/")[1] for event in bench.of_type("object_lost")} == {"select"}
 
 
 def test_a_bad_test_query_lowers_n_and_is_not_a_wrong_answer(tmp_path: Path) -> None:
     bench = Bench(tmp_path, make_config(generate={"max_bad_queries": 1}))
-    driver = bench.driver()
+    context = bench.context()
     bench.fleet.bad = {bench.program.splits["test"][0].content_hash}
-    driver.run()
+    drive(context)
     assert {e["result"]["n"] for e in bench.of_type("evaluated") if e["split"] == "test"} == {4}

@@ -14,13 +14,16 @@ from pipeline.audit.run import audit
 from pipeline.errors import CorruptObject, RunStopped, StoreError, StoreRefused, StoreUnavailable
 from pipeline.reports.comparison import compared_policies
 from pipeline.reports.summary import summary
+from pipeline.run.events.evaluation import Evaluated
+from pipeline.run.events.event import Event
+from pipeline.run.events.lifecycle import IterationClosed
+from pipeline.run.events.training import CheckpointSaved
 from pipeline.run.events.wire import replay
 from pipeline.run.spec import evaluation_purpose
 from pipeline.run.state import GREEDY
 from pipeline.storage.backend import StoreFull
-from tests.pipeline.driver.test_driver_machine import outcome, undisturbed
 from tests.support.chaos_memory import Damage, damaged
-from tests.support.chaos_world import RUN, Lives
+from tests.support.chaos_world import RUN, Lives, undisturbed
 
 HOW: tuple[Damage, ...] = ("flip", "cut", "empty", "remove")
 
@@ -29,8 +32,8 @@ def harm(lives: Lives, start: str, how: Damage, when: Callable[[Mapping[str, Any
     """Damage the newest object whose path begins with `start`, once, when an event is committed."""
     done: list[str] = []
 
-    def react(event: Mapping[str, Any]) -> None:
-        if not done and when(event):
+    def react(event: Event) -> None:
+        if not done and when(event.to_wire()):
             path = next(one for one in reversed(lives.memory.good) if one.startswith(start))
             lives.memory.lay(path, damaged(lives.memory.good[path], how, 77))
             lives.ever_damaged.add(path)
@@ -41,7 +44,7 @@ def harm(lives: Lives, start: str, how: Damage, when: Callable[[Mapping[str, Any
 
 def stays_whole(lives: Lives) -> None:
     """The run was finished as if nothing had been, and what the store holds is as it was made."""
-    assert outcome(lives) == undisturbed()
+    assert lives.outcome() == undisturbed()
     for path in lives.ever_damaged:
         if path in lives.memory.good and not path.startswith(f"runs/{RUN}/snapshots"):
             assert lives.memory.bytes_at(path) == lives.memory.good[path], path
@@ -90,18 +93,18 @@ def test_a_checkpoint_inside_a_job_costs_the_job_so_far(
     harm(lives, "checkpoints/", how, saved)
     harmed = lives.watch.react
 
-    def react(event: Mapping[str, Any]) -> None:
+    def react(event: Event) -> None:
         harmed(event)
-        if event["type"] == "checkpoint_saved":
-            assert lives.watch.driver is not None
-            assert event["checkpoint"]["path"] not in lives.watch.driver.state.retired
+        if isinstance(event, CheckpointSaved):
+            assert lives.watch.context is not None
+            assert event.checkpoint.path not in lives.watch.context.state.retired
 
     lives.watch.react = react
     assert lives.live(copies=False) is not None
     (lost,) = [event for event in lives.events() if event["type"] == "checkpoint_lost"]
     assert lost["job"] == "evolve/1"
     assert any("starts again from its beginning" in line for line in lives.watch.said)
-    assert outcome(lives) == undisturbed()
+    assert lives.outcome() == undisturbed()
     lives.check_checkpoints(replay(lives.events()))
 
 
@@ -144,7 +147,7 @@ def test_a_ledger_entry_stops_the_next_driver_by_name(tmp_path: Path, how: Damag
     assert path in str(caught.value)
     lives.memory.lay(path, lives.memory.good[path])
     assert lives.live() is not None
-    assert outcome(lives) == undisturbed()
+    assert lives.outcome() == undisturbed()
 
 
 def test_a_missing_ledger_entry_in_the_middle_stops_the_next_driver(tmp_path: Path) -> None:
@@ -163,7 +166,7 @@ def test_a_snapshot_costs_time_only(tmp_path: Path, how: Damage) -> None:
     newest = max(one for one in lives.memory.good if one.startswith(f"runs/{RUN}/snapshots"))
     lives.memory.lay(newest, damaged(lives.memory.good[newest], how, 77))
     assert lives.live() is not None
-    assert outcome(lives) == undisturbed()
+    assert lives.outcome() == undisturbed()
     if how != "remove":
         assert any("using an earlier one" in line for line in lives.heard)
         assert any(path.startswith("quarantine/runs/") for path in lives.store.list("quarantine"))
@@ -235,8 +238,8 @@ def test_grades_lost_after_their_evaluation_are_made_again_before_the_end(
 ) -> None:
     lives = Lives(tmp_path)
 
-    def react(event: Mapping[str, Any]) -> None:
-        if event["type"] == "iteration_closed" and not lives.ever_damaged:
+    def react(event: Event) -> None:
+        if isinstance(event, IterationClosed) and not lives.ever_damaged:
             rollout, grades = graded(lives, "base")
             for path in (rollout, grades) if rollout_too else (grades,):
                 spoil(lives, path, how)
@@ -282,9 +285,9 @@ def test_a_finished_run_makes_lost_grades_again_and_is_finished(
 def test_a_store_that_loses_an_evaluation_for_ever_stops_the_run(tmp_path: Path) -> None:
     lives = Lives(tmp_path)
 
-    def react(event: Mapping[str, Any]) -> None:
-        if event["type"] == "evaluated" and event["split"] == "test":
-            spoil(lives, event["grades"][0], "flip")
+    def react(event: Event) -> None:
+        if isinstance(event, Evaluated) and event.split == "test":
+            spoil(lives, event.grades[0], "flip")
 
     lives.watch.react = react
     with pytest.raises(RunStopped, match=r"evaluate/.* was lost 6 times.*does not keep"):

@@ -8,19 +8,21 @@ learner.
 from __future__ import annotations
 
 import os
-from functools import cache
+from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
 
 import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, rule, run_state_machine_as_test
 
+from pipeline.phases.order import PHASES, Phase
 from pipeline.run.events.wire import replay
 from tests.support.chaos_memory import Damage
-from tests.support.chaos_world import Fault, Lives
+from tests.support.chaos_world import Fault, Lives, undisturbed
+from tests.support.side_by_side import SIDE_BY_SIDE
 
 EXAMPLES = int(os.environ.get("MSTAR_EXAMPLES", "200"))
 
@@ -49,38 +51,13 @@ faults = st.builds(
 )
 
 
-def outcome(lives: Lives) -> dict[str, Any]:
-    """What must not depend on what happened."""
-    events = lives.events()
-    state = replay(events)
-    return {
-        "policies": {name: ref.version for name, ref in state.policies.items()},
-        "jobs": {name: (job.key, job.steps) for name, job in state.jobs.items()},
-        "evaluations": state.evaluations,
-        "finished": state.finished,
-        "selected": {
-            (event["purpose"], event["index"], event["selected"])
-            for event in events
-            if event["type"] == "shard_graded" and event["selected"]
-        },
-    }
-
-
-@cache
-def undisturbed() -> dict[str, Any]:
-    with TemporaryDirectory() as folder:
-        lives = Lives(Path(folder))
-        assert lives.live() is not None
-        return outcome(lives)
-
-
 class AnythingHappens(RuleBasedStateMachine):
     """Lives of drivers, until the last one is left alone and must finish as if nothing was."""
 
-    def __init__(self) -> None:
+    def __init__(self, phases: Sequence[Phase] = PHASES) -> None:
         super().__init__()
         self.folder = TemporaryDirectory()
-        self.lives = Lives(Path(self.folder.name))
+        self.lives = Lives(Path(self.folder.name), phases)
 
     @rule(
         faults=st.lists(faults, max_size=4),
@@ -109,14 +86,19 @@ class AnythingHappens(RuleBasedStateMachine):
         state = self.lives.live()
         assert state is not None
         assert state == replay(self.lives.events())
-        assert outcome(self.lives) == undisturbed()
+        assert self.lives.outcome() == undisturbed()
         self.lives.check_ledger()
         self.lives.check_checkpoints(state)
 
 
 @pytest.mark.timeout(max(3600, 3 * EXAMPLES))
-def test_whatever_happens_the_run_ends_the_same() -> None:
+@pytest.mark.parametrize(
+    ("phases", "examples"),
+    [(PHASES, EXAMPLES), (SIDE_BY_SIDE, EXAMPLES // 4)],
+    ids=["one step at a time", "steps side by side"],
+)
+def test_whatever_happens_the_run_ends_the_same(phases: Sequence[Phase], examples: int) -> None:
     run_state_machine_as_test(
-        AnythingHappens,
-        settings=settings(max_examples=EXAMPLES, stateful_step_count=6, deadline=None),
+        partial(AnythingHappens, phases),  # type: ignore[arg-type]
+        settings=settings(max_examples=examples, stateful_step_count=6, deadline=None),
     )

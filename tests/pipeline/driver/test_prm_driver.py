@@ -3,46 +3,41 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from pipeline.audit.run import audit
-from pipeline.config.schema import Config
+from pipeline.driver.driver import drive
 from pipeline.errors import RunStopped
-from pipeline.generation.shards import ShardSpec
 from pipeline.records import Grade, Rollout, Score, Selected, StepValues
-from pipeline.refs import PolicyRef
+from pipeline.run.events.event import Event
+from pipeline.run.events.prm import LabelsMade
+from pipeline.run.events.sampling import ShardScored
 from pipeline.run.events.wire import replay
+from pipeline.run.state import State
+from pipeline.simulation.fleet import decode
+from pipeline.simulation.workers import Hooked
 from pipeline.storage.artifacts import read_rows
-from tests.support.driving import result
-from tests.support.scripted import Crash, make_config
-from tests.support.scripted_prm import PrmBench, after_commits, card_in, decode
-
-
-def prm_config(**prm: Any) -> Config:
-    settings = {"samples": 6, "completions": 3, "pairs": 2, "held_out": 0.3, **prm}
-    return make_config(
-        select={"rule": "top_k", "k": 1, "reward": "prm"}, prm=settings, generate={"samples": 6}
-    )
+from tests.support.driving import Bench, card_in, result
+from tests.support.scripted import Crash, prm_config
 
 
 @pytest.fixture(scope="module")
-def plain(tmp_path_factory: pytest.TempPathFactory) -> PrmBench:
-    bench = PrmBench(tmp_path_factory.mktemp("plain"), prm_config())
-    bench.driver().run()
+def plain(tmp_path_factory: pytest.TempPathFactory) -> Bench:
+    bench = Bench(tmp_path_factory.mktemp("plain"), prm_config())
+    bench.run()
     return bench
 
 
-def stages(bench: PrmBench) -> list[str]:
+def stages(bench: Bench) -> list[str]:
     """The stages in the order in which they first appear."""
     return list(dict.fromkeys(event["stage"] for event in bench.events))
 
 
 def test_the_prm_is_built_after_the_warm_up_and_before_the_first_iteration(
-    plain: PrmBench,
+    plain: Bench,
 ) -> None:
     order = [stage for stage in stages(plain) if not stage.startswith(("base", "final"))]
     mine = ["prm/generate", "prm/annotate", "prm/learn", "prm/judge"]
@@ -52,7 +47,7 @@ def test_the_prm_is_built_after_the_warm_up_and_before_the_first_iteration(
     assert order[start + 4] == "evolve/0/generate"
 
 
-def test_values_are_shares_of_completions_of_sampled_prefixes(plain: PrmBench) -> None:
+def test_values_are_shares_of_completions_of_sampled_prefixes(plain: Bench) -> None:
     (made,) = plain.of_type("labels_made")
     rows = read_rows(plain.store, made["path"], StepValues)
     assert made["trained"] + made["held_out"] == len(rows)
@@ -93,23 +88,22 @@ def test_values_are_shares_of_completions_of_sampled_prefixes(plain: PrmBench) -
 
 
 def test_what_annotation_costs_is_said_before_its_first_completion(tmp_path: Path) -> None:
-    bench = PrmBench(tmp_path, prm_config())
-    driver = bench.driver()
-    submit = bench.fleet.submit
+    bench = Bench(tmp_path, prm_config())
+    context = bench.context()
 
-    def stop(spec: ShardSpec, policy: PolicyRef) -> None:
-        if spec.purpose.startswith("prm/values/"):
+    def stop(call: str) -> None:
+        if call == "before fleet.submit" and "prm/rollouts" in context.state.closed:
             raise Crash
-        submit(spec, policy)
 
-    bench.fleet.submit = stop  # type: ignore[method-assign]
+    fleet = Hooked(bench.fleet, "fleet", stop)
+    context.workers = replace(context.workers, fleet=fleet)
     with pytest.raises(Crash):
-        driver.run()
+        drive(context)
     (told,) = [line for line in bench.watch.said if line.startswith("annotation:")]
     assert "prefixes; at most" in told
 
 
-def test_selections_keep_the_right_response_with_the_highest_reward(plain: PrmBench) -> None:
+def test_selections_keep_the_right_response_with_the_highest_reward(plain: Bench) -> None:
     scored = [e for e in plain.of_type("shard_scored") if e["purpose"].startswith("evolve/")]
     assert scored
     kept = 0
@@ -136,7 +130,7 @@ def test_selections_keep_the_right_response_with_the_highest_reward(plain: PrmBe
 
 
 def test_only_right_responses_are_scored_unless_all_are_wanted(
-    plain: PrmBench, tmp_path: Path
+    plain: Bench, tmp_path: Path
 ) -> None:
     asked = {(row.query, row.sample_index) for _, rows in plain.scorer.asked for row in rows}
     right = {
@@ -146,8 +140,8 @@ def test_only_right_responses_are_scored_unless_all_are_wanted(
         for g in read_rows(plain.store, event["grades"], Grade)
     }
     assert asked <= right
-    more = PrmBench(tmp_path, prm_config(scoring="all"))
-    more.driver().run()
+    more = Bench(tmp_path, prm_config(scoring="all"))
+    more.run()
     assert sum(len(rows) for _, rows in more.scorer.asked) > len(asked)
     assert any(e["purpose"].startswith("evaluate/") for e in more.of_type("shard_scored"))
     told = [e["result"] for e in more.of_type("evaluated") if "reward_pass_2" in e["result"]]
@@ -158,7 +152,7 @@ def test_only_right_responses_are_scored_unless_all_are_wanted(
         assert one["reward_pass_2"]["value"] <= one["reward_pass_2_distinct"]["value"]
 
 
-def test_the_card_lies_in_the_prms_folder(plain: PrmBench, tmp_path: Path) -> None:
+def test_the_card_lies_in_the_prms_folder(plain: Bench, tmp_path: Path) -> None:
     state = replay(plain.events)
     card = json.loads(card_in(plain.store, state.policies["prm"], tmp_path / "prm"))
     assert card["shortfalls"] == []
@@ -171,9 +165,11 @@ def test_the_card_lies_in_the_prms_folder(plain: PrmBench, tmp_path: Path) -> No
 
 def test_responses_that_are_too_long_to_score_are_counted_everywhere(tmp_path: Path) -> None:
     """Held out for the gate, or right and not selected; scored by the other engine."""
-    bench = PrmBench(tmp_path, prm_config(engine="transformers"))
-    bench.longest = len("a0\n\nb0\n\n# Answer\n\n7")  # answers of two characters are too long
-    state = bench.driver().run()
+    bench = Bench(tmp_path, prm_config(engine="transformers"))
+    context = bench.context()
+    # Answers of two characters are too long.
+    longest = bench.scorer.longest = len("a0\n\nb0\n\n# Answer\n\n7")
+    state = drive(context)
     assert state.prm is not None
     assert state.labels is not None
     card = state.prm["card"]
@@ -184,14 +180,20 @@ def test_responses_that_are_too_long_to_score_are_counted_everywhere(tmp_path: P
     for event in bench.of_type("shard_scored"):
         if event["selected"]:
             kept = read_rows(bench.store, event["selected"], Selected)
-            assert all(len(row.token_ids) <= bench.longest for row in kept)
+            assert all(len(row.token_ids) <= longest for row in kept)
     assert audit(bench.store, bench.config.run.name, lambda policy: decode).problems == []
 
 
+def without_quality(bench: Bench) -> State:
+    """A run whose process reward model says nothing."""
+    context = bench.context()
+    bench.scorer.quality = 0.0
+    return drive(context)
+
+
 def test_a_prm_below_the_bar_is_not_used_unless_told_so(tmp_path: Path) -> None:
-    bench = PrmBench(tmp_path / "blind", prm_config())
-    bench.quality = 0.0
-    state = bench.driver().run()
+    bench = Bench(tmp_path / "blind", prm_config())
+    state = without_quality(bench)
     assert state.prm is not None
     assert not state.prm["used"]
     assert "prm.least_auc_step" in state.prm["reasons"][0]
@@ -206,10 +208,9 @@ def test_a_prm_below_the_bar_is_not_used_unless_told_so(tmp_path: Path) -> None:
     for row in state.iterations:
         assert row["choice"]["kept"]["responses"] == row["kept"]
         assert row["choice"]["dropped"]["steps"] in (2.0, None)
-    assert any("drawn by lot" in line for line in bench.watch.said)
-    told = PrmBench(tmp_path / "told", prm_config(use_anyway=True))
-    told.quality = 0.0
-    state = told.driver().run()
+    assert any("drawn at random" in line for line in bench.watch.said)
+    told = Bench(tmp_path / "told", prm_config(use_anyway=True))
+    state = without_quality(told)
     assert state.prm is not None
     assert state.prm["used"]
     assert [e for e in told.of_type("shard_scored") if e["purpose"].startswith("evolve/")]
@@ -219,69 +220,66 @@ def test_a_prm_of_the_users_own_skips_the_building(tmp_path: Path) -> None:
     folder = tmp_path / "own"
     folder.mkdir()
     (folder / "model.json").write_text("{}")
-    bench = PrmBench(tmp_path / "run", prm_config(path=str(folder)))
-    state = bench.driver().run()
+    bench = Bench(tmp_path / "run", prm_config(path=str(folder)))
+    state = bench.run()
     assert not bench.of_type("labels_made")
     assert state.prm is None
     assert [e for e in bench.of_type("shard_scored") if e["purpose"].startswith("evolve/")]
 
 
 def test_questions_that_are_never_mixed_end_the_run_with_a_reason(tmp_path: Path) -> None:
-    bench = PrmBench(tmp_path, prm_config(queries=2, samples=2))
+    bench = Bench(tmp_path, prm_config(queries=2, samples=2))
     with pytest.raises(RunStopped, match=r"too few to train.*select\.reward=binary"):
-        bench.driver().run()
+        bench.run()
 
 
-@pytest.mark.parametrize("seed", [1, 2])
-def test_order_and_duplicates_change_nothing(plain: PrmBench, tmp_path: Path, seed: int) -> None:
-    bench = PrmBench(tmp_path, prm_config())
-    bench.driver(seed, twice=0.3).run()
-    assert result(bench) == result(plain)
-    assert _selected(bench) == _selected(plain)
-
-
-def _selected(bench: PrmBench) -> list[tuple[str, int, str]]:
+def selected_by_score(bench: Bench) -> list[tuple[str, int, str]]:
     return sorted(
         (e["purpose"], e["index"], e["selected"] or "") for e in bench.of_type("shard_scored")
     )
 
 
+@pytest.mark.parametrize("seed", [1, 2])
+def test_order_and_duplicates_change_nothing(plain: Bench, tmp_path: Path, seed: int) -> None:
+    bench = Bench(tmp_path, prm_config())
+    bench.run(seed, twice=0.3)
+    assert result(bench) == result(plain)
+    assert selected_by_score(bench) == selected_by_score(plain)
+
+
 @pytest.mark.parametrize("step", range(12))
 def test_a_driver_that_dies_while_the_prm_is_built_changes_nothing(
-    plain: PrmBench, tmp_path: Path, step: int
+    plain: Bench, tmp_path: Path, step: int
 ) -> None:
     first, last = prm_writes(plain)
-    bench = PrmBench(tmp_path, prm_config())
+    bench = Bench(tmp_path, prm_config())
     bench.backend.at = first + step * (last - first) // 12
     bench.backend.after = bool(step % 2)
     with pytest.raises(Crash):
-        bench.driver().run()
-    bench.driver(seed=step).run()
+        bench.run()
+    bench.run(seed=step)
     assert result(bench) == result(plain)
-    assert _selected(bench) == _selected(plain)
+    assert selected_by_score(bench) == selected_by_score(plain)
 
 
-def prm_writes(plain: PrmBench) -> tuple[int, int]:
+def prm_writes(plain: Bench) -> tuple[int, int]:
     """About where in a run's writes the PRM is built, by its share of the events."""
     at = [event["stage"].startswith("prm/") for event in plain.events]
     first, last = at.index(True), len(at) - 1 - at[::-1].index(True)
     return tuple(plain.backend.writes * place // len(at) for place in (first, last))  # type: ignore[return-value]
 
 
-def test_lost_labels_and_scores_are_made_again(plain: PrmBench, tmp_path: Path) -> None:
-    bench = PrmBench(tmp_path, prm_config())
-    driver = bench.driver()
+def test_lost_labels_and_scores_are_made_again(plain: Bench, tmp_path: Path) -> None:
+    bench = Bench(tmp_path, prm_config())
     taken: set[str] = set()
 
-    def take(stage: str, events: Sequence[Any]) -> None:
-        for event in events:
-            path = event.get("path") if event["type"] == "labels_made" else event.get("scores")
-            if path and event["type"] not in taken:
-                taken.add(event["type"])
-                bench.store.delete(path)
+    def take(event: Event) -> None:
+        if isinstance(event, LabelsMade | ShardScored) and event.type not in taken:
+            taken.add(event.type)
+            bench.store.delete(event.path if isinstance(event, LabelsMade) else event.scores)
 
-    after_commits(driver, take)
-    driver.run()
+    bench.watch.react = take
+    bench.run()
     assert taken == {"labels_made", "shard_scored"}
     assert len(bench.of_type("labels_lost")) == 1
     assert result(bench) == result(plain)

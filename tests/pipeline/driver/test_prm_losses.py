@@ -2,40 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from pipeline.audit.run import audit
-from pipeline.driver.driver import Driver
-from pipeline.generation.shards import ShardSpec
-from pipeline.query import Query
-from pipeline.records import Rollout, StepValues
+from pipeline.driver.driver import drive
+from pipeline.records import StepValues
+from pipeline.run.events.event import Event
+from pipeline.run.events.sampling import SamplingClosed
+from pipeline.run.events.training import JobDone
+from pipeline.run.state import State
+from pipeline.simulation.fleet import decode
 from pipeline.storage.artifacts import read_rows
-from tests.pipeline.driver.test_prm_driver import prm_config
-from tests.support.scripted import Crash
-from tests.support.scripted_prm import PrmBench, after_commits, decode
+from tests.support.driving import Bench
+from tests.support.scripted import Crash, prm_config
 
 
-class Otherwise(PrmBench):
-    """Once `otherwise` is set, what is made again of the PRM's shards comes out otherwise."""
-
-    otherwise = False
-
-    def driver(self, *args: Any, **kwargs: Any) -> Driver:
-        driver = super().driver(*args, **kwargs)
-        response = self.fleet._response  # type: ignore[attr-defined]
-
-        def another(spec: ShardSpec, query: Query, index: int, seed: int, prefix: str) -> Rollout:
-            shifted = self.otherwise and spec.purpose.startswith("prm/")
-            made: Rollout = response(spec, query, index, seed + shifted, prefix)
-            return replace(made, seed=seed)
-
-        self.fleet._response = another  # type: ignore[attr-defined]
-        return driver
+def goes_on_otherwise(bench: Bench) -> State:
+    """The next driver, whose engines give other responses for the process reward model."""
+    context = bench.context()
+    bench.fleet.drifts = "prm/"
+    return drive(context)
 
 
 @pytest.mark.parametrize(
@@ -54,26 +42,24 @@ def test_what_came_out_otherwise_is_never_mixed_with_what_was_made_of_the_old(
     The audit derives every label and every prefix again, so it is clean only where all belongs
     together.
     """
-    bench = Otherwise(tmp_path, prm_config())
-    driver = bench.driver()
+    bench = Bench(tmp_path, prm_config())
+    context = bench.context()
     lost: list[str] = []
 
-    def lose(stage: str, events: Sequence[Any]) -> None:
-        ended = [event.get("job", event.get("purpose")) for event in events
-                 if event["type"] in ("sampling_closed", "job_done")]  # fmt: skip
-        if moment in ended and not lost:
-            bench.otherwise = True
-            shards = driver.state.shards[purpose].values()
+    def lose(event: Event) -> None:
+        closed = isinstance(event, SamplingClosed) and event.purpose == moment
+        if (closed or (isinstance(event, JobDone) and event.job == moment)) and not lost:
+            shards = context.state.shards[purpose].values()
             lost.extend(shard.rollout for shard in shards)
             for path in [*lost, *(shard.grades for shard in shards if shard.grades)]:
                 bench.store.delete(path)
             raise Crash
 
-    after_commits(driver, lose)
+    bench.watch.react = lose
     with pytest.raises(Crash):
-        driver.run()
+        drive(context)
     assert lost
-    state = bench.driver().run()
+    state = goes_on_otherwise(bench)
     assert state.finished is not None
     assert any(event["path"] in lost for event in bench.of_type("object_lost"))
     report = audit(bench.store, bench.config.run.name, lambda policy: decode)
@@ -90,29 +76,28 @@ def test_what_came_out_otherwise_is_never_mixed_with_what_was_made_of_the_old(
 
 def test_a_prm_that_is_trained_again_is_judged_by_its_own_scores(tmp_path: Path) -> None:
     """Labels and completions are lost when every response is scored, and come out otherwise."""
-    bench = Otherwise(tmp_path, prm_config())
-    driver = bench.driver()
+    bench = Bench(tmp_path, prm_config())
+    context = bench.context()
     lost: list[str] = []
 
-    def lose(stage: str, events: Sequence[Any]) -> None:
-        shards = driver.state.shards.get("prm/rollouts", {}).values()
+    def lose(event: Event) -> None:
+        shards = context.state.shards.get("prm/rollouts", {}).values()
         if lost or not shards or not all(shard.scores for shard in shards):
             return
-        bench.otherwise = True
-        for event in bench.events:
-            if str(event.get("purpose", "")).startswith("prm/values/"):
-                lost.extend(path for path in (event.get("rollout"), event.get("grades")) if path)
-        assert driver.state.labels is not None
-        lost.append(driver.state.labels["path"])
+        for wire in bench.events:
+            if str(wire.get("purpose", "")).startswith("prm/values/"):
+                lost.extend(path for path in (wire.get("rollout"), wire.get("grades")) if path)
+        assert context.state.labels is not None
+        lost.append(context.state.labels["path"])
         for path in set(lost):
             bench.store.delete(path)
         raise Crash
 
-    after_commits(driver, lose)
+    bench.watch.react = lose
     with pytest.raises(Crash):
-        driver.run()
+        drive(context)
     before = {task.rollout for task, _ in bench.scorer.asked}
-    state = bench.driver().run()
+    state = goes_on_otherwise(bench)
     keys = [event["key"] for event in bench.of_type("job_done") if event["job"] == "prm/0"]
     assert len(set(keys)) == 2
     again = [task for task, _ in bench.scorer.asked if task.rollout in before]

@@ -12,13 +12,14 @@ import pytest
 from pipeline.generation.adoption import adoptable
 from pipeline.generation.shards import ShardSpec
 from pipeline.records import Rollout
+from pipeline.simulation.small_trees import put_small_tree
+from pipeline.simulation.workers import scripted_workers
 from pipeline.storage.artifacts import put_content
 from pipeline.storage.models import policy_at
 from pipeline.storage.parquet import from_parquet, table_bytes, to_parquet, to_table
 from pipeline.storage.store import Store, open_store
 from tests.support.driving import Bench, result
 from tests.support.scripted import make_config, make_program
-from tests.support.scripted_world import make_world, put_small_tree
 
 
 @dataclass
@@ -47,10 +48,10 @@ class Shard:
 @pytest.fixture
 def shard() -> Shard:
     store, program = open_store("memory://"), make_program(make_config())
-    _, fleet, _ = make_world(store, program)
+    fleet = scripted_workers(store, program).fleet
     content = {"skill": 0.5, "trained": "nothing"}
     policy = policy_at(put_small_tree(store, "policies", "model.json", content))
-    spec = program.evolve_specs(0, policy)[0]
+    spec = program.evolve_specs(0, policy, 1.0)[0]
     fleet.submit(spec, policy)
     (done,) = fleet.mail.waiting
     rows = from_parquet(store.get(done.rollout), Rollout)
@@ -126,12 +127,12 @@ def test_a_driver_samples_anew_what_it_must_not_adopt(tmp_path: Path) -> None:
     """Shards of another version under every key of its first evaluation change nothing."""
     config = make_config(evolve={"iterations": 1}, evaluate={"samples": 0})
     plain, other = Bench(tmp_path, config), Bench(tmp_path, config)
-    plain.driver().run()
+    plain.run()
     accepted = plain.of_type("shard_accepted")
     for event in accepted[:3]:
         rows = from_parquet(plain.store.get(event["rollout"]), Rollout)
         put_content(other.store, "rollout", event["key"], of_another_version(rows), "parquet")
-    other.driver().run()
+    other.run()
     assert result(other) == result(plain)
     assert [event["rollout"] for event in other.of_type("shard_accepted")] == [
         event["rollout"] for event in accepted

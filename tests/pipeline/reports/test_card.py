@@ -17,7 +17,7 @@ Run = tuple[State, RunSpec]
 
 def finished_run(folder: Path) -> Run:
     bench = Bench(folder)
-    return bench.driver().run(), bench.program
+    return bench.run(), bench.program
 
 
 @pytest.fixture(scope="module")

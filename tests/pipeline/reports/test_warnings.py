@@ -69,7 +69,7 @@ def test_responses_that_teach_little_are_counted(counts: Coverage, words: list[s
 
 def test_a_finished_run_is_read_with_all_its_warnings(tmp_path: Path) -> None:
     bench = Bench(tmp_path)
-    lines = run_warnings(bench.driver().run(), bench.program)
+    lines = run_warnings(bench.run(), bench.program)
     assert any(line.startswith("validation has 5 questions") for line in lines)
     assert any(line.startswith("warmup: ") and "are a handful" in line for line in lines)
     assert len(set(lines)) == len(lines)

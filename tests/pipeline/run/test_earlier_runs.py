@@ -22,21 +22,16 @@ from pipeline.run.ledger import Ledger
 from pipeline.run.queries import spec_of
 from pipeline.run.same_run import check_same_means
 from pipeline.run.state import State
+from pipeline.simulation.fleet import decode
+from pipeline.simulation.grader import GRADER
 from tests.support.driving import Bench, result
 from tests.support.earlier_runs import RUNS, store_of, unpacked
-from tests.support.scripted import make_config
-from tests.support.scripted_prm import PrmBench, decode
-from tests.support.scripted_world import GRADER
+from tests.support.scripted import prm_config
 
 
 def bench_of(name: str, folder: Path) -> Bench:
     """The store of an earlier run, and today's drivers over it."""
-    with_prm = make_config(
-        select={"rule": "top_k", "k": 1, "reward": "prm"},
-        prm={"samples": 6, "completions": 3, "pairs": 2, "held_out": 0.3},
-        generate={"samples": 6},
-    )
-    bench = Bench(folder) if name == "scripted" else PrmBench(folder, with_prm)
+    bench = Bench(folder) if name == "scripted" else Bench(folder, prm_config())
     store_of(name, bench.backend)
     return bench
 
@@ -75,7 +70,7 @@ def test_an_older_grader_is_told_from_damage() -> None:
 def test_it_goes_on_and_ends_as_the_earlier_program_would_have(name: str, tmp_path: Path) -> None:
     bench = bench_of(name, tmp_path)
     before = list(bench.events)
-    bench.driver().run()
+    bench.run()
     assert bench.events[: len(before)] == before
     assert json.loads(json.dumps(result(bench))) == json.loads(unpacked(name)["whole.json"])
     assert audit(bench.store, RUNS[name], lambda policy: decode).clean
@@ -98,5 +93,5 @@ def test_with_another_grader_it_is_refused_and_nothing_is_written(tmp_path: Path
         BadConfig,
         match="the grader is not the one it was started with: scripted-1 then, scripted-2",
     ):
-        bench.driver().run()
+        bench.run()
     assert {path: bench.store.get(path) for path in bench.store.list()} == before

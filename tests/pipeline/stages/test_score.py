@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from pipeline.records import Grade, Rollout, Score, Selected
 from pipeline.refs import PolicyRef
 from pipeline.selection.rules import Rule
+from pipeline.simulation.fleet import ENGINE
 from pipeline.stages.score import (
     ScoreDone,
     ScoreTask,
@@ -23,7 +24,6 @@ from pipeline.stages.score import (
 from pipeline.storage.artifacts import put_content, read_rows
 from pipeline.storage.parquet import to_parquet
 from pipeline.storage.store import Store, open_store
-from tests.support.scripted_world import ENGINE
 
 QUERIES = ("q0", "q1")
 

@@ -5,29 +5,29 @@ from __future__ import annotations
 from typing import Any
 
 from pipeline.generation.slices import slice_of
-from pipeline.phases.lineage import policy_before
+from pipeline.phases.lineage import policy_before, temperature_of
 from pipeline.run.spec import RunSpec
 from pipeline.run.state import GREEDY, SAMPLED, State
 from pipeline.selection.coverage import choice_totals
 
 
-def iteration_row(state: State, program: RunSpec, iteration: int) -> dict[str, Any]:
+def iteration_row(state: State, spec: RunSpec, iteration: int) -> dict[str, Any]:
     """One iteration in figures: what was sampled, kept and learned, and how good it made the
     policy on the validation split."""
-    purpose, validation = f"evolve/{iteration}", program.config.data.validation
+    purpose, validation = f"evolve/{iteration}", spec.config.data.validation
     policy, job, closed = state.policies[purpose], state.jobs[purpose], state.closed[purpose]
     counts = closed["coverage"]
     samples = max(1, counts["samples"])
     generate_s, learn_s = (state.stage_s.get(f"{purpose}/{s}", 0.0) for s in ("generate", "learn"))
-    config = program.config
-    drawn = slice_of(program.pool, iteration, config.evolve.interval, config.run.seed)
+    config = spec.config
+    drawn = slice_of(spec.pool, iteration, config.evolve.interval, config.run.seed)
     greedy = state.evaluation(policy, validation, GREEDY) or {}
     sampled = state.evaluation(policy, validation, SAMPLED)
     return {
         "iteration": iteration,
         "sampled_from": policy_before(state, iteration).version,
         "policy": policy.version,
-        "temperature": config.generate.temperature,
+        "temperature": temperature_of(state, spec, iteration),
         "queries": len(drawn),
         "samples": counts["samples"],
         "coverage": counts["queries_kept"] / max(1, len(drawn)),
