@@ -91,13 +91,9 @@ def evaluate(
         }
         if prm is not None and samples:
             groups = through.groups(reference, split, samples, temperature)
-            found["figure_2"] = figure_2(groups) | {
-                "policy": found["policy"],
-                "prm": prm.version,
-                "split": split,
-                "temperature": temperature,
-                "aggregate": config.prm.aggregate,
-            }
+            about = {key: found[key] for key in ("policy", "split", "temperature")}
+            scored = {"prm": prm.version, "aggregate": config.prm.aggregate}
+            found["figure_2"] = figure_2(groups) | about | scored
     found["warnings"] = evaluation_warnings(name, split, queries, found["greedy"])
     write(found, out_folder(config) / "evaluate")
     return found

@@ -14,7 +14,19 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from jobs.runtime.cli import ending, say
-from pipeline.errors import BadConfig
+from jobs.runtime.options import (
+    BadRows,
+    Folders,
+    Place,
+    Recipe,
+    Run,
+    RunInStore,
+    Set,
+    Store,
+    StoreOption,
+    TakeOver,
+    one_place,
+)
 
 if TYPE_CHECKING:
     from pipeline.config.schema import Config
@@ -48,66 +60,6 @@ export = typer.Typer(no_args_is_help=True)
 
 app.add_typer(export, name="export", rich_help_panel=LOOKS, epilog=EXIT_CODES)
 
-# --- options that mean the same everywhere --------------------------------------------------------
-
-Recipe = Annotated[
-    str,
-    typer.Option(
-        "--recipe", "--config", metavar="NAME|FILE",
-        help="Settings: a recipe of jobs/recipes by name, or a YAML file.",
-    ),
-]  # fmt: skip
-
-Set = Annotated[
-    list[str] | None,
-    typer.Option(
-        "--set", metavar="SECTION.KEY=VALUE",
-        help="Another value for one setting; as often as wanted. `mstar-ray config` lists them.",
-    ),
-]  # fmt: skip
-
-Run = Annotated[
-    str | None, typer.Option("--run", metavar="NAME", help="The run; as --set run.name=NAME.")
-]
-
-Store = Annotated[
-    str | None,
-    typer.Option(
-        "--store", metavar="STORE",
-        help="Where its objects lie: a folder or s3://bucket/prefix; as --set store.url=STORE. "
-        "Default: OUT/RUN/store.",
-    ),
-]  # fmt: skip
-
-TakeOver = Annotated[
-    bool, typer.Option("--take-over", help="Stop a driver that still works on this run.")
-]
-
-BadRows = Annotated[
-    Path | None,
-    typer.Option(
-        "--bad-rows", metavar="FILE", help="Write every bad row of the data here, as JSONL."
-    ),
-]
-
-Place = Annotated[
-    str | None,
-    typer.Argument(metavar="[STORE]", help="A store, or the folder of a run (out/RUN)."),
-]
-
-StoreOption = Annotated[
-    str | None, typer.Option("--store", metavar="STORE", help="The same, as an option.")
-]
-
-RunInStore = Annotated[
-    str | None,
-    typer.Option("--run", metavar="NAME", help="The run; needed where the store holds several."),
-]
-
-Folders = Annotated[
-    list[str], typer.Argument(metavar="RUN", help="Folders of finished runs, one a seed.")
-]
-
 
 def _settings(recipe: str, changes: list[str] | None, run: str | None, store: str | None) -> Config:
     from json import dumps  # JSON is YAML: a name of digits stays a name
@@ -122,14 +74,6 @@ def _settings(recipe: str, changes: list[str] | None, run: str | None, store: st
     for line in unread(config):
         say(line)
     return config
-
-
-def _place(argument: str | None, option: str | None) -> str:
-    """The store that is meant, said in either way."""
-    given = [place for place in (argument, option) if place is not None]
-    if len(given) != 1:
-        raise BadConfig("name one store, or the folder of one run: out/RUN, or --store STORE")
-    return given[0]
 
 
 # --- run ----------------------------------------------------------------------------------------
@@ -252,7 +196,7 @@ def evaluate(
         if place is None:
             config = _settings(recipe, set_, run, store)
         else:
-            config = run_config(_place(place, store), run, set_ or [])
+            config = run_config(one_place(place, store), run, set_ or [])
         evaluate(config, policy, split, samples=samples, temperature=temperature, data=data)
 
 
@@ -301,7 +245,7 @@ def status(place: Place = None, store: StoreOption = None, run: RunInStore = Non
         if (place, store, run) == (None, None, None):
             overview(Path("out"))
         else:
-            status(_place(place, store), run)
+            status(one_place(place, store), run)
 
 
 @app.command(rich_help_panel=LOOKS, epilog=EXIT_CODES)
@@ -321,13 +265,13 @@ def audit(
     Example: mstar-ray audit out/digits
     """
     if diff_ is not None:
-        return diff(*diff_, store=_place(place, store), other=other)
+        return diff(*diff_, store=one_place(place, store), other=other)
     if trace_ is not None:
         return trace(trace_, place, store, run)
     with ending():
         from jobs.audit import audit_run
 
-        clean = audit_run(_place(place, store), run)
+        clean = audit_run(one_place(place, store), run)
     raise typer.Exit(0 if clean else 1)
 
 
@@ -345,7 +289,7 @@ def trace(
     with ending():
         from jobs.trace import trace
 
-        trace(sample, _place(place, store), run)
+        trace(sample, one_place(place, store), run)
 
 
 @app.command(rich_help_panel=LOOKS, epilog=EXIT_CODES)
@@ -437,7 +381,7 @@ def export_policy(
     with ending():
         from jobs.export import policy as write_policy
 
-        write_policy(_place(place, store), run, policy, to)
+        write_policy(one_place(place, store), run, policy, to)
 
 
 @export.command("selected", epilog=EXIT_CODES)
@@ -461,7 +405,7 @@ def export_selected(
     with ending():
         from jobs.export import selected
 
-        selected(_place(place, store), run, phase, to)
+        selected(one_place(place, store), run, phase, to)
 
 
 @app.command(rich_help_panel=LOOKS, epilog=EXIT_CODES)
@@ -480,7 +424,7 @@ def gc(
     with ending("interrupted; what was removed stays removed, start it again"):
         from jobs.gc import gc
 
-        gc(_place(place, store), min_age_h, delete=delete)
+        gc(one_place(place, store), min_age_h, delete=delete)
 
 
 # --- measure this software ----------------------------------------------------------------------

@@ -1,0 +1,76 @@
+"""Options of `mstar-ray` that mean the same in every command that has them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from pipeline.errors import BadConfig
+
+Recipe = Annotated[
+    str,
+    typer.Option(
+        "--recipe", "--config", metavar="NAME|FILE",
+        help="Settings: a recipe of jobs/recipes by name, or a YAML file.",
+    ),
+]  # fmt: skip
+
+Set = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--set", metavar="SECTION.KEY=VALUE",
+        help="Another value for one setting; as often as wanted. `mstar-ray config` lists them.",
+    ),
+]  # fmt: skip
+
+Run = Annotated[
+    str | None, typer.Option("--run", metavar="NAME", help="The run; as --set run.name=NAME.")
+]
+
+Store = Annotated[
+    str | None,
+    typer.Option(
+        "--store", metavar="STORE",
+        help="Where its objects lie: a folder or s3://bucket/prefix; as --set store.url=STORE. "
+        "Default: OUT/RUN/store.",
+    ),
+]  # fmt: skip
+
+TakeOver = Annotated[
+    bool, typer.Option("--take-over", help="Stop a driver that still works on this run.")
+]
+
+BadRows = Annotated[
+    Path | None,
+    typer.Option(
+        "--bad-rows", metavar="FILE", help="Write every bad row of the data here, as JSONL."
+    ),
+]
+
+Place = Annotated[
+    str | None,
+    typer.Argument(metavar="[STORE]", help="A store, or the folder of a run (out/RUN)."),
+]
+
+StoreOption = Annotated[
+    str | None, typer.Option("--store", metavar="STORE", help="The same, as an option.")
+]
+
+RunInStore = Annotated[
+    str | None,
+    typer.Option("--run", metavar="NAME", help="The run; needed where the store holds several."),
+]
+
+Folders = Annotated[
+    list[str], typer.Argument(metavar="RUN", help="Folders of finished runs, one a seed.")
+]
+
+
+def one_place(argument: str | None, option: str | None) -> str:
+    """The store that is meant, said in either way."""
+    given = [place for place in (argument, option) if place is not None]
+    if len(given) != 1:
+        raise BadConfig("name one store, or the folder of one run: out/RUN, or --store STORE")
+    return given[0]
