@@ -23,7 +23,7 @@ import shlex
 import shutil
 import subprocess
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -125,7 +125,10 @@ def chaos(
 
 
 def killed_until_done(
-    bed: Bed, kills: list[Kill], seed: int
+    bed: Bed,
+    kills: list[Kill],
+    seed: int,
+    compare: Callable[[Bed, str], dict[str, Any]] | None = None,
 ) -> tuple[list[dict[str, Any]], list[Kill]]:
     """Runs in stores of their own, until every kill was done or a run met none of them: what each
     shows, and the kills that none met. A short run is over before it can be killed everywhere."""
@@ -136,7 +139,7 @@ def killed_until_done(
         say(f"{name}: the same run, to be killed {len(left)} times")
         watch, survivors, restarts = bed.killed(name, left, seed + len(rounds))
         rounds.append(
-            compared(bed, name)
+            (compare or compared)(bed, name)
             | {
                 "kills": [record.to_dict() | {"run": name} for record in watch.records],
                 "generated_twice": sorted(set(watch.again)),

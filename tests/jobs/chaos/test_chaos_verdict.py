@@ -124,14 +124,13 @@ class Beds:
     ],
 )
 def test_what_a_run_is_too_short_for_another_one_meets(
-    monkeypatch: pytest.MonkeyPatch, meets: list[int], asked: list[int], missed: int
+    meets: list[int], asked: list[int], missed: int
 ) -> None:
     shown = {"identical": True, "difference": None, "audit_clean": True, "audited_objects": 5}
-    monkeypatch.setattr(
-        "jobs.chaos.__main__.compared", lambda bed, name: shown | {"accepted_shards": 2}
+    bed: Any = Beds(meets)
+    rounds, left = killed_until_done(
+        bed, plan(0, 4), 0, compare=lambda bed, name: shown | {"accepted_shards": 2}
     )
-    bed = Beds(meets)
-    rounds, left = killed_until_done(bed, plan(0, 4), 0)  # type: ignore[arg-type]
     assert bed.asked == [(f"killed-{i}", n) for i, n in enumerate(asked)]
     assert len(left) == missed
     summed = together(rounds)
