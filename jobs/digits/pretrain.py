@@ -23,8 +23,8 @@ import torch
 import typer
 from torch.nn.functional import cross_entropy, layer_norm
 
-from actors.reference.policy import Example, PlainPolicy
 from jobs.digits.base_model import build_model, build_processor
+from jobs.digits.in_memory import Example, PolicyInMemory
 from pipeline.tasks.digits import lessons
 from pipeline.tasks.digits.augment import augmented_pixels, only_cell
 from pipeline.tasks.digits.build import SCANS_SEED
@@ -87,7 +87,7 @@ STAGES = {
 class Pretrainer:
     """One model and its lessons; the same seed gives the same model."""
 
-    def __init__(self, policy: PlainPolicy, seed: int) -> None:
+    def __init__(self, policy: PolicyInMemory, seed: int) -> None:
         self.policy, self._seed = policy, seed
         self.pool = scans_by_split(SCANS_SEED)["base"]
         self.rng = random.Random()
@@ -187,10 +187,10 @@ class Pretrainer:
         return round(total, 3)
 
 
-def fresh_policy(seed: int) -> PlainPolicy:
+def fresh_policy(seed: int) -> PolicyInMemory:
     """A randomly initialised model with its processor."""
     processor = build_processor(seed)
-    return PlainPolicy(build_model(processor, seed), processor)
+    return PolicyInMemory(build_model(processor, seed), processor)
 
 
 def main(
@@ -211,7 +211,7 @@ def main(
     def report(line: str) -> None:
         print(f"{time.monotonic() - started:6.0f} s  {line}", flush=True)
 
-    trainer = Pretrainer(PlainPolicy.load(start) if start else fresh_policy(seed), seed)
+    trainer = Pretrainer(PolicyInMemory.load(start) if start else fresh_policy(seed), seed)
     if "sight" in names:
         trainer.sight(max(1, round(SIGHT_STEPS * share)), report)
     for name, chosen in STAGES.items():

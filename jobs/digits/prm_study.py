@@ -1,36 +1,38 @@
 """Can a process reward model work on `digits`? Labels, training and choice, in miniature.
 
-    python -m jobs.digits.prm_study --warmup POLICY --out out/prm-study
+    python -m jobs.digits.prm_study --policy WARMUP --out out/prm-study
 
-On plain transformers, one process. Samples a warm-up policy, labels steps by Monte-Carlo
-completions, trains a PRM, and measures on validation questions, with the process checker, what the
-loop will depend on: AUC within a question between true and lucky responses with a right answer, and
-how much of the way from random to oracle its Top-2 goes. Five PRMs: trained as a whole on soft and
-on hard labels; on the checker's truth, which says whether labels or capacity are the limit (an
-oracle, here only); the head alone, where it also sees how likely the model finds the response; and
-that likelihood alone, untrained.
+The loop's engine, trainer and scorer in one process, without Ray and driver. Samples a warm-up
+policy, labels steps by Monte-Carlo completions, trains a PRM, and measures on validation questions,
+with the process checker, what the loop will depend on: AUC within a question between true and lucky
+responses with a right answer, and how much of the way from random to oracle its Top-2 goes.
+
+Five PRMs: trained as a whole on soft and on hard labels; on the checker's truth, which says whether
+labels or capacity are the limit (an oracle, here only); the head alone, where it also sees how
+likely the model finds the response; and that likelihood alone, untrained.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+import os
+import tempfile
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
 import numpy as np
-import torch
 import typer
 
-from actors.reference.policy import PlainPolicy
-from actors.reference.prm import PlainPrm, StepExample, train_prm
-from jobs.digits.headroom_study import SIZES, Study, plain
-from jobs.digits.headroom_study import Settings as StudySettings
+from actors.model.value_head import SURPRISE_KEY, write_headed
+from actors.scoring.transformers_scorer import TransformersScorer
+from actors.training.trainer import Trainer
+from jobs.digits.base_model import MAX_POSITIONS
+from jobs.digits.study import Study, record
 from pipeline.metrics.auc import auc
 from pipeline.prm.gate import Scored, closed, within_auc
 from pipeline.prm.labels import (
-    LabelKind,
     Labelled,
     Prefix,
     Reached,
@@ -41,254 +43,270 @@ from pipeline.prm.labels import (
     step_values,
     target,
 )
-from pipeline.prompts import question_text
+from pipeline.prm.step_scores import ScoreRequest, Scores
+from pipeline.prompts import prompt_hash
 from pipeline.query import Query
+from pipeline.records import Rollout
 from pipeline.responses import step_ends
 from pipeline.selection.rewards import Aggregate, reward_p
-from pipeline.tasks.digits.build import build
 from pipeline.tasks.digits.measure import Judged
-
-LABELS: tuple[LabelKind, ...] = ("soft", "hard")
+from pipeline.training.rows import TrainRow
+from pipeline.training.settings import LearnSettings
 
 AGGREGATES: tuple[Aggregate, ...] = ("min", "mean", "product", "last")
 
+SAMPLES, COMPLETIONS, CHOICE = 8, 8, 16
 
-@dataclass(frozen=True)
-class Sizes:
-    """Questions, samples and training of the study."""
-
-    queries: int = 400
-    samples: int = 8
-    pairs: int = 2
-    completions: int = 8
-    early_stop: bool = True
-    held_out: int = 120
-    choice: int = 16
-    lr: float = 5e-4
-    epochs: int = 6
-    head_lr: float = 1e-2
-    head_epochs: int = 4
-    batch: int = 32
-
-
-@dataclass(frozen=True)
-class Row:
-    """A sample as `pipeline.prm.labels` reads it."""
-
-    query: str
-    query_id: str
-    sample_index: int
-    seed: int
-    text: str
-    finish: str
-    token_ids: tuple[int, ...]
-    prompt_sha256: str = ""
-    prompt_tokens: int = 0
+BATCH = 32
 
 
 @dataclass(frozen=True)
 class Sampled:
-    """K samples of each question, judged."""
+    """A response, judged by the checker."""
 
-    queries: list[Query]
-    rows: list[Row]
-    judged: list[Judged]
+    query: Query
+    row: Rollout
+    judged: Judged
 
 
-def sample(study: Study, policy: PlainPolicy, queries: list[Query], k: int) -> Sampled:
-    """K samples of each query at T = 1."""
-    ids_Q_K = study.sample(policy, queries, k, 1.0)
-    rows, judged = [], []
-    for query, ids_K in zip(queries, ids_Q_K, strict=True):
-        for index, ids in enumerate(ids_K):
-            one = study.judge(policy, query, ids)
-            finish = "stop" if ids and ids[-1] == policy.end else "length"
-            rows.append(
-                Row(query.content_hash, query.query_id, index, index, one.text, finish, ids)
+@dataclass(frozen=True)
+class Variant:
+    """A PRM and how it is trained. likelihood: its head sees the log-likelihood, too."""
+
+    likelihood: bool = False
+    frozen: tuple[str, ...] = ("*vision*",)
+    learning_rate: float = 5e-4
+    epochs: int = 6
+
+
+WHOLE, HEAD_ALONE = Variant(), Variant(True, ("model.*",), 1e-2, 4)
+
+
+def sample(study: Study, queries: Sequence[Query], k: int) -> list[Sampled]:
+    """K samples of each query at T = 1, as rollouts."""
+    found = []
+    for query, samples in zip(queries, study.sample(queries, k, 1.0), strict=True):
+        for index, one in enumerate(samples):
+            row = Rollout(
+                query=query.content_hash,
+                query_id=query.query_id,
+                sample_index=index,
+                seed=index,
+                policy="study",
+                temperature=1.0,
+                top_p=1.0,
+                prompt_sha256=prompt_hash(one.prompt_token_ids_P),
+                prompt_tokens=len(one.prompt_token_ids_P),
+                token_ids=one.token_ids_T,
+                logprobs=one.logprobs_T,
+                text=one.text,
+                finish=one.finish,
             )
-            judged.append(one)
-    return Sampled(queries, rows, judged)
+            found.append(Sampled(query, row, study.judge(query, one)))
+    return found
 
 
 def annotate(
-    study: Study, policy: PlainPolicy, queries: dict[str, Query], responses: list[Labelled],
-    sizes: Sizes,
-) -> dict[Prefix, Reached]:  # fmt: skip
+    study: Study, queries: dict[str, Query], responses: list[Labelled], *, early_stop: bool
+) -> dict[Prefix, Reached]:
     """Completions of every prefix, in rounds."""
     found: dict[Prefix, Reached] = {}
-    n = sizes.completions
-    while wanted := next_prefixes(responses, found, early_stop=sizes.early_stop):
-        prompts, pixels = [], []
-        for prefix in wanted:
+    while wanted := next_prefixes(responses, found, early_stop=early_stop):
+        starts = [(queries[prefix.query], prefix.token_ids_T) for prefix in wanted]
+        for prefix, samples in zip(wanted, study.complete(starts, COMPLETIONS), strict=True):
             query = queries[prefix.query]
-            prompts += [policy.prompt_ids(question_text(query), True) + prefix.token_ids_T] * n
-            pixels += [study.pixels[query.images[0]]] * n
-        rows = policy.sample(prompts, pixels, 1.0, study.seed + 1 + len(found))
-        for place, prefix in enumerate(wanted):
-            query = queries[prefix.query]
-            right = sum(
-                study.judge(policy, query, prefix.token_ids_T + ids).correct
-                for ids in rows[place * n : (place + 1) * n]
-            )
-            found[prefix] = Reached(right, n)
+            right = sum(study.judge(query, one).correct for one in samples)
+            found[prefix] = Reached(right, COMPLETIONS)
         study.say(f"{len(wanted)} prefixes completed")
     return found
 
 
-def examples(
-    study: Study, policy: PlainPolicy, queries: dict[str, Query], responses: Sequence[Labelled],
-    targets: Sequence[Sequence[float]],
-) -> list[StepExample]:  # fmt: skip
-    """Labelled responses as rows to train on."""
-    made = []
-    for response, targets_S in zip(responses, targets, strict=True):
-        query = queries[response.query]
-        made.append(
-            StepExample(
-                policy.prompt_ids(question_text(query), True),
-                response.token_ids_T,
-                response.step_ends_S,
-                tuple(targets_S),
-                study.pixels[query.images[0]],
-            )
+def train(
+    study: Study,
+    policy: Path,
+    folder: Path,
+    labelled: Sequence[tuple[Query, Labelled, Sequence[float]]],
+    variant: Variant,
+) -> Path:
+    """The folder of a PRM trained on these responses and step targets by the learner's trainer."""
+    rows = [
+        TrainRow(
+            study.prompt(query),
+            query.images,
+            response.prompt_tokens,
+            response.prompt_sha256,
+            # One token more than the last step, which is predicted and never read.
+            response.token_ids_T[: response.step_ends_S[-1] + 1],
+            response.step_ends_S,
+            tuple(targets_S),
         )
-    return made
+        for query, response, targets_S in labelled
+    ]
+    settings = LearnSettings(
+        learning_rate=variant.learning_rate,
+        batch_size=BATCH,
+        schedule="linear",
+        schedule_rise=10,
+        schedule_steps=variant.epochs * -(-len(rows) // BATCH),
+        objective="steps",
+        frozen=variant.frozen,
+        seed=study.seed,
+    )
+    start = write_headed(policy, folder / "start", surprise=variant.likelihood)
+    trainer = Trainer(settings, start, study.images.__getitem__)
+    for epoch in range(variant.epochs):
+        trainer.train(rows, study.seed + epoch)
+    trainer.publish(folder / "prm")
+    trainer.close()
+    return folder / "prm"
 
 
-def truth_of(study: Study, policy: PlainPolicy, query: Query, ids: tuple[int, ...]) -> list[float]:
-    """1 up to the first step that does not hold, 0 from there on: the checker's labels."""
-    judged = study.judge(policy, query, ids)
-    first = judged.verdict.first_false
-    count = len(judged.verdict.steps_S)
-    return [float(first is None or step < first) for step in range(count)]
-
-
-def measure(study: Study, policy: PlainPolicy, prm: PlainPrm, sampled: Sampled) -> dict[str, Any]:
+def measure(study: Study, prm: Path, responses: Sequence[Sampled]) -> dict[str, Any]:
     """Within-question AUC and `closed` by the checker's truth, for every way to aggregate."""
-    by_hash = {query.content_hash: query for query in sampled.queries}
-    seen: set[tuple[str, str]] = set()
-    chosen: list[tuple[Row, Judged, tuple[int, ...]]] = []
-    for row, judged in zip(sampled.rows, sampled.judged, strict=True):
-        ends = tuple(step_ends(row.token_ids, policy.text))
-        if ends and judged.formatted and (row.query, row.text) not in seen:
-            seen.add((row.query, row.text))
-            chosen.append((row, judged, ends))
-    scores = prm.scores(
-        [
-            StepExample(
-                policy.prompt_ids(question_text(by_hash[row.query]), True),
-                row.token_ids, ends, (), study.pixels[by_hash[row.query].images[0]],
-            )
-            for row, _, ends in chosen
-        ]
-    )  # fmt: skip
+    chosen = list(_scorable(study, responses))
+    scorer = TransformersScorer(study.images.__getitem__, max_model_len=MAX_POSITIONS)
+    scorer.load_policy(prm)
+    answers = scorer.score([request for _, request in chosen])
+    scored = [
+        (one, scores_S)
+        for (one, _), scores_S in zip(chosen, answers, strict=True)
+        if not isinstance(scores_S, str)
+    ]
     steps: dict[bool, list[float]] = {True: [], False: []}
-    for (_, judged, _), scores_S in zip(chosen, scores, strict=True):
-        first = judged.verdict.first_false
+    for one, scores_S in scored:
+        first = one.judged.verdict.first_false
         for step, score in enumerate(scores_S):
             if first is None or step <= first:
                 steps[step != first].append(score)
     table: dict[str, Any] = {"auc_step": auc(steps[True], steps[False])}
     for how in AGGREGATES:
-        rows = [
-            Scored(
-                row.query, by_hash[row.query].images[0], row.sample_index, judged.correct, scores_S,
-                reward_p(scores_S, how), (None,) * len(scores_S), judged.true,
-            )
-            for (row, judged, _), scores_S in zip(chosen, scores, strict=True)
-        ]  # fmt: skip
+        rows = [_gate_row(one, scores_S, how) for one, scores_S in scored]
         choice = closed(rows, seed=0)
-        table[how] = {"auc_within": within_auc(rows, seed=0), "closed": choice["closed"],
-                      "random": choice["random"], "top": choice["top"]}  # fmt: skip
+        kept = {name: choice[name] for name in ("closed", "random", "top")}
+        table[how] = {"auc_within": within_auc(rows, seed=0), **kept}
     return table
 
 
-def run(study: Study, policy: PlainPolicy, sizes: Sizes, record: Any) -> None:
-    """Sample, label, train and measure."""
-    queries = study.split("train")[: sizes.queries]
-    by_hash = {query.content_hash: query for query in queries}
-    sampled = sample(study, policy, queries, sizes.samples)
-    responses, counts = pick(
-        sampled.rows, [one.outcome for one in sampled.judged], [""] * len(sampled.rows),
-        decode=policy.text, take=Take(pairs=sizes.pairs), held_out=(), seed=study.seed,
-    )  # fmt: skip
-    study.say(f"{counts}; {cost(responses, sizes.completions)}")
-    found = annotate(study, policy, by_hash, responses, sizes)
-    valued = [step_values(one, found, early_stop=sizes.early_stop) for one in responses]
-    truths = [truth_of(study, policy, by_hash[one.query], one.token_ids_T) for one in responses]
-    record("labels", label_quality(responses, valued, truths) | {"counts": counts.to_dict()})
-    chosen = sample(study, policy, study.split("validation")[: sizes.held_out], sizes.choice)
-    study.say(f"{len(chosen.rows)} samples to choose from")
-    told = [place for place, values in enumerate(valued) if values is not None]
-    responses = [responses[place] for place in told]
-    kinds: dict[str, list[list[float]]] = {
-        kind: [[target(v, kind) for v in values[0]] for values in valued if values is not None]
-        for kind in LABELS
-    }
-    kinds |= {"truth": [truths[place] for place in told], "surprise": kinds["soft"]}
-    for name, targets in kinds.items():
-        head = name == "surprise"
-        prm = PlainPrm(policy, ("model.*",), surprise=True) if head else PlainPrm(policy)
-        rows = examples(study, policy, by_hash, responses, targets)
-        loss = train_prm(
-            prm, rows, lr=sizes.head_lr if head else sizes.lr,
-            epochs=sizes.head_epochs if head else sizes.epochs, batch=sizes.batch, seed=study.seed,
-        )  # fmt: skip
-        record(name, {"loss": loss} | measure(study, policy, prm, chosen))
-    likely = PlainPrm(policy, surprise=True)
-    torch.nn.init.ones_(likely.model.score.surprise)
-    record("likely", measure(study, policy, likely, chosen))
+def _scorable(study: Study, responses: Sequence[Sampled]) -> Iterator[tuple[Sampled, ScoreRequest]]:
+    """Distinct well-formed responses with finished steps, and what is asked about them."""
+    seen: set[tuple[str, str]] = set()
+    for one in responses:
+        row, text = one.row, (one.row.query, one.row.text)
+        ends = tuple(step_ends(row.token_ids, study.processor.decode))
+        if ends and one.judged.formatted and text not in seen:
+            seen.add(text)
+            yield one, ScoreRequest(study.prompt(one.query), one.query.images, row.token_ids, ends)
 
 
-def label_quality(
-    responses: Sequence[Labelled],
-    valued: Sequence[tuple[tuple[float, ...], tuple[int, ...]] | None],
-    truths: Sequence[Sequence[float]],
-) -> dict[str, Any]:
+def _gate_row(one: Sampled, scores_S: Scores, how: Aggregate) -> Scored:
+    return Scored(
+        query=one.row.query,
+        group=one.query.images[0],
+        sample_index=one.row.sample_index,
+        correct=one.judged.correct,
+        scores_S=scores_S,
+        reward=reward_p(scores_S, how),
+        values_S=(None,) * len(scores_S),
+        process_right=one.judged.true,
+    )
+
+
+def label_quality(values: Sequence[tuple[tuple[float, ...], tuple[int, ...]]],
+                  truths: Sequence[Sequence[float]]) -> dict[str, Any]:  # fmt: skip
     """Of measured steps up to the first false one: AUC of the value against the checker's truth."""
     split: dict[bool, list[float]] = {True: [], False: []}
-    steps = 0
-    for values, truth in zip(valued, truths, strict=True):
-        if values is None or len(truth) != len(values[0]):
-            continue
-        steps += sum(graded > 0 for graded in values[1])
-        until = [*truth, 0.0].index(0.0) + 1
-        for value, graded, right in list(zip(*values, truth, strict=True))[:until]:
+    for (values_S, graded_S), truth_S in zip(values, truths, strict=True):
+        until = [*truth_S, 0.0].index(0.0) + 1
+        for value, graded, truth in list(zip(values_S, graded_S, truth_S, strict=False))[:until]:
             if graded:
-                split[right > 0].append(value)
+                split[truth > 0].append(value)
     return {
-        "responses": len(responses),
-        "steps": steps,
+        "responses": len(values),
+        "steps": sum(graded > 0 for _, graded_S in values for graded in graded_S),
         "auc": auc(split[True], split[False]),
         "true": float(np.mean(split[True])),
         "first_false": float(np.mean(split[False])),
     }
 
 
+def truth_of(judged: Judged) -> list[float]:
+    """1 up to the first step that does not hold, 0 from there on: the checker's labels."""
+    first = judged.verdict.first_false
+    return [float(first is None or step < first) for step in range(len(judged.verdict.steps_S))]
+
+
+def run(study: Study, policy: Path, out: Path, *, queries: int, held_out: int, pairs: int,
+        early_stop: bool) -> None:  # fmt: skip
+    """Sample, label, train and measure."""
+    pool = study.split("train")[:queries]
+    by_hash = {query.content_hash: query for query in pool}
+    sampled = sample(study, pool, SAMPLES)
+    judged = {(one.row.query, one.row.sample_index): one.judged for one in sampled}
+    responses, counts = pick(
+        [one.row for one in sampled],
+        [one.judged.outcome for one in sampled],
+        [""] * len(sampled),
+        decode=study.processor.decode,
+        take=Take(pairs=pairs),
+        held_out=(),
+        seed=study.seed,
+    )
+    study.say(f"{counts}; {cost(responses, COMPLETIONS)}")
+    reached = annotate(study, by_hash, responses, early_stop=early_stop)
+    valued = [(one, step_values(one, reached, early_stop=early_stop)) for one in responses]
+    known = [(one, values) for one, values in valued if values is not None]
+    truths = [truth_of(judged[one.query, one.sample_index]) for one, _ in known]
+    quality = label_quality([values for _, values in known], truths)
+    record(study, out, "labels", quality | {"counts": counts.to_dict()})
+    chosen = sample(study, study.split("validation")[:held_out], CHOICE)
+    study.engine.close()
+    soft = [values[0] for _, values in known]
+    hard = [[target(value, "hard") for value in values_S] for values_S in soft]
+    targets: dict[str, tuple[Variant, Sequence[Sequence[float]]]] = {
+        "soft": (WHOLE, soft),
+        "hard": (WHOLE, hard),
+        "truth": (WHOLE, truths),
+        "likelihood": (HEAD_ALONE, soft),
+    }
+    with tempfile.TemporaryDirectory() as scratch:
+        for name, (variant, targets_Q) in targets.items():
+            labelled = [
+                (by_hash[one.query], one, targets_S)
+                for (one, _), targets_S in zip(known, targets_Q, strict=True)
+                if len(targets_S) == len(one.step_ends_S)
+            ]
+            prm = train(study, policy, Path(scratch) / name, labelled, variant)
+            record(study, out, name, measure(study, prm, chosen))
+        prm = write_headed(policy, Path(scratch) / "likely", surprise=True)
+        config = json.loads((prm / "config.json").read_text("utf-8"))
+        (prm / "config.json").write_text(json.dumps({**config, SURPRISE_KEY: 1.0}), "utf-8")
+        record(study, out, "likely", measure(study, prm, chosen))
+
+
 def main(
     *,
-    warmup: Annotated[Path, typer.Option(help="Warm-up policy folder.")],
+    policy: Annotated[Path, typer.Option(help="Warm-up policy folder.")],
     out: Annotated[Path, typer.Option(help="Folder for the results.")] = Path("out/prm-study"),
-    queries: Annotated[int, typer.Option(help="Questions that are labelled.")] = Sizes.queries,
-    held_out: Annotated[int, typer.Option(help="Questions measured on.")] = Sizes.held_out,
-    pairs: Annotated[int, typer.Option(help="Right and wrong responses each.")] = Sizes.pairs,
-    epochs: Annotated[int, typer.Option(help="Of PRM training.")] = Sizes.epochs,
+    queries: Annotated[int, typer.Option(help="Questions that are labelled.")] = 400,
+    held_out: Annotated[int, typer.Option(help="Questions measured on.")] = 120,
+    pairs: Annotated[int, typer.Option(help="Right and wrong responses each.")] = 2,
     early_stop: Annotated[bool, typer.Option(help="Stop at a step of value 0.")] = True,
     seed: int = 0,
 ) -> None:
-    """Measure the PRM; each part's results go to `<out>/<part>.json`."""
+    """Measure what a PRM of this policy is worth; each part's figures go to `<out>/<part>.json`."""
     out.mkdir(parents=True, exist_ok=True)
-    study = Study(build(0, SIZES), seed, replace(StudySettings()))
-    sizes = Sizes(
-        queries=queries, held_out=held_out, pairs=pairs, epochs=epochs, early_stop=early_stop
+    study = Study(policy, seed)
+    # vLLM has made a process group of this process alone; DeepSpeed asks for its rank besides.
+    os.environ["LOCAL_RANK"] = "0"
+    run(
+        study,
+        policy,
+        out,
+        queries=queries,
+        held_out=held_out,
+        pairs=pairs,
+        early_stop=early_stop,
     )
-
-    def record(name: str, value: Any) -> None:
-        facts = {"seed": seed, "sizes": asdict(sizes), name: plain(value)}
-        (out / f"{name}.json").write_text(json.dumps(facts, indent=1) + "\n")
-        study.say(f"{name}: {json.dumps(facts[name])}")
-
-    run(study, PlainPolicy.load(warmup), sizes, record)
 
 
 if __name__ == "__main__":

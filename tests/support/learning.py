@@ -90,6 +90,17 @@ def make_rows(policy: Path, count: int, seed: int = 0) -> list[TrainRow]:
     return rows
 
 
+def step_rows(count: int) -> list[TrainRow]:
+    """Rows with none, one and two images; a step is worth 1 where it ends in an even token."""
+    made = []
+    for row in make_rows(tiny_policy(), count):
+        last = len(row.token_ids_T) - 1
+        ends = tuple(sorted({max(1, last // 2), last}))
+        targets = tuple(float(row.token_ids_T[end - 1] % 2 == 0) for end in ends)
+        made.append(replace(row, step_ends_S=ends, targets_S=targets))
+    return made
+
+
 def gradients(trainer: Any, rows_B: Sequence[TrainRow]) -> dict[str, np.ndarray]:
     """The gradient of one batch by parameter, before clipping; no step is taken."""
     from deepspeed.utils import safe_get_full_grad

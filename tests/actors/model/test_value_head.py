@@ -1,15 +1,18 @@
-"""The scalar head: folders, loading, losses, and training on plain transformers."""
+"""The value head: folders, loading, losses, and what it sees."""
 
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
-import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
+from transformers import AutoModelForImageTextToText
 
+from actors.model.collate import Collator
 from actors.model.value_head import (
     HEAD,
     SURPRISE_KEY,
@@ -19,9 +22,9 @@ from actors.model.value_head import (
     step_loss,
     write_headed,
 )
-from actors.reference.policy import Example, PlainPolicy
-from actors.reference.prm import PlainPrm, StepExample, train_prm
 from pipeline.errors import BadModel
+from pipeline.training.rows import TrainRow
+from tests.support.learning import image_bytes, step_rows, tiny_policy
 from tests.support.models import make_policy
 
 
@@ -30,28 +33,21 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return make_policy(tmp_path_factory.mktemp("policy") / "policy", 0)
 
 
-@pytest.fixture(scope="module")
-def policy(folder: Path) -> PlainPolicy:
-    return PlainPolicy.load(folder)
+def load(folder: Path) -> Any:
+    return AutoModelForImageTextToText.from_pretrained(folder, dtype=torch.float32)
 
 
-def make_examples(policy: PlainPolicy, count: int, seed: int = 0) -> list[StepExample]:
-    """Steps that are worth 1 where they end in token 40, 0 where they end in 41."""
-    rng = np.random.default_rng(seed)
-    made = []
-    for number in range(count):
-        prompt = policy.prompt_ids(f"What is row {number % 5}?", True)
-        ids: list[int] = []
-        ends, targets = [], []
-        for _ in range(int(rng.integers(1, 4))):
-            good = bool(rng.integers(2))
-            ids += [int(token) for token in rng.integers(50, 400, int(rng.integers(1, 6)))]
-            ids.append(40 if good else 41)
-            ends.append(len(ids))
-            targets.append(float(good))
-        pixels = rng.integers(0, 255, (32, 32)).astype(np.uint8)
-        made.append(StepExample(prompt, (*ids, 7), tuple(ends), tuple(targets), pixels))
-    return made
+def with_head(folder: Path, likelihood: float | None = None) -> Any:
+    """The model with a head of zeros, which sees how likely the response is or does not."""
+    seen = None if likelihood is None else torch.tensor([likelihood])
+    return add_head(load(folder), torch.zeros(1, 128), seen)
+
+
+def step_logits(model: Any, folder: Path, rows: list[TrainRow]) -> torch.Tensor:
+    micro = Collator(folder, image_bytes).collate(rows)
+    assert micro.steps is not None
+    logits: torch.Tensor = model(**micro.inputs, use_cache=False, **micro.steps.named())
+    return logits
 
 
 def test_a_headed_folder_is_the_policy_and_one_more_tensor(folder: Path, tmp_path: Path) -> None:
@@ -66,7 +62,7 @@ def test_a_headed_folder_is_the_policy_and_one_more_tensor(folder: Path, tmp_pat
     assert config.pop("num_labels") == 1
     assert config == json.loads((folder / "config.json").read_text())
     assert not read_head(made).any()
-    assert PlainPolicy.load(made).model.config.num_labels == 1
+    assert load(made).config.num_labels == 1
 
 
 def test_a_head_that_sees_how_likely_tokens_are_says_so_in_the_config(
@@ -82,24 +78,11 @@ def test_a_head_that_sees_how_likely_tokens_are_says_so_in_the_config(
             read_surprise(made)
 
 
-def test_what_the_model_finds_likely_is_its_own_log_probability(policy: PlainPolicy) -> None:
-    prm, rows = PlainPrm(policy, surprise=True), make_examples(policy, 5)
-    with torch.no_grad():
-        prm.model.score.surprise.fill_(0.5)
-        found = prm.logits(rows).split([len(row.ends_S) for row in rows])
-    for row, logits_S in zip(rows, found, strict=True):
-        assert row.pixels is not None
-        for end, logit in zip(row.ends_S, logits_S.tolist(), strict=True):
-            said = Example(row.prompt_ids, row.token_ids[:end], row.pixels)
-            with torch.no_grad():
-                assert logit == pytest.approx(-0.5 * float(policy.nll([said])), rel=1e-5)
-
-
-def test_no_gradient_flows_through_what_the_model_finds_likely(policy: PlainPolicy) -> None:
-    prm = PlainPrm(policy, surprise=True)
-    prm.logits(make_examples(policy, 3)).sum().backward()
-    assert prm.model.score.surprise.grad is not None
-    rest = {n: p.grad for n, p in prm.model.named_parameters() if not n.startswith("score.")}
+def test_no_gradient_flows_through_how_likely_the_model_finds_a_response() -> None:
+    model = with_head(tiny_policy(), 0.5)
+    step_logits(model, tiny_policy(), step_rows(4)).sum().backward()
+    assert model.score.surprise.grad is not None
+    rest = {n: p.grad for n, p in model.named_parameters() if not n.startswith("score.")}
     assert all(grad is None or not grad.any() for grad in rest.values())  # its head is still 0
 
 
@@ -125,7 +108,7 @@ def test_a_missing_or_unfit_head_is_a_clear_error(folder: Path, tmp_path: Path) 
         read_head(broken(made, torch.full((1, 128), torch.nan)))
     narrow = read_head(broken(made, torch.zeros(1, 64)))
     with pytest.raises(BadModel, match=r"\(1, 64\), and this model needs \(1, 128\)"):
-        add_head(PlainPolicy.load(made).model, narrow)
+        add_head(load(made), narrow)
     tensors = load_file(made / "model.safetensors")
     tensors.pop(HEAD)
     save_file(tensors, made / "model.safetensors", metadata={"format": "pt"})
@@ -133,16 +116,14 @@ def test_a_missing_or_unfit_head_is_a_clear_error(folder: Path, tmp_path: Path) 
         read_head(made)
 
 
-def test_the_head_leaves_the_model_its_names_and_gives_no_gradient_elsewhere(
-    policy: PlainPolicy,
-) -> None:
-    prm = PlainPrm(policy)
-    names = dict(prm.model.named_parameters())
-    assert names.keys() == dict(policy.model.named_parameters()).keys() | {HEAD}
-    prm.logits(make_examples(policy, 3)).sum().backward()
+def test_the_head_leaves_the_model_its_names_and_gives_no_gradient_elsewhere() -> None:
+    model, before = with_head(tiny_policy()), load(tiny_policy())
+    names = dict(model.named_parameters())
+    assert names.keys() == dict(before.named_parameters()).keys() | {HEAD}
+    step_logits(model, tiny_policy(), step_rows(4)).sum().backward()
     assert names[HEAD].grad is not None
-    assert all(p.grad is None for name, p in names.items() if "vision" in name)
-    assert policy.model.get_input_embeddings().weight.grad is None
+    rest = [p.grad for name, p in names.items() if name != HEAD]
+    assert all(grad is None or not grad.any() for grad in rest)  # a head of zeros passes none on
 
 
 def test_losses() -> None:
@@ -154,31 +135,16 @@ def test_losses() -> None:
     assert step_loss(logits, targets, "mse") == pytest.approx(float(mse), rel=1e-6)
 
 
-def test_a_step_is_scored_by_what_stands_before_its_end_only(policy: PlainPolicy) -> None:
-    prm = PlainPrm(policy)
+def test_a_step_is_scored_by_what_stands_before_its_end_only() -> None:
+    model = with_head(tiny_policy())
     torch.manual_seed(0)
-    torch.nn.init.normal_(prm.model.score.weight, std=0.1)
-    rows = make_examples(policy, 8)
-    whole = prm.scores(rows)
+    torch.nn.init.normal_(model.score.weight, std=0.1)
+    rows = [row for row in step_rows(8) if len(row.step_ends_S) == 2]
     firsts = [
-        StepExample(row.prompt_ids, row.token_ids, row.ends_S[:1], row.targets_S[:1], row.pixels)
-        for row in rows
+        replace(row, step_ends_S=row.step_ends_S[:1], targets_S=row.targets_S[:1]) for row in rows
     ]
-    for first, scores_S in zip(prm.scores(firsts), whole, strict=True):
-        assert first[0] == pytest.approx(scores_S[0], abs=1e-5)
-    assert len({round(scores_S[0], 4) for scores_S in whole}) == 8
-
-
-def test_training_finds_what_makes_a_step_right(policy: PlainPolicy) -> None:
-    prm = PlainPrm(policy)
-    rows = make_examples(policy, 64)
-    history = train_prm(prm, rows, lr=3e-3, epochs=5, batch=16, seed=0)
-    assert history[-1] < 0.5 * history[0]
-    fresh = make_examples(policy, 32, seed=1)
-    pairs = [
-        (score, value)
-        for scores_S, row in zip(prm.scores(fresh), fresh, strict=True)
-        for score, value in zip(scores_S, row.targets_S, strict=True)
-    ]
-    hits = [(score > 0.5) == (value > 0.5) for score, value in pairs]
-    assert np.mean(hits) > 0.9
+    with torch.no_grad():
+        whole = step_logits(model, tiny_policy(), rows)[::2]
+        alone = step_logits(model, tiny_policy(), firsts)
+    assert torch.allclose(whole, alone, atol=1e-5)
+    assert len({round(float(logit), 4) for logit in whole}) == len(rows)

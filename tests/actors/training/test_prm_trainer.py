@@ -22,7 +22,7 @@ from actors.training.trainer import Trainer
 from pipeline.errors import BadData, BadModel
 from pipeline.training.rows import TrainRow
 from pipeline.training.settings import LearnSettings
-from tests.support.learning import group_of_one, image_bytes, make_rows, tiny_policy
+from tests.support.learning import group_of_one, image_bytes, make_rows, step_rows, tiny_policy
 
 SETTINGS = LearnSettings(
     learning_rate=2e-3, batch_size=8, micro_batch=3, objective="steps", frozen=("*vision*",)
@@ -39,17 +39,6 @@ def _group(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
 def headed(tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest) -> Path:
     folder = tmp_path_factory.mktemp("headed") / "prm"
     return write_headed(tiny_policy(), folder, surprise=request.param)
-
-
-def step_rows(count: int) -> list[TrainRow]:
-    """Rows with none, one and two images; a step is worth 1 where it ends in an even token."""
-    made = []
-    for row in make_rows(tiny_policy(), count):
-        last = len(row.token_ids_T) - 1
-        ends = tuple(sorted({max(1, last // 2), last}))
-        targets = tuple(float(row.token_ids_T[end - 1] % 2 == 0) for end in ends)
-        made.append(replace(row, step_ends_S=ends, targets_S=targets))
-    return made
 
 
 def reference_loss(folder: Path, rows: list[TrainRow], kind: str) -> float:
