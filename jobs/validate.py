@@ -253,7 +253,7 @@ class Validation:
         """Serves what the training of a process reward model begins with: the policy with a head of
         zeros, which gives every step 1/2. Anything else is not the head that was served."""
         headed = self.models.headed(
-            policy, self.folder / "untrained-prm", surprise=self.config.prm.log_likelihood
+            policy, self.folder / "untrained-prm", likelihood=self.config.prm.log_likelihood
         )
         scores = self._score(sampled, headed)
         found = [value for one in scores for value in one.step_scores]

@@ -23,9 +23,7 @@ Axes: B requests, T tokens of a response, P tokens of a prompt.
 
 from __future__ import annotations
 
-import threading
 import time
-from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -34,6 +32,7 @@ from typing import TYPE_CHECKING, Any
 
 from actors.generation.engine_settings import EngineSettings, reload_llm, start_llm, tensor_bytes
 from actors.model.processor import Processor, load_processor, processor_sha256, tensor_shapes
+from actors.model.recent import Recent
 from pipeline.errors import BadConfig, BadData, BadModel, UserError
 from pipeline.generation.engine import Finish, Sample, SampleRequest
 
@@ -46,6 +45,10 @@ STRETCH_S = 0.05
 
 # Bytes of rendered prompts (pixels above all) kept for when the same prompt is asked again.
 RENDERED_BYTES = 256 << 20
+
+
+def _rendered_bytes(rendered: dict[str, Any]) -> int:
+    return 8 * len(rendered["prompt_token_ids"]) + tensor_bytes(rendered.get("mm_kwargs"))
 
 
 class EngineBroken(RuntimeError):
@@ -66,7 +69,7 @@ class VllmEngine:
     """One vLLM, one policy at a time. `generate` may be called from several threads at once.
 
     `open_image` gives the picture of a content hash. `beat` is called after every step, for whoever
-    watches that the engine moves.
+    watches that the engine moves. `start` makes the vLLM of a folder.
     """
 
     def __init__(
@@ -74,8 +77,11 @@ class VllmEngine:
         settings: EngineSettings,
         open_image: Callable[[str], Image],
         beat: Callable[[], None] = lambda: None,
+        *,
+        start: Callable[[Path, EngineSettings, Sequence[int]], Any] = start_llm,
     ) -> None:
         self.settings = settings
+        self._start_llm = start
         self.processor: Processor | None = None
         self._open_image = open_image
         self._beat = beat
@@ -85,10 +91,7 @@ class VllmEngine:
         self._running: dict[str, tuple[_Batch, int]] = {}
         self._requests = 0
         self._broken: str | None = None
-        self._rendered: OrderedDict[tuple[str, tuple[str, ...]], tuple[dict[str, Any], int]]
-        self._rendered = OrderedDict()
-        self._rendered_bytes = 0
-        self._render_lock = threading.Lock()
+        self._rendered: Recent[dict[str, Any]] = Recent(RENDERED_BYTES, _rendered_bytes)
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="vllm")
 
     # --- policies ------------------------------------------------------------------------------
@@ -116,7 +119,7 @@ class VllmEngine:
         self._shapes = shapes
 
     def _start(self, folder: Path) -> None:
-        self._llm = start_llm(folder, self.settings, self._ready().forbidden)
+        self._llm = self._start_llm(folder, self.settings, self._ready().forbidden)
 
     def _check_same_model(self, folder: Path, shapes: dict[str, tuple[int, ...]]) -> None:
         """vLLM keeps the old value of a tensor that a checkpoint lacks, without a word."""
@@ -204,18 +207,7 @@ class VllmEngine:
         return {**made, "prompt_token_ids": [*prompt_P, *request.prefix_token_ids]}
 
     def _render(self, prompt: str, images: tuple[str, ...]) -> dict[str, Any]:
-        key = (prompt, images)
-        with self._render_lock:
-            if key in self._rendered:
-                self._rendered.move_to_end(key)
-                return self._rendered[key][0]
-            made = self._render_now(prompt, images)
-            size = 8 * len(made["prompt_token_ids"]) + tensor_bytes(made.get("mm_kwargs"))
-            self._rendered[key] = (made, size)
-            self._rendered_bytes += size
-            while self._rendered_bytes > RENDERED_BYTES and len(self._rendered) > 1:
-                self._rendered_bytes -= self._rendered.popitem(last=False)[1][1]
-            return made
+        return self._rendered.get((prompt, images), lambda: self._render_now(prompt, images))
 
     def _render_now(self, prompt: str, images: tuple[str, ...]) -> dict[str, Any]:
         from vllm.exceptions import VLLMValidationError

@@ -12,19 +12,20 @@ Axes: B rows, L padded tokens, G positions that logits are computed for, T token
 
 from __future__ import annotations
 
-from collections import OrderedDict, deque
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
-from typing import Any, Generic, TypeVar
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
 
 from actors.model.images import ImageCache
 from actors.model.processor import load_processor
+from actors.model.recent import Recent
 from pipeline.errors import BadData, BadModel
 from pipeline.prompts import prompt_hash
 from pipeline.training.rows import TrainRow
@@ -105,29 +106,6 @@ class Micro:
         return Micro(inputs, self.targets_B_G.to(device), self.keep, steps)
 
 
-class Recent(Generic[Made]):
-    """The most recently used values, within a budget of bytes."""
-
-    def __init__(self, budget: int) -> None:
-        self.budget = budget
-        self.held = 0
-        self.made = 0
-        self._values: OrderedDict[Any, tuple[Made, int]] = OrderedDict()
-
-    def get(self, key: Any, make: Callable[[], Made], size: Callable[[Made], int]) -> Made:
-        """The value of `key`, made now if it is not here."""
-        if key in self._values:
-            self._values.move_to_end(key)
-            return self._values[key][0]
-        value = make()
-        self.made += 1
-        self._values[key] = (value, size(value))
-        self.held += self._values[key][1]
-        while self.held > self.budget and len(self._values) > 1:
-            self.held -= self._values.popitem(last=False)[1][1]
-        return value
-
-
 @dataclass(frozen=True)
 class Prompt:
     """What the processor makes of a prompt and its images, and the hash of its ids."""
@@ -152,7 +130,7 @@ class Collator:
         pad = tokenizer.pad_token_id
         self._pad = tokenizer.eos_token_id if pad is None else pad
         self.pictures = ImageCache(images, budget=kept_bytes)
-        self.prompts: Recent[Prompt] = Recent(kept_bytes)
+        self.prompts: Recent[Prompt] = Recent(kept_bytes, Prompt.size)
 
     def prompt(self, row: TrainRow) -> dict[str, Tensor]:
         """What the processor makes of a row's prompt and images.
@@ -160,7 +138,7 @@ class Collator:
         Raises:
             BadData: when its ids are not the ones the engine was fed.
         """
-        kept = self.prompts.get((row.prompt, row.images), lambda: self._process(row), Prompt.size)
+        kept = self.prompts.get((row.prompt, row.images), lambda: self._process(row))
         if row.prompt_sha256 not in ("", kept.sha256):
             raise BadData(
                 f"{_name(row)}: the processor makes {kept.tensors['input_ids'].shape[1]} prompt "

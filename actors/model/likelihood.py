@@ -1,7 +1,7 @@
 """How likely a model finds what it reads: log-probabilities under its own token head.
 
-A model that reads a slip it would hardly have written is surprised; where the last hidden state of
-a step does not show it, this does. Taken as it is: no gradient flows through it.
+A model finds a slip unlikely that it would hardly have written; where the last hidden state of a
+step does not show it, this does. Taken as it is: no gradient flows through it.
 
 Axes: B rows, S steps of all rows, L padded tokens, H hidden, T tokens of all steps, V vocabulary.
 """

@@ -21,7 +21,7 @@ from actors.model.folder import INDEX
 from actors.model.likelihood import token_head
 from actors.model.positions import most_positions
 from actors.model.processor import Processor, load_processor
-from actors.model.value_head import HEAD, read_head, read_surprise
+from actors.model.value_head import HEAD, read_head, read_likelihood
 from pipeline.errors import BadData, BadModel
 
 _PROBES = ("How many of these are red?", "3 + 4 = 7, so x\u00b2 > 10.\n\n# Answer\n\n7")
@@ -115,7 +115,7 @@ def check_prm(
     fitted = fit_prm(prm, scratch / "headed", tag)
     theirs, ours = load_processor(fitted.folder), load_processor(policy)
     head = read_head(fitted.folder)
-    if read_surprise(fitted.folder) is not None:
+    if read_likelihood(fitted.folder) is not None:
         token_head(fitted.folder)
     config = json.loads((fitted.folder / "config.json").read_text("utf-8"))
     text = config.get("text_config", config)

@@ -1,4 +1,4 @@
-"""A process reward model: the policy's architecture with a scalar head on a step's last token.
+"""The value head: a process reward model is the policy with a scalar head on a step's last token.
 
 Always: a PRM folder is a complete model folder with one more tensor, `score.weight` of shape
 (1, hidden), and `num_labels: 1` in its config. transformers reads everything but the head from it
@@ -33,11 +33,11 @@ from pipeline.training.settings import StepLoss
 
 HEAD = "score.weight"
 
-SURPRISE, SURPRISE_KEY = "score.surprise", "score_surprise"
-"""The weight of what the model finds likely: in training, and in a PRM's config."""
+LIKELIHOOD, LIKELIHOOD_KEY = "score.surprise", "score_surprise"
+"""The weight of the response's log-likelihood, as checkpoints and the configs of PRMs name it."""
 
 
-class _StepHead:
+class _ValueHead:
     """Mixed into a model's class: its forward gives step logits instead of token logits."""
 
     base_model: Any
@@ -61,10 +61,10 @@ class _StepHead:
         return logits
 
 
-def add_head(model: Any, weight: Tensor, surprise: Tensor | None = None) -> Any:
+def add_head(model: Any, weight: Tensor, likelihood: Tensor | None = None) -> Any:
     """Turn a loaded image-text-to-text model into a PRM in place; its token head gets no gradient.
 
-    weight: (1, hidden). surprise: (1,), or none for a head that sees the hidden state alone.
+    weight: (1, hidden). likelihood: (1,), or none for a head that sees the hidden state alone.
     """
     hidden = model.config.get_text_config().hidden_size
     if tuple(weight.shape) != (1, hidden):
@@ -75,11 +75,11 @@ def add_head(model: Any, weight: Tensor, surprise: Tensor | None = None) -> Any:
     model.score = nn.Linear(hidden, 1, bias=False, dtype=model.dtype)
     with torch.no_grad():
         model.score.weight.copy_(weight)
-    given = None if surprise is None else nn.Parameter(surprise.to(model.dtype).clone())
+    given = None if likelihood is None else nn.Parameter(likelihood.to(model.dtype).clone())
     model.score.register_parameter("surprise", given)
     kind = type(model)
     # A class of its own, so that everything else (names of weights above all) stays the model's.
-    model.__class__ = type(f"{kind.__name__}WithStepHead", (_StepHead, kind), {})
+    model.__class__ = type(f"{kind.__name__}WithValueHead", (_ValueHead, kind), {})
     return model
 
 
@@ -128,27 +128,27 @@ def read_head(folder: Path) -> Tensor:
     return weight
 
 
-def read_surprise(folder: Path) -> Tensor | None:
+def read_likelihood(folder: Path) -> Tensor | None:
     """The weight (1,) of what the model finds likely; None where its head does not see it.
 
     Raises:
         BadModel: it is no finite number.
     """
-    found = json.loads((folder / "config.json").read_text("utf-8")).get(SURPRISE_KEY)
+    found = json.loads((folder / "config.json").read_text("utf-8")).get(LIKELIHOOD_KEY)
     if found is None:
         return None
     # JSON's true is an int to Python, and would be 1.
     number = isinstance(found, int | float) and not isinstance(found, bool)
     if not number or not math.isfinite(found):
-        raise BadModel(f"{folder}: {SURPRISE_KEY} in its config is {found}, no finite number")
+        raise BadModel(f"{folder}: {LIKELIHOOD_KEY} in its config is {found}, no finite number")
     return torch.tensor([float(found)])
 
 
-def write_headed(policy: Path, folder: Path, *, surprise: bool = False) -> Path:
+def write_headed(policy: Path, folder: Path, *, likelihood: bool = False) -> Path:
     """The folder that PRM training starts from: a policy with a head of zeros (p = 1/2 everywhere).
 
-    Everything else is the policy's, byte for byte, but for `num_labels` (and, with `surprise`, its
-    weight) in its config.
+    Everything else is the policy's, byte for byte, but for `num_labels` (and, with `likelihood`,
+    its weight) in its config.
     """
     from safetensors.torch import load_file, save_file
 
@@ -168,17 +168,17 @@ def write_headed(policy: Path, folder: Path, *, surprise: bool = False) -> Path:
         index["weight_map"][HEAD] = file
         (folder / INDEX).write_text(json.dumps(index, indent=2, sort_keys=True) + "\n", "utf-8")
     config["num_labels"] = 1
-    if surprise:
-        config[SURPRISE_KEY] = 0.0
+    if likelihood:
+        config[LIKELIHOOD_KEY] = 0.0
     (folder / "config.json").write_text(json.dumps(config, indent=2, sort_keys=True) + "\n")
     return folder
 
 
-def told_surprise(state: dict[str, Tensor]) -> dict[str, float]:
+def take_likelihood(state: dict[str, Tensor]) -> dict[str, float]:
     """Takes the weight of what the model finds likely out of a model's state, as a config says it;
     nothing for a state without."""
-    found = state.pop(SURPRISE, None)
-    return {} if found is None else {SURPRISE_KEY: float(found)}
+    found = state.pop(LIKELIHOOD, None)
+    return {} if found is None else {LIKELIHOOD_KEY: float(found)}
 
 
 def steps_loss(engine: Any, micro: Micro, kind: StepLoss) -> Tensor:

@@ -15,7 +15,7 @@ from pathlib import Path
 import torch
 
 from actors.model.collate import Collator, ImageSource
-from actors.model.value_head import add_head, read_head, read_surprise
+from actors.model.value_head import add_head, read_head, read_likelihood
 from pipeline.prm.step_scores import Excluded, ScoreRequest, Scores, feed, probability
 from pipeline.training.rows import TrainRow
 
@@ -51,11 +51,11 @@ class TransformersScorer:
         """Serve the PRM in `folder`. Raises as `read_head`."""
         from transformers import AutoModelForImageTextToText
 
-        head, surprise = read_head(folder), read_surprise(folder)
+        head, likelihood = read_head(folder), read_likelihood(folder)
         model = AutoModelForImageTextToText.from_pretrained(
             folder, dtype=self._dtype, local_files_only=True
         )
-        self._model = add_head(model, head, surprise).to(self._device).eval()
+        self._model = add_head(model, head, likelihood).to(self._device).eval()
         self._collator = Collator(folder, self._images)
 
     def score(self, requests: Sequence[ScoreRequest]) -> list[Scores | Excluded]:

@@ -31,17 +31,24 @@ LOGITS_AT_ONCE = 2**25
 """Logits over the vocabulary that are held at once: 128 MiB in float32."""
 
 
-class SurprisePooler(Pooler):
+class LikelihoodPooler(Pooler):
     """Adds a column to what another pooler gives: (N, 2), logit and log-probability of each token.
 
     Tokens before a request's response have none (NaN), and neither has the first token that was
-    computed: what comes before it is not known here.
+    computed: what comes before it is not known here. logits_at_once: logits over the vocabulary
+    that are held at a time.
     """
 
-    def __init__(self, inner: Pooler, head_V_H: Callable[[], Tensor]) -> None:
+    def __init__(
+        self,
+        inner: Pooler,
+        head_V_H: Callable[[], Tensor],
+        logits_at_once: int = LOGITS_AT_ONCE,
+    ) -> None:
         super().__init__()
         self._inner = inner
         self._head_V_H = head_V_H
+        self._logits_at_once = logits_at_once
 
     def get_supported_tasks(self) -> Set[Any]:
         return self._inner.get_supported_tasks()
@@ -69,7 +76,7 @@ class SurprisePooler(Pooler):
         # A placeholder's id may lie beyond the head's rows; nobody asks how likely it is.
         ids = prompt_ids[len(prompt_ids) - count :].clamp(max=len(head) - 1).to(logits.device)
         found = torch.full((count, 1), torch.nan, dtype=torch.float32, device=logits.device)
-        at_once = max(1, LOGITS_AT_ONCE // len(head))
+        at_once = max(1, self._logits_at_once // len(head))
         for start in range(max(1, count - asked), count, at_once):
             end = min(start + at_once, count)
             logits_T_V = hidden_N_H[start - 1 : end - 1].to(head.dtype) @ head.T
@@ -77,7 +84,7 @@ class SurprisePooler(Pooler):
         return torch.cat([logits.float(), found], dim=1)
 
 
-def tell_surprise(llm: Any, folder: Path) -> None:
+def serve_likelihood(llm: Any, folder: Path) -> None:
     """Make a pooling vLLM that serves `folder` give both columns.
 
     Raises:
@@ -89,9 +96,9 @@ def tell_surprise(llm: Any, folder: Path) -> None:
 def _wrap(model: Any, folder: str) -> None:
     poolers = model.pooler.poolers_by_task
     inner = poolers[TASK]
-    inner = inner._inner if isinstance(inner, SurprisePooler) else inner
+    inner = inner._inner if isinstance(inner, LikelihoodPooler) else inner
     like = next(model.score.parameters())
-    poolers[TASK] = SurprisePooler(inner, _head(model, Path(folder), like))
+    poolers[TASK] = LikelihoodPooler(inner, _head(model, Path(folder), like))
 
 
 def _head(model: nn.Module, folder: Path, like: Tensor) -> Callable[[], Tensor]:

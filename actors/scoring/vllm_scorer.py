@@ -31,7 +31,7 @@ from typing import TYPE_CHECKING, Any
 from actors.generation.engine_settings import EngineSettings, common_options
 from actors.generation.vllm_engine import EngineBroken, VllmEngine
 from actors.model.likelihood import RESPONSE_TOKENS
-from actors.model.value_head import read_head, read_surprise
+from actors.model.value_head import read_head, read_likelihood
 from pipeline.prm.step_scores import (
     Excluded,
     Fed,
@@ -110,7 +110,7 @@ class VllmScorer(VllmEngine):
         self.asked_again = 0
         self._tag_ids = tuple(tag_ids)
         self._reuse = reuse
-        self._surprise: float | None = None
+        self._likelihood: float | None = None
         self._so_far = Memo()
 
     def load_policy(self, folder: Path) -> None:
@@ -120,8 +120,8 @@ class VllmScorer(VllmEngine):
             BadModel: it has no head, or cannot be loaded.
         """
         read_head(folder)
-        surprise = read_surprise(folder)
-        self._surprise = None if surprise is None else float(surprise)
+        likelihood = read_likelihood(folder)
+        self._likelihood = None if likelihood is None else float(likelihood)
         self._forget()
         super().load_policy(folder)
 
@@ -134,10 +134,10 @@ class VllmScorer(VllmEngine):
         self._tell(folder)
 
     def _tell(self, folder: Path) -> None:
-        if self._surprise is not None:
-            from actors.scoring.vllm_likelihood import tell_surprise
+        if self._likelihood is not None:
+            from actors.scoring.vllm_likelihood import serve_likelihood
 
-            tell_surprise(self._llm, folder)
+            serve_likelihood(self._llm, folder)
 
     def _forget(self) -> None:
         self.memo.clear()
@@ -226,7 +226,7 @@ class VllmScorer(VllmEngine):
         first = len(fed.token_ids_T) - len(told_N)  # of the response's ids, what was computed
         start, so_far = 0, 0.0
         for step, (place, key) in enumerate(zip(fed.places_S, keys, strict=True), 1):
-            if self._surprise is not None:
+            if self._likelihood is not None:
                 known = self._so_far.get(key)
                 if known is None and start <= first:
                     return  # a cache hit hides how likely this was, and so all that follows
@@ -235,6 +235,6 @@ class VllmScorer(VllmEngine):
                     self._so_far.put(key, known)
                 start, so_far = place + 1, known
             if place >= first:
-                added = (self._surprise or 0.0) * so_far
+                added = (self._likelihood or 0.0) * so_far
                 where = f"step {step} of {name}"
                 self.memo.put(key, probability(told_N[place - first][0] + added, where))

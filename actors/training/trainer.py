@@ -34,9 +34,9 @@ from actors.model.value_head import (
     HEAD,
     add_head,
     read_head,
-    read_surprise,
+    read_likelihood,
     steps_loss,
-    told_surprise,
+    take_likelihood,
 )
 from actors.training.checkpoint import Saved, restore, starting_moments, write_part
 from actors.training.publish import publish, whole_state
@@ -135,7 +135,7 @@ def load_policy(folder: Path, settings: LearnSettings) -> Any:
     )
     model.config.use_cache = False
     if settings.objective == "steps":
-        add_head(model, read_head(folder), read_surprise(folder))
+        add_head(model, read_head(folder), read_likelihood(folder))
     problem = frozen_problem([name for name, _ in model.named_parameters()], settings.frozen, HEAD)
     if problem is not None:
         raise BadModel(f"frozen: {folder}: {problem}")
@@ -381,7 +381,7 @@ class Trainer:
         """Write the policy as it is now as a complete folder. All ranks must call, one writes."""
         state = whole_state(self.engine, keep=self.rank == 0)
         if self.rank == 0:
-            publish(self.model, state, self.policy, folder, told_surprise(state))
+            publish(self.model, state, self.policy, folder, take_likelihood(state))
 
     def close(self) -> None:
         """Let go of the engine's memory and hooks."""

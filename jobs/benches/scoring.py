@@ -28,7 +28,7 @@ from typing import Any
 from actors.generation.engine_settings import EngineSettings, engine_settings
 from actors.model.images import StoreImages
 from actors.model.processor import Processor, load_processor
-from actors.model.value_head import HEAD, SURPRISE_KEY, read_surprise, write_headed
+from actors.model.value_head import HEAD, LIKELIHOOD_KEY, read_likelihood, write_headed
 from actors.scoring.pool_scorer import PoolScorer, scorer_pool
 from actors.scoring.vllm_scorer import VllmScorer, pooling_params, start_pooling
 from jobs.benches.record import Options, Result, by_turns
@@ -59,8 +59,8 @@ PROMPT_TOKENS = 100
 
 BAR, REUSE_BAR = 0.90, 2.0
 
-# What a nat of surprise adds to a step's logit: a head that ignored it could be served without.
-SURPRISE_WEIGHT = 0.01
+# What a nat of log-likelihood adds to a step's logit: a head that ignored it could be served without.
+LIKELIHOOD_WEIGHT = 0.01
 
 
 def scoring(options: Options) -> Result:
@@ -127,7 +127,7 @@ class Bench:
         self.folder = with_noise(
             Path(self.config.policy.path),
             options.folder / "prm",
-            surprise=self.config.prm.log_likelihood,
+            likelihood=self.config.prm.log_likelihood,
         )
         self.prm = publish_folder(self.store, self.folder)
         self.processor = load_processor(self.folder)
@@ -272,15 +272,15 @@ def tokens(processor: Processor, text: str) -> tuple[int, ...]:
     return tuple(processor.tokenizer(text, add_special_tokens=False)["input_ids"])
 
 
-def with_noise(policy: Path, folder: Path, *, surprise: bool) -> Path:
+def with_noise(policy: Path, folder: Path, *, likelihood: bool) -> Path:
     """The policy with a head of noise, which sees what the model finds likely or does not."""
     import torch
     from safetensors.torch import load_file, save_file
 
-    made = write_headed(policy, folder, surprise=surprise)
-    if surprise:
+    made = write_headed(policy, folder, likelihood=likelihood)
+    if likelihood:
         config = json.loads((made / "config.json").read_text("utf-8"))
-        config[SURPRISE_KEY] = SURPRISE_WEIGHT
+        config[LIKELIHOOD_KEY] = LIKELIHOOD_WEIGHT
         (made / "config.json").write_text(json.dumps(config), "utf-8")
     file = sorted(made.glob("*.safetensors"))[-1]
     tensors = load_file(file)
@@ -323,10 +323,10 @@ class ScoringEngine:
         if self._llm is None:
             # With vLLM's own cache of processed images, where the loop keeps rendered prompts.
             self._llm = start_pooling(self._folder, self._settings, cache_images=True)
-            if read_surprise(self._folder) is not None:
-                from actors.scoring.vllm_likelihood import tell_surprise
+            if read_likelihood(self._folder) is not None:
+                from actors.scoring.vllm_likelihood import serve_likelihood
 
-                tell_surprise(self._llm, self._folder)
+                serve_likelihood(self._llm, self._folder)
         processor = load_processor(self._folder)
         pictures: dict[str, Any] = {}
         asked: dict[str, list[int]] = {}

@@ -25,7 +25,7 @@ from typing import Annotated, Any
 import numpy as np
 import typer
 
-from actors.model.value_head import SURPRISE_KEY, write_headed
+from actors.model.value_head import LIKELIHOOD_KEY, write_headed
 from actors.scoring.transformers_scorer import TransformersScorer
 from actors.training.trainer import Trainer
 from jobs.digits.base_model import MAX_POSITIONS
@@ -152,7 +152,7 @@ def train(
         frozen=variant.frozen,
         seed=study.seed,
     )
-    start = write_headed(policy, folder / "start", surprise=variant.likelihood)
+    start = write_headed(policy, folder / "start", likelihood=variant.likelihood)
     trainer = Trainer(settings, start, study.images.__getitem__)
     for epoch in range(variant.epochs):
         trainer.train(rows, study.seed + epoch)
@@ -277,9 +277,9 @@ def run(study: Study, policy: Path, out: Path, *, queries: int, held_out: int, p
             ]
             prm = train(study, policy, Path(scratch) / name, labelled, variant)
             record(study, out, name, measure(study, prm, chosen))
-        prm = write_headed(policy, Path(scratch) / "likely", surprise=True)
+        prm = write_headed(policy, Path(scratch) / "likely", likelihood=True)
         config = json.loads((prm / "config.json").read_text("utf-8"))
-        (prm / "config.json").write_text(json.dumps({**config, SURPRISE_KEY: 1.0}), "utf-8")
+        (prm / "config.json").write_text(json.dumps({**config, LIKELIHOOD_KEY: 1.0}), "utf-8")
         record(study, out, "likely", measure(study, prm, chosen))
 
 

@@ -92,28 +92,26 @@ def within_auc(
 
     The mean over the questions that have both; `n` counts these. None when there are none.
     """
-    values, groups = [], []
-    for group_R in _by_query(responses_R):
-        right = [r.reward for r in group_R if r.correct and r.process_right]
-        wrong = [r.reward for r in group_R if r.correct and not r.process_right]
-        if right and wrong:
-            values.append(auc(right, wrong))
-            groups.append(group_R[0].group)
-    if not values:
-        return None
-    return bootstrap_by_group(values, groups, seed=seed, reps=reps, bounds=(0.0, 1.0))
+    correct = [response for response in responses_R if response.correct]
+    return _auc_in_questions(correct, lambda response: response.process_right, seed, reps)
 
 
 def answer_auc(
     responses_R: Sequence[Scored], *, seed: int, reps: int = REPLICATES
 ) -> Estimate | None:
     """AUC of the reward between right and wrong *answers*, within a question; None without both."""
+    return _auc_in_questions(responses_R, lambda response: response.correct, seed, reps)
+
+
+def _auc_in_questions(
+    responses_R: Sequence[Scored], right: Callable[[Scored], bool], seed: int, reps: int
+) -> Estimate | None:
     values, groups = [], []
     for group_R in _by_query(responses_R):
-        right = [r.reward for r in group_R if r.correct]
-        wrong = [r.reward for r in group_R if not r.correct]
-        if right and wrong:
-            values.append(auc(right, wrong))
+        positive = [r.reward for r in group_R if right(r)]
+        negative = [r.reward for r in group_R if not right(r)]
+        if positive and negative:
+            values.append(auc(positive, negative))
             groups.append(group_R[0].group)
     if not values:
         return None

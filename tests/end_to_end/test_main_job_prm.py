@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from actors.model.value_head import SURPRISE_KEY, read_head
+from actors.model.value_head import LIKELIHOOD_KEY, read_head
 from pipeline.records import Score, Selected
 from pipeline.storage.artifacts import read_rows
 from pipeline.storage.trees import get_tree
@@ -34,7 +34,7 @@ def test_a_prm_is_built_judged_and_used(
     folder = tmp_path_factory.mktemp("prm") / "prm"
     get_tree(job.store, verdict["path"], folder)
     assert read_head(folder).abs().max() > 0
-    assert json.loads((folder / "config.json").read_text())[SURPRISE_KEY] != 0
+    assert json.loads((folder / "config.json").read_text())[LIKELIHOOD_KEY] != 0
 
 
 def test_what_is_trained_on_has_the_highest_rewards(job: MainJob) -> None:

@@ -74,10 +74,10 @@ class Words:
         return tuple(prompt.encode())
 
 
-def headed(policy: Path, folder: Path, *, surprise: bool) -> Path:
+def headed(policy: Path, folder: Path, *, likelihood: bool) -> Path:
     """Where a head is put beside a policy's weights: a folder without any."""
     shutil.copytree(policy, folder)
-    (folder / "head.txt").write_text(f"zeros, surprise: {surprise}")
+    (folder / "head.txt").write_text(f"zeros, likelihood: {likelihood}")
     return folder
 
 

@@ -17,7 +17,6 @@ from typing import Any
 import pytest
 import torch
 
-from actors.generation import vllm_engine
 from actors.generation.engine_settings import EngineSettings
 from actors.generation.vllm_engine import EngineBroken, VllmEngine
 from actors.model.images import ImageCache
@@ -29,8 +28,9 @@ from pipeline.generation.engine import Sample, SampleRequest
 from pipeline.prompts import prompt_hash
 from pipeline.training.rows import TrainRow
 from pipeline.training.settings import LearnSettings
+from tests.support.engine_requests import FILES, ask
 from tests.support.learning import group_of_one
-from tests.support.models import make_images, make_policy
+from tests.support.models import make_policy
 
 # A second engine starts in one of them, and on a busy machine that takes minutes.
 pytestmark = pytest.mark.timeout(600)
@@ -40,10 +40,6 @@ REPOSITORY = Path(__file__).resolve().parents[3]
 SETTINGS = EngineSettings(
     precision="float32", max_model_len=256, max_sequences=64, kv_cache_gib=0.25, threads=1
 )
-
-FILES = make_images(6)
-
-IMAGES = tuple(FILES)
 
 
 @pytest.fixture(scope="module")
@@ -63,16 +59,6 @@ def engine(folders: tuple[Path, Path]) -> Iterator[VllmEngine]:
 @pytest.fixture(scope="module")
 def processor(folders: tuple[Path, Path]) -> Processor:
     return load_processor(folders[0])
-
-
-def ask(processor: Processor, count: int, **changes: Any) -> list[SampleRequest]:
-    """`count` different requests with none, one or two images, one seed each."""
-    made = []
-    for number in range(count):
-        images = IMAGES[number % 5 :][: number % 3]
-        prompt = processor.prompt(f"What is the sum of row {number % 7}?", len(images))
-        made.append(SampleRequest(prompt, images, seed=7919 * number + 5, max_new_tokens=24))
-    return [replace(request, **changes) for request in made]
 
 
 def tokens(samples: Sequence[Sample]) -> list[tuple[int, ...]]:
@@ -263,7 +249,7 @@ from actors.model.images import ImageCache
 from actors.supervision.failures import CallResult, Failure, call
 from actors.model.processor import load_processor
 from actors.generation.vllm_engine import VllmEngine
-from tests.actors.generation.test_vllm_engine import FILES, ask
+from tests.support.engine_requests import FILES, ask
 folder = Path(sys.argv[1])
 engine = VllmEngine(settings, ImageCache(FILES.__getitem__).get)
 engine.load_policy(folder)
@@ -317,15 +303,14 @@ def test_a_policy_that_does_not_fit_the_one_before_it_is_refused(
 
 
 def test_a_policy_fits_though_the_folder_of_the_first_one_has_left_the_cache(
-    engine: VllmEngine,
-    folders: tuple[Path, Path],
-    processor: Processor,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
+    engine: VllmEngine, folders: tuple[Path, Path], processor: Processor
 ) -> None:
-    monkeypatch.setattr(engine.processor, "folder", tmp_path / "gone")
-    engine.load_policy(folders[1])
-    assert engine.generate(ask(processor, 2))
+    first = folders[0].rename(folders[0].with_name("gone"))
+    try:
+        engine.load_policy(folders[1])
+        assert engine.generate(ask(processor, 2))
+    finally:
+        first.rename(folders[0])
 
 
 class Breaking:
@@ -348,13 +333,12 @@ class Breaking:
 
 
 def test_what_a_person_has_to_mend_is_said_as_it_is_and_breaks_the_engine_too(
-    folders: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch
+    folders: tuple[Path, Path],
 ) -> None:
     def start(*_: Any) -> None:
         raise BadModel("folder: no weights")
 
-    monkeypatch.setattr(vllm_engine, "start_llm", start)
-    unfit = VllmEngine(SETTINGS, ImageCache(FILES.__getitem__).get)
+    unfit = VllmEngine(SETTINGS, ImageCache(FILES.__getitem__).get, start=start)
     result = call(unfit.load_policy, folders[0])
     assert result == CallResult(failure=Failure("user", "folder: no weights"))  # it ends the pool
     with pytest.raises(EngineBroken, match="folder: no weights"):
@@ -363,10 +347,10 @@ def test_what_a_person_has_to_mend_is_said_as_it_is_and_breaks_the_engine_too(
 
 
 def test_an_engine_that_failed_stays_failed(
-    folders: tuple[Path, Path], processor: Processor, monkeypatch: pytest.MonkeyPatch
+    folders: tuple[Path, Path], processor: Processor
 ) -> None:
-    monkeypatch.setattr(vllm_engine, "start_llm", lambda *_: Breaking())
-    broken = VllmEngine(SETTINGS, ImageCache(FILES.__getitem__).get)
+    pictures = ImageCache(FILES.__getitem__)
+    broken = VllmEngine(SETTINGS, pictures.get, start=lambda *_: Breaking())
     broken.load_policy(folders[0])
     for _ in range(2):
         with pytest.raises(EngineBroken, match="device-side assert"):

@@ -75,7 +75,7 @@ def ids(folder: Path, word: str) -> int:
 
 
 def test_a_prm_that_is_to_see_it_and_cannot_is_refused(folder: Path, tmp_path: Path) -> None:
-    prm = untied(write_headed(folder, tmp_path / "prm", surprise=True))
+    prm = untied(write_headed(folder, tmp_path / "prm", likelihood=True))
     with pytest.raises(BadModel, match=rf"{prm}: nothing in it gives tokens their logits"):
         check_prm(prm, folder, None, tmp_path)
     check_prm(untied(write_headed(folder, tmp_path / "plain")), folder, None, tmp_path)

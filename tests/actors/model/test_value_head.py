@@ -15,10 +15,10 @@ from transformers import AutoModelForImageTextToText
 from actors.model.collate import Collator
 from actors.model.value_head import (
     HEAD,
-    SURPRISE_KEY,
+    LIKELIHOOD_KEY,
     add_head,
     read_head,
-    read_surprise,
+    read_likelihood,
     step_loss,
     write_headed,
 )
@@ -68,14 +68,14 @@ def test_a_headed_folder_is_the_policy_and_one_more_tensor(folder: Path, tmp_pat
 def test_a_head_that_sees_how_likely_tokens_are_says_so_in_the_config(
     folder: Path, tmp_path: Path
 ) -> None:
-    made = write_headed(folder, tmp_path / "prm", surprise=True)
-    assert read_surprise(write_headed(folder, tmp_path / "plain")) is None
-    assert read_surprise(made) == 0
+    made = write_headed(folder, tmp_path / "prm", likelihood=True)
+    assert read_likelihood(write_headed(folder, tmp_path / "plain")) is None
+    assert read_likelihood(made) == 0
     config = json.loads((made / "config.json").read_text())
     for bad in ([0.1, 0.2], "much", float("nan"), True):
-        (made / "config.json").write_text(json.dumps(config | {SURPRISE_KEY: bad}))
+        (made / "config.json").write_text(json.dumps(config | {LIKELIHOOD_KEY: bad}))
         with pytest.raises(BadModel, match="no finite number"):
-            read_surprise(made)
+            read_likelihood(made)
 
 
 def test_no_gradient_flows_through_how_likely_the_model_finds_a_response() -> None:

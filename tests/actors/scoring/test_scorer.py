@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import math
 import random
@@ -9,7 +10,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 import torch
@@ -19,7 +20,7 @@ from actors.generation.engine_settings import EngineSettings
 from actors.model.images import ImageCache
 from actors.model.prm_folder import TagWords, fit_prm
 from actors.model.processor import Processor, load_processor
-from actors.model.value_head import HEAD, SURPRISE_KEY, read_surprise, write_headed
+from actors.model.value_head import HEAD, LIKELIHOOD_KEY, read_likelihood, write_headed
 from actors.scoring.transformers_scorer import TransformersScorer
 from actors.scoring.vllm_scorer import VllmScorer
 from pipeline.errors import BadModel
@@ -48,13 +49,13 @@ FILES = make_images(50)
 TOLERANCE = 1e-4
 
 
-def make_prm(folder: Path, seed: int, surprise: float | None = None) -> Path:
+def make_prm(folder: Path, seed: int, likelihood: float | None = None) -> Path:
     """A random policy with a random head, which sees what the model finds likely or does not."""
     policy = make_policy(folder.with_name(f"{folder.name}-policy"), seed)
-    made = write_headed(policy, folder, surprise=surprise is not None)
-    if surprise is not None:
+    made = write_headed(policy, folder, likelihood=likelihood is not None)
+    if likelihood is not None:
         config = json.loads((made / "config.json").read_text("utf-8"))
-        config[SURPRISE_KEY] = surprise
+        config[LIKELIHOOD_KEY] = likelihood
         (made / "config.json").write_text(json.dumps(config), "utf-8")
     tensors = load_file(made / "model.safetensors")
     generator = torch.Generator().manual_seed(seed)
@@ -181,14 +182,16 @@ def test_what_cannot_be_scored_is_named(
 
 
 def test_an_engine_that_returns_nothing_for_a_step_is_an_error(
-    engine: VllmScorer, requests: list[ScoreRequest], monkeypatch: pytest.MonkeyPatch
+    engine: VllmScorer, requests: list[ScoreRequest]
 ) -> None:
     from actors.generation.vllm_engine import EngineBroken
 
-    engine.memo.clear()
-    monkeypatch.setattr(engine, "_remember", lambda *_: None)
-    with pytest.raises(EngineBroken, match="did not return a score"):
-        engine.score(requests[:1])
+    whole, engine.memo = engine.memo, Memo(most=0)
+    try:
+        with pytest.raises(EngineBroken, match="did not return a score"):
+            engine.score(requests[:1])
+    finally:
+        engine.memo = whole
 
 
 def test_scores_of_a_model_that_reads_a_tag_stand_at_the_tag(
@@ -225,26 +228,32 @@ def test_vllm_reads_the_tag_of_a_model_that_answers_there(
         engine.load_policy(folder)
 
 
+class Watched(VllmScorer):
+    """Notes what the engine computed: tokens of each response, and how many it had in its cache."""
+
+    computed: list[tuple[int, int]]
+
+    def _remember(self, item: Any, length: int, output: Any, name: str) -> None:
+        self.computed.append((length, output.num_cached_tokens))
+        super()._remember(item, length, output, name)
+
+
 def test_with_deterministic_a_score_is_a_function_of_its_batch_alone(
-    engine: VllmScorer, requests: list[ScoreRequest], monkeypatch: pytest.MonkeyPatch
+    engine: VllmScorer, requests: list[ScoreRequest]
 ) -> None:
-    """To the last bit; and as bits may be equal by luck, what the engine computed is compared too:
-    the tokens of each response, and how many of them it had in its cache."""
-    computed: list[tuple[int, int]] = []
-    remember = engine._remember
-
-    def spy(item: Any, length: int, output: Any, name: str) -> None:
-        computed.append((length, output.num_cached_tokens))
-        remember(item, length, output, name)
-
-    monkeypatch.setattr(engine, "_remember", spy)
-    monkeypatch.setattr(engine, "settings", replace(SETTINGS, deterministic=True))
+    """To the last bit; and as bits may be equal by chance, what the engine computed is compared
+    too."""
+    watched = copy.copy(engine)
+    watched.__class__ = Watched
+    assert isinstance(watched, Watched)
+    watched.settings = replace(SETTINGS, deterministic=True)
+    watched.computed = []
     batch, others = requests[:30], requests[30:]
     found = []
     for before in ([], batch, others[:7], batch[:5], batch[10:] + others[:20]):
-        engine.score(before)
-        computed.clear()
-        found.append((engine.score(batch), tuple(computed)))
+        watched.score(before)
+        watched.computed.clear()
+        found.append((watched.score(batch), tuple(watched.computed)))
     assert found[1:] == found[:-1]
     cached = [count for _, count in found[0][1]]
     assert min(cached) == 0
@@ -254,18 +263,18 @@ def test_with_deterministic_a_score_is_a_function_of_its_batch_alone(
 def test_the_token_head_is_the_engines_own_embedding_where_both_are_one(
     engine: VllmScorer, folder: Path
 ) -> None:
-    from actors.scoring.vllm_likelihood import TASK, SurprisePooler
+    from actors.scoring.vllm_likelihood import TASK, LikelihoodPooler
 
     def shared(model: Any) -> bool | None:
         pooler = model.pooler.poolers_by_task[TASK]
-        if not isinstance(pooler, SurprisePooler):
+        if not isinstance(pooler, LikelihoodPooler):
             return None
         own = next(
             w for name, w in model.named_parameters() if name.endswith("embed_tokens.weight")
         )
         return bool(pooler._head_V_H().data_ptr() == own.data_ptr())
 
-    sees = read_surprise(folder) is not None
+    sees = read_likelihood(folder) is not None
     assert engine._llm.apply_model(shared) == [True if sees else None]
 
 
@@ -280,22 +289,26 @@ def test_a_token_head_of_its_own_is_read_from_the_folder(tmp_path: Path) -> None
     assert torch.equal(head.float(), own)
 
 
-def test_only_a_responses_tokens_are_looked_up_few_at_a_time(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+class Counted(torch.Tensor):
+    """Token logits are what it is multiplied to; `sizes` says how many at a time."""
+
+    sizes: ClassVar[list[int]] = []
+
+    @classmethod
+    def __torch_function__(cls, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        found = super().__torch_function__(func, types, args, kwargs or {})
+        if func is torch.Tensor.matmul or func is torch.Tensor.__matmul__:
+            cls.sizes.append(found.numel())
+        return found
+
+
+def test_only_a_responses_tokens_are_looked_up_few_at_a_time() -> None:
     from vllm import PoolingParams
 
-    from actors.model.likelihood import RESPONSE_TOKENS, token_logprobs
-    from actors.scoring import vllm_likelihood as vllm_surprise
+    from actors.model.likelihood import RESPONSE_TOKENS
+    from actors.scoring.vllm_likelihood import LikelihoodPooler
 
-    sizes: list[int] = []
-
-    def spy(logits_T_V: torch.Tensor, ids_T: torch.Tensor) -> torch.Tensor:
-        sizes.append(logits_T_V.numel())
-        return token_logprobs(logits_T_V, ids_T)
-
-    monkeypatch.setattr(vllm_surprise, "token_logprobs", spy)
-    monkeypatch.setattr(vllm_surprise, "LOGITS_AT_ONCE", 70)
+    Counted.sizes.clear()
     torch.manual_seed(0)
     head, hidden = torch.randn(10, 4), torch.randn(30, 4)
     # The first request was computed from its 5th token on, the second one whole.
@@ -306,8 +319,11 @@ def test_only_a_responses_tokens_are_looked_up_few_at_a_time(
         get_prompt_token_ids_cpu=lambda: ids,
         pooling_params=[PoolingParams(extra_kwargs={RESPONSE_TOKENS: 15}), PoolingParams()],
     )
-    pooler = vllm_surprise.SurprisePooler(
-        lambda states, _: [part[:, :1] for part in states.split([20, 10])], lambda: head
+    counted = head.as_subclass(Counted)
+    pooler = LikelihoodPooler(
+        lambda states, _: [part[:, :1] for part in states.split([20, 10])],
+        lambda: counted,
+        logits_at_once=70,
     )
     first, second = pooler.forward(hidden, metadata)
     expected = (hidden @ head.T).log_softmax(-1)
@@ -319,14 +335,14 @@ def test_only_a_responses_tokens_are_looked_up_few_at_a_time(
         assert found[:unknown, 1].isnan().all()
         likely = expected[start : end - 1].gather(1, told[1:, None])[unknown - 1 :, 0]
         assert torch.allclose(found[unknown:, 1], likely, atol=1e-6)
-    assert (max(sizes) <= 70, sum(sizes)) == (True, (15 + 9) * 10)
+    assert (max(Counted.sizes) <= 70, sum(Counted.sizes)) == (True, (15 + 9) * 10)
 
 
 def test_weights_are_replaced_in_place(
     engine: VllmScorer, tmp_path: Path, requests: list[ScoreRequest], folder: Path
 ) -> None:
-    surprise = read_surprise(folder)
-    other = make_prm(tmp_path / "other", 1, None if surprise is None else float(surprise))
+    likelihood = read_likelihood(folder)
+    other = make_prm(tmp_path / "other", 1, None if likelihood is None else float(likelihood))
     plain = TransformersScorer(FILES.__getitem__, max_model_len=256)
     plain.load_policy(other)
     engine.load_policy(other)

@@ -14,7 +14,7 @@ from actors.model.value_head import (
     HEAD,
     add_head,
     read_head,
-    read_surprise,
+    read_likelihood,
     step_loss,
     write_headed,
 )
@@ -38,7 +38,7 @@ def _group(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
 @pytest.fixture(scope="module", params=[False, True], ids=["hidden", "surprise"])
 def headed(tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest) -> Path:
     folder = tmp_path_factory.mktemp("headed") / "prm"
-    return write_headed(tiny_policy(), folder, surprise=request.param)
+    return write_headed(tiny_policy(), folder, likelihood=request.param)
 
 
 def reference_loss(folder: Path, rows: list[TrainRow], kind: str) -> float:
@@ -51,7 +51,7 @@ def reference_loss(folder: Path, rows: list[TrainRow], kind: str) -> float:
     model = AutoModelForImageTextToText.from_pretrained(folder, dtype=torch.float32).eval()
     tokens = AutoModelForImageTextToText.from_pretrained(folder, dtype=torch.float32).eval()
     add_head(model, read_head(folder))
-    surprise = read_surprise(folder)
+    likelihood = read_likelihood(folder)
     collator = Collator(folder, image_bytes)
     total = 0.0
     for row in rows:
@@ -66,10 +66,10 @@ def reference_loss(folder: Path, rows: list[TrainRow], kind: str) -> float:
                 input_ids=ids, step_rows=torch.zeros_like(positions), step_starts=positions,
                 step_positions=positions, **made,
             )  # fmt: skip
-            if surprise is not None:
+            if likelihood is not None:
                 before = tokens(input_ids=ids, **made).logits[0, prompt - 1 : -1].log_softmax(-1)
                 so_far = before.gather(1, read.T)[:, 0].cumsum(0)
-                logits += surprise * so_far[torch.tensor(row.step_ends_S) - 1]
+                logits += likelihood * so_far[torch.tensor(row.step_ends_S) - 1]
         total += float(step_loss(logits, torch.tensor(row.targets_S), kind))  # type: ignore[arg-type]
     return total / sum(len(row.step_ends_S) for row in rows)
 
@@ -87,7 +87,7 @@ def test_a_prm_is_trained_published_and_read_again(
     before, after = (load_file(f / "model.safetensors") for f in (headed, tmp_path / "prm"))
     assert before.keys() == after.keys()
     assert read_head(tmp_path / "prm").abs().max() > 0
-    weights = [read_surprise(folder) for folder in (headed, tmp_path / "prm")]
+    weights = [read_likelihood(folder) for folder in (headed, tmp_path / "prm")]
     assert weights == [None, None] or (weights[0] == 0 and weights[1] != 0)
     changed = {name for name in before if not torch.equal(before[name], after[name])}
     assert HEAD in changed

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from actors.model.value_head import read_head, read_surprise
+from actors.model.value_head import read_head, read_likelihood
 from jobs.bench import measured
 from jobs.benches import BENCHES, scoring
 from jobs.benches.generation import shortfall
@@ -105,11 +105,11 @@ def test_scoring_is_measured_as_the_recipe_scores_on_prompts_as_long_as_its_bar_
     made = scoring.Bench(options)
     assert made.notes["prompt_tokens"] >= scoring.PROMPT_TOKENS == 100
     assert made.notes["head"] == "hidden state and log-likelihood"
-    assert read_surprise(made.folder) == scoring.SURPRISE_WEIGHT != 0
+    assert read_likelihood(made.folder) == scoring.LIKELIHOOD_WEIGHT != 0
     assert made._task(0, 0, made.queries[:1]).scoring.aggregate == "mean"
     policy = Path(made.config.policy.path)
-    plain = scoring.with_noise(policy, tmp_path / "plain", surprise=False)
-    assert read_surprise(plain) is None
+    plain = scoring.with_noise(policy, tmp_path / "plain", likelihood=False)
+    assert read_likelihood(plain) is None
     assert read_head(plain).any()
     monkeypatch.setattr(scoring, "PROMPT_TOKENS", made.notes["prompt_tokens"] + 1)
     with pytest.raises(BadModel, match=r"jobs/benches/scoring\.py"):
