@@ -19,7 +19,7 @@ from pipeline.hashing import key_of
 from pipeline.run.lease import LeaseHeld, this_process
 from pipeline.run.ledger import LedgerFenced
 
-_log = logging.getLogger("mstar.only_driver")
+_log = logging.getLogger("mstar.driver_lock")
 
 NAMESPACE = "mstar-drivers"
 
@@ -43,15 +43,24 @@ class _Holder:
 
 
 class DriverLock:
-    """A driver's claim to a run among all drivers of its Ray cluster."""
+    """A driver's claim to a run among all drivers of its Ray cluster.
+
+    pause_s: between two looks at who has it.
+    """
 
     def __init__(
-        self, store_url: str, run: str, *, say: Callable[[str], None] = _log.warning
+        self,
+        store_url: str,
+        run: str,
+        *,
+        say: Callable[[str], None] = _log.warning,
+        pause_s: float = PAUSE_S,
     ) -> None:
+        self._pause_s = pause_s
         self._run = run
         self._name = key_of("driver", {"store": store_url, "run": run})
         self._say = say
-        self._silence_said = False
+        self._silence_reported = False
         self._actor: Any | None = None
 
     def take(self, *, take_over: bool = False) -> None:
@@ -66,7 +75,7 @@ class DriverLock:
             if self._claim():
                 return
             self._other(take_over=take_over, last=attempt == ATTEMPTS - 1)
-            time.sleep(PAUSE_S)
+            time.sleep(self._pause_s)
 
     def _options(self) -> dict[str, Any]:
         """How the actor is made: under the name, and where losing it means losing the driver."""
@@ -87,9 +96,9 @@ class DriverLock:
         import ray
 
         me = this_process()
-        made = ray.remote(_Holder).options(**self._options())
+        holder = ray.remote(_Holder).options(**self._options())
         try:
-            actor = made.remote(f"process {me.pid} on {me.host}")
+            actor = holder.remote(f"process {me.pid} on {me.host}")
         except ValueError:
             return False
         self._actor = actor
@@ -141,8 +150,8 @@ class DriverLock:
         except RayActorError:
             self._again()
             return
-        if heard is None and not self._silence_said:
-            self._silence_said = True
+        if heard is None and not self._silence_reported:
+            self._silence_reported = True
             self._say(
                 f"run {self._run}: Ray did not say within {ANSWER_S:g} s whether another driver of "
                 "its cluster has taken the run over. This one goes on and asks again"
@@ -159,7 +168,7 @@ class DriverLock:
                     f"run {self._run}: another driver of this Ray cluster ({who}) has taken it "
                     "over. This one stops."
                 )
-            time.sleep(PAUSE_S)
+            time.sleep(self._pause_s)
         if not self._claim():
             self._again()
             return

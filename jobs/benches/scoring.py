@@ -59,7 +59,7 @@ PROMPT_TOKENS = 100
 
 BAR, REUSE_BAR = 0.90, 2.0
 
-# What a nat of log-likelihood adds to a step's logit: a head that ignored it could be served without.
+# What a nat of log-likelihood adds to a step's logit; a head that left it out would be seen at 0.
 LIKELIHOOD_WEIGHT = 0.01
 
 
@@ -135,20 +135,18 @@ class Bench:
             "queries": len(self.queries),
             "samples": self.samples,
             "steps": STEPS,
-            "head": "hidden state and log-likelihood"
-            if self.config.prm.log_likelihood
-            else "hidden state",
+            "head": "hidden state" + " and log-likelihood" * self.config.prm.log_likelihood,
         }
         self.notes["prompt_tokens"] = self.shortest_prompt()
 
-    def shortest_prompt(self) -> int:
+    def shortest_prompt(self, allowed: int = PROMPT_TOKENS) -> int:
         """Tokens of the shortest prompt, image tokens included.
 
         Raises:
             BadModel: it is shorter than the bar for reuse is about.
         """
         least = min(len(self._prompt(query)[1]) for query in self.queries)
-        if least < PROMPT_TOKENS:
+        if least < allowed:
             raise BadModel(
                 f"{self.folder}: its tokenizer makes {least} tokens of a prompt that is to have "
                 f"{PROMPT_TOKENS} at least: ask more words in jobs/benches/scoring.py"

@@ -6,31 +6,18 @@ what the machine has less. Linux only; MiB are 2**20 bytes.
 
 from __future__ import annotations
 
-import os
-import re
 import threading
+from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
 
-from actors.supervision.process_guard import descendants, processes
-
-_PSS = re.compile(r"^Pss:\s+(\d+) kB", re.MULTILINE)
+import psutil
 
 
-def pss_mib(pid: int) -> float | None:
-    """PSS of one process; None when it is gone or not ours to look at."""
-    try:
-        found = _PSS.search(Path(f"/proc/{pid}/smaps_rollup").read_text())
-    except OSError:
-        return None
-    return None if found is None else int(found.group(1)) / 1024
-
-
-def title_of(pid: int) -> str:
-    """What a process is, in a few words: "ray::GeneratorActor", "raylet", "jobs.run"."""
-    try:
-        words = Path(f"/proc/{pid}/cmdline").read_text().split("\0")
-    except OSError:
+def title_of(words: Sequence[str]) -> str:
+    """What a process is, in a few words, from its command line: "ray::GeneratorActor", "raylet",
+    "jobs.run"."""
+    if not words:
         return "?"
     if words[0].startswith("ray::"):
         return words[0].split(".")[0].split("(")[0].strip()
@@ -42,15 +29,16 @@ def title_of(pid: int) -> str:
 
 def job_memory(leave_out: str = "") -> dict[str, float]:
     """MiB of this process and of everything it started, by title, but for one title."""
-    parents = processes()
-    ours = {os.getpid()} | {pid for pid, _ in descendants({os.getpid()}, parents)}
-    found: dict[str, float] = {}
-    for pid in ours:
-        mib = pss_mib(pid)
-        title = title_of(pid)
-        if mib is not None and title != leave_out:
-            found[title] = found.get(title, 0.0) + mib
-    return found
+    me = psutil.Process()
+    held: dict[str, float] = {}
+    for process in (me, *me.children(recursive=True)):
+        try:
+            title, pss = title_of(process.cmdline()), process.memory_full_info().pss
+        except (psutil.NoSuchProcess, psutil.AccessDenied):
+            continue  # it ended meanwhile, or is not ours to look at
+        if title != leave_out:
+            held[title] = held.get(title, 0.0) + pss / 2**20
+    return held
 
 
 class PeakMemory:

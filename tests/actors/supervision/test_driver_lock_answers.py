@@ -74,8 +74,13 @@ def cluster(monkeypatch: pytest.MonkeyPatch) -> FakeCluster:
         monkeypatch.setattr(ray, name, getattr(made, name))
     here = SimpleNamespace(get_node_id=lambda: HERE)
     monkeypatch.setattr(ray, "get_runtime_context", lambda: here)
-    monkeypatch.setattr("actors.supervision.driver_lock.PAUSE_S", 0.001)
     return made
+
+
+def lock(said: list[str] | None = None) -> DriverLock:
+    """A driver's claim to the run, which looks again at once; said: what it reports."""
+    report = [] if said is None else said
+    return DriverLock("s3://b/x", "run", say=report.append, pause_s=0.001)
 
 
 @pytest.mark.parametrize(
@@ -83,7 +88,7 @@ def cluster(monkeypatch: pytest.MonkeyPatch) -> FakeCluster:
 )
 def test_silence_ends_nobody_and_is_said_once(cluster: FakeCluster, silence: Exception) -> None:
     said: list[str] = []
-    mine, other = DriverLock("s3://b/x", "run", say=said.append), DriverLock("s3://b/x", "run")
+    mine, other = lock(said), lock()
     cluster.silent = silence
     mine.take()
     mine.check()
@@ -101,7 +106,7 @@ def test_silence_ends_nobody_and_is_said_once(cluster: FakeCluster, silence: Exc
 
 def test_an_actor_that_was_lost_is_no_take_over(cluster: FakeCluster) -> None:
     said: list[str] = []
-    mine, other = DriverLock("s3://b/x", "run", say=said.append), DriverLock("s3://b/x", "run")
+    mine, other = lock(said), lock()
     mine.take()
     (actor,) = cluster.names.values()
     cluster.kill(actor)
@@ -114,7 +119,7 @@ def test_an_actor_that_was_lost_is_no_take_over(cluster: FakeCluster) -> None:
 
 
 def test_a_dead_actor_whose_name_is_still_there_is_nobody(cluster: FakeCluster) -> None:
-    mine = DriverLock("s3://b/x", "run", say=lambda line: None)
+    mine = lock()
     mine.take()
     (name, actor), *_ = cluster.names.items()
     actor.alive = False
@@ -133,6 +138,6 @@ def test_a_dead_actor_whose_name_is_still_there_is_nobody(cluster: FakeCluster) 
 
 
 def test_the_actor_lives_where_its_driver_does(cluster: FakeCluster) -> None:
-    DriverLock("s3://b/x", "run").take()
+    lock().take()
     where = cluster.made[0]["scheduling_strategy"]
     assert (where.node_id, where.soft) == (HERE, False)

@@ -97,7 +97,7 @@ def test_a_row_is_measured_and_saved_and_leaves_nothing_else(tmp_path: Path) -> 
 
 
 def test_scoring_is_measured_as_the_recipe_scores_on_prompts_as_long_as_its_bar_is_about(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path,
 ) -> None:
     told = ["prm.log_likelihood=true", "prm.aggregate=mean", f"run.out={tmp_path / 'out'}"]
     config = load_recipe("tiny", told)
@@ -111,9 +111,8 @@ def test_scoring_is_measured_as_the_recipe_scores_on_prompts_as_long_as_its_bar_
     plain = scoring.with_noise(policy, tmp_path / "plain", likelihood=False)
     assert read_likelihood(plain) is None
     assert read_head(plain).any()
-    monkeypatch.setattr(scoring, "PROMPT_TOKENS", made.notes["prompt_tokens"] + 1)
     with pytest.raises(BadModel, match=r"jobs/benches/scoring\.py"):
-        made.shortest_prompt()
+        made.shortest_prompt(made.notes["prompt_tokens"] + 1)
 
 
 def bench(out: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
