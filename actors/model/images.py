@@ -5,13 +5,12 @@ An image that comes out of the cache has the bytes its name says and decodes com
 
 from __future__ import annotations
 
-import threading
-from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import TYPE_CHECKING
 
+from actors.model.recent import Recent
 from pipeline.datasets.images import Limits, bytes_problem, decode
 from pipeline.errors import BadData, CorruptObject
 from pipeline.hashing import sha256_hex
@@ -62,12 +61,13 @@ class ImageCache:
         limits: Limits | None = None,
     ) -> None:
         self._fetch = fetch
-        self._budget = budget
         self._limits = limits or Limits(decode_images=True)
-        self._held: OrderedDict[str, Image] = OrderedDict()
-        self._bytes = 0
-        self._lock = threading.Lock()
-        self.fetched = 0
+        self._pictures: Recent[Image] = Recent(budget, _size)
+
+    @property
+    def fetched(self) -> int:
+        """How often a file was fetched."""
+        return self._pictures.made
 
     def get(self, sha: str) -> Image:
         """The picture whose file hashes to `sha`.
@@ -76,17 +76,7 @@ class ImageCache:
             BadData: when the file is no image that can be decoded.
             CorruptObject: when the bytes that came do not hash to `sha`.
         """
-        with self._lock:
-            if sha in self._held:
-                self._held.move_to_end(sha)
-                return self._held[sha]
-            image = self._load(sha)
-            self.fetched += 1
-            self._held[sha] = image
-            self._bytes += _size(image)
-            while self._bytes > self._budget and len(self._held) > 1:
-                self._bytes -= _size(self._held.popitem(last=False)[1])
-            return image
+        return self._pictures.get(sha, lambda: self._load(sha))
 
     def _load(self, sha: str) -> Image:
         data = self._fetch(sha)

@@ -15,7 +15,6 @@ likely the model finds the response; and that likelihood alone, untrained.
 from __future__ import annotations
 
 import json
-import os
 import tempfile
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -27,7 +26,7 @@ import typer
 
 from actors.model.value_head import LIKELIHOOD_KEY, write_headed
 from actors.scoring.transformers_scorer import TransformersScorer
-from actors.training.trainer import Trainer
+from actors.training.trainer import Trainer, join_group
 from jobs.digits.base_model import MAX_POSITIONS
 from jobs.digits.study import Study, record
 from pipeline.metrics.auc import auc
@@ -235,8 +234,17 @@ def truth_of(judged: Judged) -> list[float]:
     return [float(first is None or step < first) for step in range(len(judged.verdict.steps_S))]
 
 
-def run(study: Study, policy: Path, out: Path, *, queries: int, held_out: int, pairs: int,
-        early_stop: bool) -> None:  # fmt: skip
+def run(
+    study: Study,
+    policy: Path,
+    out: Path,
+    scratch: Path,
+    *,
+    queries: int,
+    held_out: int,
+    pairs: int,
+    early_stop: bool,
+) -> None:
     """Sample, label, train and measure."""
     pool = study.split("train")[:queries]
     by_hash = {query.content_hash: query for query in pool}
@@ -259,7 +267,8 @@ def run(study: Study, policy: Path, out: Path, *, queries: int, held_out: int, p
     quality = label_quality([values for _, values in known], truths)
     record(study, out, "labels", quality | {"counts": counts.to_dict()})
     chosen = sample(study, study.split("validation")[:held_out], CHOICE)
-    study.engine.close()
+    study.engine.close()  # and with it the process group of its own
+    join_group(0, 1, f"file://{scratch}/group")
     soft = [values[0] for _, values in known]
     hard = [[target(value, "hard") for value in values_S] for values_S in soft]
     targets: dict[str, tuple[Variant, Sequence[Sequence[float]]]] = {
@@ -268,19 +277,18 @@ def run(study: Study, policy: Path, out: Path, *, queries: int, held_out: int, p
         "truth": (WHOLE, truths),
         "likelihood": (HEAD_ALONE, soft),
     }
-    with tempfile.TemporaryDirectory() as scratch:
-        for name, (variant, targets_Q) in targets.items():
-            labelled = [
-                (by_hash[one.query], one, targets_S)
-                for (one, _), targets_S in zip(known, targets_Q, strict=True)
-                if len(targets_S) == len(one.step_ends_S)
-            ]
-            prm = train(study, policy, Path(scratch) / name, labelled, variant)
-            record(study, out, name, measure(study, prm, chosen))
-        prm = write_headed(policy, Path(scratch) / "likely", likelihood=True)
-        config = json.loads((prm / "config.json").read_text("utf-8"))
-        (prm / "config.json").write_text(json.dumps({**config, LIKELIHOOD_KEY: 1.0}), "utf-8")
-        record(study, out, "likely", measure(study, prm, chosen))
+    for name, (variant, targets_Q) in targets.items():
+        labelled = [
+            (by_hash[one.query], one, targets_S)
+            for (one, _), targets_S in zip(known, targets_Q, strict=True)
+            if len(targets_S) == len(one.step_ends_S)
+        ]
+        prm = train(study, policy, scratch / name, labelled, variant)
+        record(study, out, name, measure(study, prm, chosen))
+    prm = write_headed(policy, scratch / "likely", likelihood=True)
+    config = json.loads((prm / "config.json").read_text("utf-8"))
+    (prm / "config.json").write_text(json.dumps({**config, LIKELIHOOD_KEY: 1.0}), "utf-8")
+    record(study, out, "likely", measure(study, prm, chosen))
 
 
 def main(
@@ -296,17 +304,17 @@ def main(
     """Measure what a PRM of this policy is worth; each part's figures go to `<out>/<part>.json`."""
     out.mkdir(parents=True, exist_ok=True)
     study = Study(policy, seed)
-    # vLLM has made a process group of this process alone; DeepSpeed asks for its rank besides.
-    os.environ["LOCAL_RANK"] = "0"
-    run(
-        study,
-        policy,
-        out,
-        queries=queries,
-        held_out=held_out,
-        pairs=pairs,
-        early_stop=early_stop,
-    )
+    with tempfile.TemporaryDirectory() as scratch:
+        run(
+            study,
+            policy,
+            out,
+            Path(scratch),
+            queries=queries,
+            held_out=held_out,
+            pairs=pairs,
+            early_stop=early_stop,
+        )
 
 
 if __name__ == "__main__":
