@@ -15,7 +15,6 @@ Axes: Q queries of a shard, K samples of a query, B requests, T tokens of a resp
 
 from __future__ import annotations
 
-import shutil
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -28,7 +27,7 @@ from actors.model.images import ImageCache, StoreImages
 from actors.model.processor import Processor, load_processor, processor_sha256
 from actors.supervision.failures import CallResult, call
 from actors.supervision.heartbeat import Heartbeat
-from actors.supervision.node_cache import hold
+from actors.supervision.node_cache import hold, keep_newest
 from pipeline.config.schema import Data
 from pipeline.datasets.images import Limits
 from pipeline.errors import BadData, BadModel
@@ -171,7 +170,7 @@ class Generator:
         # With equal files the one that is here is kept, and the prompts that it has made.
         self.engine.load_policy(folder)
         self._policy = policy
-        _forget_policies(self._cache, keep=POLICIES_KEPT)
+        keep_newest(self._cache, POLICIES_KEPT)
         self._beat()
 
     def _groups(
@@ -254,13 +253,6 @@ def _rows(policy: PolicyRef, group: Group, samples_K: Sequence[Sample]) -> Itera
             text=sample.text,
             finish=sample.finish,
         )
-
-
-def _forget_policies(cache: Path, keep: int) -> None:
-    folders = [one for one in cache.iterdir() if one.is_dir() and not one.name.startswith(".")]
-    folders.sort(key=lambda one: one.stat().st_mtime, reverse=True)
-    for folder in folders[keep:]:
-        shutil.rmtree(folder, ignore_errors=True)
 
 
 class GeneratorActor:

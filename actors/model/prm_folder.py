@@ -12,16 +12,14 @@ chat template must make of a prompt what the policy's make.
 from __future__ import annotations
 
 import json
-import shutil
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from actors.model.folder import INDEX
 from actors.model.likelihood import token_head
 from actors.model.positions import most_positions
 from actors.model.processor import Processor, load_processor
-from actors.model.value_head import HEAD, read_head, read_likelihood
+from actors.model.value_head import copy_with_head, read_head, read_likelihood
 from pipeline.errors import BadData, BadModel
 
 _PROBES = ("How many of these are red?", "3 + 4 = 7, so x\u00b2 > 10.\n\n# Answer\n\n7")
@@ -76,28 +74,13 @@ def fit_prm(folder: Path, headed: Path, tag: TagWords | None) -> FittedPrm:
 
 def _write_difference(folder: Path, headed: Path, *, good: int, bad: int) -> None:
     from safetensors import safe_open
-    from safetensors.torch import load_file, save_file
 
     tokens = token_head(folder)
     with safe_open(folder / tokens.file, framework="pt") as held:
         rows = held.get_slice(tokens.name)
         difference = (rows[good : good + 1].float() - rows[bad : bad + 1].float()).contiguous()
-    fresh = headed.with_name(f".{headed.name}.new")
-    shutil.rmtree(fresh, ignore_errors=True)
-    shutil.copytree(folder, fresh)
-    last = sorted(fresh.glob("*.safetensors"))[-1]
-    tensors = load_file(last)
-    tensors[HEAD] = difference
-    last.unlink()
-    save_file(tensors, last, metadata={"format": "pt"})
-    index = fresh / INDEX
-    if index.is_file():
-        told = json.loads(index.read_text("utf-8"))
-        told["weight_map"][HEAD] = last.name
-        index.write_text(json.dumps(told, indent=2, sort_keys=True) + "\n", "utf-8")
-    config = json.loads((fresh / "config.json").read_text("utf-8"))
-    config["num_labels"] = 1
-    (fresh / "config.json").write_text(json.dumps(config, indent=2, sort_keys=True) + "\n", "utf-8")
+    # Complete before it has its name.
+    fresh = copy_with_head(folder, headed.with_name(f".{headed.name}.new"), lambda _: difference)
     fresh.rename(headed)
 
 

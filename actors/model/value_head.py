@@ -19,6 +19,7 @@ from __future__ import annotations
 import json
 import math
 import shutil
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -150,28 +151,43 @@ def write_headed(policy: Path, folder: Path, *, likelihood: bool = False) -> Pat
     Everything else is the policy's, byte for byte, but for `num_labels` (and, with `likelihood`,
     its weight) in its config.
     """
+    config = json.loads((policy / "config.json").read_text("utf-8"))
+    hidden = config.get("text_config", config)["hidden_size"]
+    weight = {LIKELIHOOD_KEY: 0.0} if likelihood else {}
+    return copy_with_head(policy, folder, lambda kind: torch.zeros(1, hidden, dtype=kind), weight)
+
+
+def copy_with_head(
+    model: Path,
+    folder: Path,
+    head: Callable[[torch.dtype], Tensor],
+    config: Mapping[str, Any] | None = None,
+) -> Path:
+    """A model folder with a head beside its last weights; an older `folder` is replaced.
+
+    head: its weight (1, hidden), from the precision of these weights. config: what the folder's
+    says besides `num_labels`.
+    """
     from safetensors.torch import load_file, save_file
 
-    if folder.exists():
-        shutil.rmtree(folder)
-    shutil.copytree(policy, folder)
-    config = json.loads((folder / "config.json").read_text("utf-8"))
-    text = config.get("text_config", config)
-    hidden, file = text["hidden_size"], sorted(set(weight_files(folder).values()))[-1]
+    shutil.rmtree(folder, ignore_errors=True)
+    shutil.copytree(model, folder)
+    file = sorted(set(weight_files(folder).values()))[-1]
     tensors = load_file(folder / file)
-    kind = next(t.dtype for t in tensors.values() if t.is_floating_point())
-    tensors[HEAD] = torch.zeros(1, hidden, dtype=kind)
+    tensors[HEAD] = head(next(t.dtype for t in tensors.values() if t.is_floating_point()))
     (folder / file).unlink()
     save_file(tensors, folder / file, metadata={"format": "pt"})
     if (folder / INDEX).exists():
         index = json.loads((folder / INDEX).read_text("utf-8"))
         index["weight_map"][HEAD] = file
-        (folder / INDEX).write_text(json.dumps(index, indent=2, sort_keys=True) + "\n", "utf-8")
-    config["num_labels"] = 1
-    if likelihood:
-        config[LIKELIHOOD_KEY] = 0.0
-    (folder / "config.json").write_text(json.dumps(config, indent=2, sort_keys=True) + "\n")
+        _write_json(folder / INDEX, index)
+    told = json.loads((folder / "config.json").read_text("utf-8"))
+    _write_json(folder / "config.json", {**told, "num_labels": 1, **(config or {})})
     return folder
+
+
+def _write_json(path: Path, content: Mapping[str, Any]) -> None:
+    path.write_text(json.dumps(content, indent=2, sort_keys=True) + "\n", "utf-8")
 
 
 def take_likelihood(state: dict[str, Tensor]) -> dict[str, float]:

@@ -30,6 +30,7 @@ from actors.model.images import StoreImages
 from actors.model.processor import Processor, load_processor
 from actors.model.value_head import write_headed
 from actors.supervision.failures import classify
+from actors.supervision.node_cache import keep_newest
 from actors.training.group import LearnerGroup
 from actors.training.rows import GuardFailed, RowMaker, Rows
 from pipeline.config.schema import Config
@@ -297,7 +298,7 @@ class GroupLearner:
         with needed(path):
             get_tree(self._store, path, folder)
         folder.touch()
-        _forget(folder.parent, self._began)
+        keep_newest(folder.parent, KEPT, self._began)
         return folder
 
     def _keep(self, kind: str, folder: Path, path: str) -> None:
@@ -308,7 +309,7 @@ class GroupLearner:
             return
         target.parent.mkdir(parents=True, exist_ok=True)
         folder.rename(target)
-        _forget(target.parent, self._began)
+        keep_newest(target.parent, KEPT, self._began)
 
     def _new_folder(self, kind: str) -> Path:
         folder = self._folder / "new" / kind
@@ -371,12 +372,3 @@ def _failed(job: LearnJob, error: BaseException) -> LearnFailed | None:
     if failure is None:
         return None
     return LearnFailed(job.name, failure.kind, failure.reason, failure.path)
-
-
-def _forget(parent: Path, spared: Path | None) -> None:
-    """Keep the folders used last and one more; the store has them all."""
-    folders = [one for one in parent.iterdir() if one.is_dir() and not one.name.startswith(".")]
-    folders.sort(key=lambda one: one.stat().st_mtime, reverse=True)
-    for folder in folders[KEPT:]:
-        if folder != spared:
-            shutil.rmtree(folder)
