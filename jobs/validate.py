@@ -121,10 +121,10 @@ class Verdicts:
         return good
 
 
-def _write_headed(policy: Path, folder: Path, *, surprise: bool) -> Path:
+def _write_headed(policy: Path, folder: Path, *, likelihood: bool) -> Path:
     from actors.model.value_head import write_headed
 
-    return write_headed(policy, folder, surprise=surprise)
+    return write_headed(policy, folder, likelihood=likelihood)
 
 
 @dataclass(frozen=True)
