@@ -33,8 +33,9 @@ from pipeline.run.ledger import Ledger
 from pipeline.run.spec import RunSpec
 from pipeline.run.state import State
 from pipeline.selection.coverage import Coverage
+from pipeline.simulation.workers import InProcess
 from pipeline.stages.grade import GradeDone, GradeTask
-from pipeline.stages.tasks import InProcess, TaskContext
+from pipeline.stages.tasks import TaskContext
 from pipeline.stages.workers import Progress, Workers
 from pipeline.storage.artifacts import put_content
 from pipeline.storage.parquet import to_parquet

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 
 from pipeline.driver.context import RunContext
 from pipeline.errors import RunStopped
@@ -22,7 +23,8 @@ class PublishStep:
 
     def advance(self, context: RunContext) -> Sequence[Event]:
         """Ask for the policy until it lies in the store."""
-        answer = context.ask(PublishTask(self.step.folder))
+        # The worker's own working directory may be another.
+        answer = context.ask(PublishTask(str(Path(self.step.folder).resolve())))
         if answer is None:
             return ()
         self.done = True

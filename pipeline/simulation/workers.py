@@ -34,6 +34,21 @@ class ScriptedStages:
         return self.mail.deliver()
 
 
+class InProcess:
+    """A worker that does every task at once, in the caller's process."""
+
+    def __init__(self, context: TaskContext) -> None:
+        self._context = context
+        self._ended: list[TaskDone | ObjectLost] = []
+
+    def submit(self, task: StageTask) -> None:
+        self._ended.append(perform(task, self._context))
+
+    def poll(self) -> list[TaskDone | ObjectLost]:
+        ended, self._ended = self._ended, []
+        return ended
+
+
 @dataclass(frozen=True)
 class ScriptedWorkers:
     """Each worker by name; `workers` is what a driver takes."""

@@ -79,18 +79,3 @@ def perform(task: StageTask, context: TaskContext) -> TaskDone | ObjectLost:
         return TaskDone(task.key, task.run(context))
     except ArtifactLost as lost:
         return ObjectLost(task.key, lost.path, lost.reason)
-
-
-class InProcess:
-    """A worker that does every task at once, in the caller's process."""
-
-    def __init__(self, context: TaskContext) -> None:
-        self._context = context
-        self._ended: list[TaskDone | ObjectLost] = []
-
-    def submit(self, task: StageTask) -> None:
-        self._ended.append(perform(task, self._context))
-
-    def poll(self) -> list[TaskDone | ObjectLost]:
-        ended, self._ended = self._ended, []
-        return ended

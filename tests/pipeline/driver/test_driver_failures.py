@@ -22,7 +22,8 @@ from pipeline.run.events.sampling import ShardAccepted
 from pipeline.run.events.wire import replay
 from pipeline.run.state import State
 from pipeline.simulation.fleet import ScriptedFleet
-from pipeline.stages.tasks import InProcess, TaskContext
+from pipeline.simulation.workers import InProcess
+from pipeline.stages.tasks import TaskContext
 from pipeline.storage.artifacts import read_rows
 from tests.support.driving import Bench, result
 from tests.support.scripted import Crash, make_config
