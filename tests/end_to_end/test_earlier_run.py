@@ -15,6 +15,7 @@ from pipeline.config.load import config_from_dict
 from pipeline.datasets.dataset import Dataset
 from pipeline.driver.context import RunContext
 from pipeline.driver.driver import drive
+from pipeline.grading.grade import GRADER_VERSION
 from pipeline.run.events.wire import from_wire, replay
 from pipeline.run.ledger import Ledger
 from pipeline.run.queries import spec_of
@@ -27,7 +28,10 @@ from tests.support.scripted import Quiet
 @pytest.mark.slow
 @pytest.mark.timeout(900)
 def test_a_real_run_goes_on_with_real_engines(tmp_path: Path) -> None:
-    """With its own grader in its spec: another one is refused, which a fast test shows."""
+    """With the earlier grader in its spec: another one is refused, which a fast test shows.
+
+    What today's grader graded in its place, and nothing else, is named by the audit.
+    """
     store = store_of("real", LocalBackend(tmp_path / "store"))
     before = list(Ledger(store, "old").replay())
     began = spec_of(store, from_wire(before[0]))
@@ -45,5 +49,9 @@ def test_a_real_run_goes_on_with_real_engines(tmp_path: Path) -> None:
     assert events[: len(before)] == before
     assert state.finished is not None
     assert state.jobs["evolve/0"].steps > 0
-    report = audit(store, "old")
-    assert (report.finished, report.problems) == (True, [])
+    graded = {event["grades"] for event in events[len(before) :] if event["type"] == "shard_graded"}
+    problems = audit(store, "old").problems
+    assert {problem.path for problem in problems} == (
+        graded if spec.grader != GRADER_VERSION else set()
+    )
+    assert all(problem.what.startswith("another grader made it") for problem in problems)
