@@ -18,8 +18,8 @@ from jobs.runtime.prepare import out_folder
 from jobs.runtime.single_round import StageFailed
 from jobs.validate import validate
 from pipeline.config.schema import Config
-from tests.actors.training.test_learner import SIZES, Bench, FakeGroup, done, run
 from tests.support.jobs import SCRIPTED, job_config
+from tests.support.learner_bench import SIZES, Bench, FakeGroup, done, run
 from tests.support.scripted import make_config
 
 ROOT = Path(__file__).resolve().parents[2]

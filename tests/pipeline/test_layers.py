@@ -124,18 +124,6 @@ def circles(edges: Iterable[Import]) -> list[str]:
     return [str(edge) for edge in edges if edge.importer in reach.get(edge.imported, ())]
 
 
-# Being rewritten at this moment: to be empty.
-KNOWN_CIRCLES = ("pipeline.driver.",)
-
-KNOWN_SHARING = (
-    "tests.jobs.test_learner_folder ",
-    "tests.pipeline.audit.",
-    "tests.pipeline.driver.",
-)
-
-KNOWN_ABSENT = {"simulation"}
-
-
 @pytest.fixture(scope="module")
 def edges() -> list[Import]:
     return imports(modules_of(ROOT, *PRODUCT), modules_of(ROOT, "tests"))
@@ -149,7 +137,7 @@ def within(edges: Iterable[Import], package: str) -> Iterator[Import]:
 
 def test_every_package_of_pipeline_is_in_the_list() -> None:
     found = {part(name) for name in modules_of(ROOT, "pipeline")} - {""}
-    assert found | KNOWN_ABSENT == set(PACKAGES)
+    assert found == set(PACKAGES)
     assert len(PACKAGES) == len(set(PACKAGES))
 
 
@@ -198,13 +186,12 @@ def test_no_test_imports_another_test() -> None:
     """What they share lies in `tests/support`."""
     found = imports(modules_of(ROOT, "tests"))
     wrong = [str(one) for one in found if one.imported.rpartition(".")[2].startswith("test_")]
-    assert [line for line in wrong if not line.startswith(KNOWN_SHARING)] == []
+    assert wrong == []
 
 
 def test_modules_import_in_no_circle(edges: list[Import]) -> None:
     """Not inside a function, nor for types only: two modules that hold each other are one."""
-    found = circles(edges)
-    assert [line for line in found if not line.startswith(KNOWN_CIRCLES)] == []
+    assert circles(edges) == []
 
 
 def test_no_folder_is_a_store_room() -> None:

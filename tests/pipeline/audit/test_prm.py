@@ -25,7 +25,7 @@ from pipeline.simulation.fleet import decode
 from pipeline.storage.artifacts import put_content
 from pipeline.storage.parquet import from_parquet, to_parquet
 from pipeline.storage.store import Store
-from tests.pipeline.audit.test_run import Objects, rewritten, store_of
+from tests.support.audited import Objects, rewritten, store_of
 from tests.support.chaos_world import RUN
 from tests.support.driving import Bench
 from tests.support.scripted import prm_config

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
 from dataclasses import replace
 from hashlib import sha256
 from pathlib import Path
@@ -18,48 +17,20 @@ from pipeline.errors import BadConfig, CorruptObject
 from pipeline.records import Selected
 from pipeline.run.events.sampling import SamplingClosed
 from pipeline.run.events.wire import from_wire
-from pipeline.run.ledger import Ledger, seal
+from pipeline.run.ledger import Ledger
 from pipeline.run.state import State
 from pipeline.storage.artifacts import put_content
-from pipeline.storage.backend import MemoryBackend
 from pipeline.storage.parquet import from_parquet, to_parquet
 from pipeline.storage.store import Store, open_store
+from tests.support.audited import IMAGE, Objects, make_run, rewritten, store_of
 from tests.support.chaos_memory import Damage, damaged
 from tests.support.chaos_world import RUN, Lives
 from tests.support.jobs import mstar
-
-IMAGE = b"the bytes of an image"
-
-Objects = dict[str, bytes]
-
-
-def make_run(folder: Path, **changes: Any) -> Objects:
-    """A finished run with one image, killed once on its way."""
-    lives = Lives(folder, **changes)
-    for path in lives.store.list("images"):
-        lives.store.delete(path)
-    sha = sha256(IMAGE).hexdigest()
-    splits = {
-        name: tuple(replace(query, images=(sha,)) for query in part)
-        for name, part in lives.program.splits.items()
-    }
-    lives.program = replace(lives.program, splits=splits)
-    lives.store.put(f"images/{sha}", IMAGE)
-    lives.live(lives.crash_at(500))
-    assert lives.live() is not None
-    return dict(lives.memory.good)
 
 
 @pytest.fixture(scope="module")
 def objects(tmp_path_factory: pytest.TempPathFactory) -> Objects:
     return make_run(tmp_path_factory.mktemp("run"))
-
-
-def store_of(objects: Objects) -> Store:
-    store = Store(MemoryBackend(), say=lambda line: None)
-    for path, data in objects.items():
-        store.replace(path, data)
-    return store
 
 
 def on_disk(objects: Objects, folder: Path) -> str:
@@ -132,23 +103,6 @@ def test_a_missing_last_entry_is_found_by_the_lease(objects: Objects) -> None:
     store.replace(lease, json.dumps(tenure | {"position": int(last[-15:-5])}).encode())
     store.delete(last)
     assert [problem.path for problem in audit(store, RUN).problems] == [last]
-
-
-def rewritten(objects: Objects, change: Callable[[dict[str, Any]], Any]) -> Store:
-    """The run with a ledger that is whole, sealed and chained, and tells something else: events as
-    `change` leaves them, and not at all where it answers False."""
-    store = store_of(objects)
-    entries = list(Ledger(store, RUN).entries())
-    previous = "0" * 64
-    for entry in entries:
-        events = [event for event in map(dict, entry.events) if change(event) is not False]
-        content = {"events": events, "format": 1, "n": entry.n, "nonce": entry.nonce}
-        data = seal({**content, "previous": previous, "run": RUN})
-        store.replace(Ledger(store, RUN).path(entry.n), data)
-        previous = sha256(data).hexdigest()
-    for path in store.list(f"runs/{RUN}/snapshots"):
-        store.delete(path)
-    return store
 
 
 def test_a_rewritten_ledger_that_tells_the_same_is_clean(objects: Objects) -> None:

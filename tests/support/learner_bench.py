@@ -1,0 +1,210 @@
+"""A store with selections in it, and learners over a scripted group."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from actors.training.group import ranks_failed
+from actors.training.learner import GroupLearner
+from pipeline.config.schema import Config
+from pipeline.hashing import canonical_json, sha256_hex
+from pipeline.prompts import prompt_hash
+from pipeline.records import Selected
+from pipeline.refs import CheckpointRef
+from pipeline.simulation.small_trees import put_small_tree
+from pipeline.storage.artifacts import put_content
+from pipeline.storage.models import policy_at
+from pipeline.storage.parquet import to_parquet
+from pipeline.storage.store import Store, open_store
+from pipeline.training.batches import batches
+from pipeline.training.job import (
+    LearnDone,
+    LearnEvent,
+    LearnJob,
+)
+from pipeline.training.job import LearnFailed as Failed
+from pipeline.training.metrics import TrainMetrics
+from pipeline.training.rows import TrainRow
+from pipeline.training.settings import LearnSettings
+from tests.support.scripted import make_program
+
+SIZES = {"batch_size": 4, "window": 64}
+
+
+class FakeProcessor:
+    """A prompt's ids are its characters."""
+
+    def prompt(self, text: str, n_images: int) -> str:
+        return f"<{text}>"
+
+    def input_ids(
+        self, prompt: str, images: tuple[str, ...], open_image: Callable[[str], Any]
+    ) -> tuple[int, ...]:
+        return tuple(map(ord, prompt))
+
+
+class FakeGroup:
+    """Its memory is a digest of everything it was trained on; dies at the steps in `dies_at`."""
+
+    started: int = 0
+
+    def __init__(self, settings: LearnSettings, policy: Path, checkpoint: Path | None) -> None:
+        FakeGroup.started += 1
+        self.log: list[str] = []
+        self.dies_at: set[int] = set()
+        self.offset = 0.0
+        self.closed = False
+        self.settings = settings
+        self._open(policy, checkpoint)
+
+    def _open(self, policy: Path, checkpoint: Path | None) -> None:
+        self.policy = policy
+        model = json.loads((policy / "model.json").read_text())
+        self.digest, self.step = str(model["trained"]), 0
+        if checkpoint is not None:
+            held = json.loads((checkpoint / "state.json").read_text())
+            self.digest, self.step = held["digest"], held["step"]
+
+    def reset(
+        self,
+        policy: Path,
+        checkpoint: Path | None = None,
+        *,
+        settings: LearnSettings | None = None,
+    ) -> dict[str, Any]:
+        self.log.append("reset")
+        self.settings = settings or self.settings
+        self._open(policy, checkpoint)
+        return {"step": self.step}
+
+    def train(
+        self,
+        rows: Sequence[TrainRow],
+        seed: int,
+        *,
+        first: int = 0,
+        last: int | None = None,
+        progress: Callable[[str], None] | None = None,
+    ) -> TrainMetrics:
+        self.log.append("train")
+        plan_S = batches([row.length for row in rows], seed, **SIZES)[first:last]
+        tokens = 0
+        for number, batch in enumerate(plan_S, 1):
+            if progress is not None:
+                progress(f"rank 0: step {number} of {len(plan_S)}")
+            if self.step in self.dies_at:
+                self.dies_at.discard(self.step)
+                raise ranks_failed("rank 0 died")
+            ids = [list(rows[index].token_ids_T) for index in batch]
+            self.digest = sha256_hex(canonical_json([self.digest, ids]))
+            self.step += 1
+            tokens += sum(map(len, ids))
+        return TrainMetrics(
+            loss=0.5,
+            loss_S=(0.5,) * len(plan_S),
+            grad_norm_S=tuple(float(self.step - len(plan_S) + n) for n in range(len(plan_S))),
+            steps=len(plan_S),
+            step=self.step,
+            rows=sum(map(len, plan_S)),
+            tokens=tokens,
+            grad_norm=0.0,
+            grad_norm_max=0.0,
+            learning_rate=self.settings.learning_rate,
+            seconds=1.0,
+        )
+
+    def logprobs(
+        self, rows: Sequence[TrainRow], temperature: float, top_p: float = 1.0
+    ) -> list[tuple[float, ...]]:
+        return [tuple(-0.5 + self.offset for _ in row.token_ids_T) for row in rows]
+
+    def checkpoint(self, folder: Path, cursor: dict[str, Any]) -> dict[str, Any]:
+        folder.mkdir()
+        held = {"digest": self.digest, "step": self.step, "cursor": cursor}
+        (folder / "state.json").write_bytes(canonical_json(held))
+        return held
+
+    def publish(self, folder: Path) -> None:
+        assert self.policy.is_dir(), "what lies beside the weights is copied from there"
+        folder.mkdir()
+        (folder / "model.json").write_bytes(canonical_json({"trained": self.digest}))
+
+    def close(self) -> None:
+        self.closed = True
+
+
+class Bench:
+    """A store with selections in it, and learners over it."""
+
+    def __init__(self, folder: Path, config: Config) -> None:
+        self.folder = folder
+        self.config = config
+        self.program = make_program(config)
+        self.store: Store = open_store("memory://")
+        self.groups: list[FakeGroup] = []
+        self.prepare: Callable[[FakeGroup], None] = lambda group: None
+        base = put_small_tree(self.store, "policies", "model.json", {"trained": "base"})
+        self.base = policy_at(base)
+
+    def start(self, settings: LearnSettings, policy: Path, checkpoint: Path | None) -> FakeGroup:
+        self.groups.append(FakeGroup(settings, policy, checkpoint))
+        self.prepare(self.groups[-1])
+        return self.groups[-1]
+
+    def learner(self, name: str = "a") -> GroupLearner:
+        return GroupLearner(
+            self.config,
+            self.store,
+            self.program.by_hash,
+            self.folder / name,
+            self.start,
+            processors=lambda folder: FakeProcessor(),  # type: ignore[arg-type, return-value]
+        )
+
+    def selection(self, start: int, rows: int, prompt_sha256: str | None = None) -> str:
+        made = []
+        for index in range(start, start + rows):
+            query = self.program.by_hash[self.program.pool[index % 12]]
+            hashed = prompt_hash(tuple(map(ord, f"<{query.question}>")))
+            ids = tuple(range(1, 3 + index % 5))
+            made.append(
+                Selected(
+                    query=query.content_hash,
+                    query_id=query.query_id,
+                    sample_index=index,
+                    rollout_shard="r",
+                    token_ids=ids,
+                    logprobs=tuple(-0.5 for _ in ids),
+                    prompt_sha256=hashed if prompt_sha256 is None else prompt_sha256,
+                    reward=1.0,
+                )
+            )
+        return put_content(self.store, "select", "k", to_parquet(made, Selected), "parquet")
+
+    def job(self, name: str, data: Sequence[str], **changes: Any) -> LearnJob:
+        plain = LearnJob(name, None, self.base, tuple(data), 0, 2, None, 1e-3)
+        return replace(plain, **changes)
+
+
+def run(
+    learner: GroupLearner, job: LearnJob, resume: CheckpointRef | None = None
+) -> list[LearnEvent]:
+    """All events of a job, to its end."""
+    learner.submit(job, resume)
+    events: list[LearnEvent] = []
+    for _ in range(12000):
+        events += learner.poll()
+        if events and isinstance(events[-1], LearnDone | Failed):
+            return events
+        time.sleep(0.01)
+    raise AssertionError("the job did not end")
+
+
+def done(events: list[LearnEvent]) -> LearnDone:
+    assert isinstance(events[-1], LearnDone), events[-1]
+    return events[-1]
