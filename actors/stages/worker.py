@@ -1,7 +1,7 @@
 """Grading and stage tasks in a process beside the driver, which itself reads and writes no shard.
 
     driver ── GradeTask, StageTask ──► StageActor ──► grading processes
-           ◄── GradeDone, TaskDone, ObjectLost ──┘
+           ◄── GradeDone, TaskDone, TaskLost ──┘
 
 What always holds: the actor lives on the driver's own node and ends with the driver; one that dies
 is replaced and what it was at is done again, which changes nothing (`pipeline.stages.tasks`). Its
@@ -24,7 +24,7 @@ from pipeline.errors import RunStopped
 from pipeline.grading.grade import GRADER_VERSION
 from pipeline.query import Query
 from pipeline.run.spec import RunSpec
-from pipeline.stages.grade import GradeDone, GradeTask, ObjectLost, Ungraded, finish_shard
+from pipeline.stages.grade import GradeDone, GradeTask, TaskLost, Ungraded, finish_shard
 from pipeline.stages.tasks import StageTask, TaskContext, TaskDone, perform
 from pipeline.storage.store import Store, open_store
 
@@ -48,7 +48,7 @@ class StageWork:
 class ShardGraded:
     """What grading a shard gave. not_compared: answers that could not be compared, and why."""
 
-    answer: GradeDone | ObjectLost
+    answer: GradeDone | TaskLost
     not_compared: tuple[str, ...] = ()
 
 
@@ -65,7 +65,7 @@ class Stages:
         self._context = context
         self._graders = graders
 
-    def run(self, work: StageWork) -> ShardGraded | TaskDone | ObjectLost:
+    def run(self, work: StageWork) -> ShardGraded | TaskDone | TaskLost:
         """Do a task.
 
         Raises:
@@ -157,19 +157,19 @@ class PoolStages:
         self._pool = pool
         self._say = say
         self._not_compared = 0
-        self._graded: list[GradeDone | ObjectLost] = []
-        self._done: list[TaskDone | ObjectLost] = []
+        self._graded: list[GradeDone | TaskLost] = []
+        self._done: list[TaskDone | TaskLost] = []
         self.grader = PoolGrader(self)
 
     def submit(self, task: GradeTask | StageTask) -> None:
         self._pool.submit(StageWork(task))
 
-    def poll(self) -> Sequence[TaskDone | ObjectLost]:
+    def poll(self) -> Sequence[TaskDone | TaskLost]:
         self._collect()
         done, self._done = self._done, []
         return done
 
-    def poll_graded(self) -> Sequence[GradeDone | ObjectLost]:
+    def poll_graded(self) -> Sequence[GradeDone | TaskLost]:
         """The shards that have been graded since the last call."""
         self._collect()
         graded, self._graded = self._graded, []
@@ -197,7 +197,7 @@ class PoolGrader:
     def submit(self, task: GradeTask) -> None:
         self._stages.submit(task)
 
-    def poll(self) -> Sequence[GradeDone | ObjectLost]:
+    def poll(self) -> Sequence[GradeDone | TaskLost]:
         return self._stages.poll_graded()
 
 

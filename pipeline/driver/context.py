@@ -31,7 +31,7 @@ from pipeline.run.lease import Lease
 from pipeline.run.ledger import Ledger
 from pipeline.run.spec import RunSpec
 from pipeline.run.state import ShardState, State
-from pipeline.stages.grade import ObjectLost as Unreadable
+from pipeline.stages.grade import TaskLost
 from pipeline.stages.tasks import StageTask, TaskDone
 from pipeline.stages.workers import Watch, Workers
 from pipeline.storage.store import Store
@@ -173,13 +173,13 @@ class RunContext:
             self._tasks.add(task.key)
             self.workers.stage.submit(task)
 
-    def answer(self, task: StageTask) -> TaskDone | Unreadable | None:
+    def answer(self, task: StageTask) -> TaskDone | TaskLost | None:
         """What came of a task that was handed out; None while it is under way."""
         answers = self.answers(self.workers.stage)
         self._tasks.difference_update(answer.key for answer in answers)
         return next((answer for answer in answers if answer.key == task.key), None)
 
-    def ask(self, task: StageTask) -> TaskDone | Unreadable | None:
+    def ask(self, task: StageTask) -> TaskDone | TaskLost | None:
         """`hand_out`, and the `answer` once there is one."""
         self.hand_out(task)
         return self.answer(task)

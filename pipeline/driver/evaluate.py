@@ -10,7 +10,7 @@ from pipeline.run.events.evaluation import Evaluated
 from pipeline.run.events.event import Event
 from pipeline.selection.coverage import Coverage
 from pipeline.stages.evaluate import EvaluateTask, StoredShard
-from pipeline.stages.grade import ObjectLost
+from pipeline.stages.grade import TaskLost
 
 
 class EvaluateStep:
@@ -29,7 +29,7 @@ class EvaluateStep:
         if answer is None:
             return ()
         self.done = True
-        if isinstance(answer, ObjectLost):
+        if isinstance(answer, TaskLost):
             return [context.loss(step.purpose, answer.path, answer.reason)]
         grades = [shard.grades for shard in task.shards]
         version = step.policy.version

@@ -18,7 +18,7 @@ from pipeline.run.events.event import Event
 from pipeline.run.events.sampling import SamplingClosed, ShardAccepted, ShardGraded, ShardScored
 from pipeline.run.state import ShardState
 from pipeline.stages.adopt import AdoptTask
-from pipeline.stages.grade import GradeDone, GradeTask, ObjectLost
+from pipeline.stages.grade import GradeDone, GradeTask, TaskLost
 from pipeline.stages.score import ScoreFailed, Scorer, ScoreTask
 from pipeline.stages.tasks import TaskDone
 from pipeline.stages.workers import Progress
@@ -178,7 +178,7 @@ class SampleStep:
                 continue
             if isinstance(answer, GradeDone) and answer.rollout == shard.rollout:
                 events[spec.index] = ShardGraded(self.step.purpose, spec.index, **vars(answer))
-            elif isinstance(answer, ObjectLost) and answer.path == shard.rollout:
+            elif isinstance(answer, TaskLost) and answer.path == shard.rollout:
                 lost = context.loss(self.step.purpose, answer.path, answer.reason)
                 events[spec.index] = lost
 

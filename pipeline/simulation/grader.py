@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from pipeline.query import Query
 from pipeline.simulation.mail import Mail
-from pipeline.stages.grade import GradeDone, GradeTask, ObjectLost, Ungraded, finish_shard
+from pipeline.stages.grade import GradeDone, GradeTask, TaskLost, Ungraded, finish_shard
 from pipeline.storage.store import Store
 
 GRADER = "scripted-1"
@@ -32,7 +32,7 @@ class ScriptedGrader:
     def submit(self, task: GradeTask) -> None:
         self.mail.post(finish_shard(self.store, task, self._grade, GRADER, clock=lambda: 0.0))
 
-    def poll(self) -> list[GradeDone | ObjectLost]:
+    def poll(self) -> list[GradeDone | TaskLost]:
         return self.mail.deliver()
 
     def _grade(self, items: list[tuple[str, Query]]) -> list[Grading | Ungraded]:

@@ -13,7 +13,7 @@ from pipeline.simulation.grader import ScriptedGrader
 from pipeline.simulation.learner import ScriptedLearner
 from pipeline.simulation.mail import Mail
 from pipeline.simulation.scorer import ScriptedScorer
-from pipeline.stages.grade import ObjectLost
+from pipeline.stages.grade import TaskLost
 from pipeline.stages.score import scored_how
 from pipeline.stages.tasks import StageTask, TaskContext, TaskDone, perform
 from pipeline.stages.workers import Workers
@@ -30,7 +30,7 @@ class ScriptedStages:
     def submit(self, task: StageTask) -> None:
         self.mail.post(perform(task, self.context))
 
-    def poll(self) -> list[TaskDone | ObjectLost]:
+    def poll(self) -> list[TaskDone | TaskLost]:
         return self.mail.deliver()
 
 
@@ -39,12 +39,12 @@ class InProcess:
 
     def __init__(self, context: TaskContext) -> None:
         self._context = context
-        self._ended: list[TaskDone | ObjectLost] = []
+        self._ended: list[TaskDone | TaskLost] = []
 
     def submit(self, task: StageTask) -> None:
         self._ended.append(perform(task, self._context))
 
-    def poll(self) -> list[TaskDone | ObjectLost]:
+    def poll(self) -> list[TaskDone | TaskLost]:
         ended, self._ended = self._ended, []
         return ended
 

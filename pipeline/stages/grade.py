@@ -52,7 +52,7 @@ def finish_shard(
     grade_many: GradeMany,
     grader: str,
     clock: Callable[[], float] = time.monotonic,
-) -> GradeDone | ObjectLost:
+) -> GradeDone | TaskLost:
     """Grade a rollout shard and, with a rule, select from it; both results are stored.
 
     A query of which some answer cannot be graded is bad: its whole group is left out and named.
@@ -61,11 +61,11 @@ def finish_shard(
     try:
         rows: list[Rollout] = read_rows(store, task.rollout, Rollout)
     except ArtifactLost as lost:
-        return ObjectLost(task.key, lost.path, lost.reason)
+        return TaskLost(task.key, lost.path, lost.reason)
     by_hash = {query.content_hash: query for query in task.queries_Q}
     problem = group_problem(rows, list(by_hash), task.samples)
     if problem is not None:
-        return ObjectLost(task.key, task.rollout, problem)
+        return TaskLost(task.key, task.rollout, problem)
     results = grade_many([(row.text, by_hash[row.query]) for row in rows])
     bad = _ungraded(rows, results)
     rows, graded = _graded(rows, results, bad)
@@ -146,8 +146,9 @@ class GradeDone:
 
 
 @dataclass(frozen=True)
-class ObjectLost:
-    """An object that a piece of work had to read is corrupt or gone."""
+class TaskLost:
+    """The answer to a piece of work that could not read what it is about: `path` is corrupt or gone
+    (an `ArtifactLost`, on its way through a worker's mail)."""
 
     key: str
     path: str
@@ -160,7 +161,7 @@ class Grader(Protocol):
     def submit(self, task: GradeTask) -> None:
         """Grade this shard. Submitting a key that is under way does nothing."""
 
-    def poll(self) -> Sequence[GradeDone | ObjectLost]:
+    def poll(self) -> Sequence[GradeDone | TaskLost]:
         """What has ended since the last call."""
 
 

@@ -15,7 +15,7 @@ from typing import Any, Protocol
 from pipeline.errors import ArtifactLost
 from pipeline.refs import PolicyRef
 from pipeline.run.spec import RunSpec
-from pipeline.stages.grade import ObjectLost
+from pipeline.stages.grade import TaskLost
 from pipeline.storage.store import Store
 
 Decode = Callable[[Sequence[int]], str]
@@ -69,13 +69,13 @@ class StageWorker(Protocol):
     def submit(self, task: StageTask) -> None:
         """Do this task. Submitting a key that is under way does nothing."""
 
-    def poll(self) -> Sequence[TaskDone | ObjectLost]:
+    def poll(self) -> Sequence[TaskDone | TaskLost]:
         """What has ended since the last call, in any order."""
 
 
-def perform(task: StageTask, context: TaskContext) -> TaskDone | ObjectLost:
+def perform(task: StageTask, context: TaskContext) -> TaskDone | TaskLost:
     """Do a task; what every worker calls, in whichever process."""
     try:
         return TaskDone(task.key, task.run(context))
     except ArtifactLost as lost:
-        return ObjectLost(task.key, lost.path, lost.reason)
+        return TaskLost(task.key, lost.path, lost.reason)

@@ -28,7 +28,7 @@ from pipeline.simulation.grader import grade
 from pipeline.simulation.small_trees import put_small_tree
 from pipeline.simulation.workers import scripted_workers
 from pipeline.stages.adopt import AdoptTask
-from pipeline.stages.grade import GradeDone, GradeTask, ObjectLost
+from pipeline.stages.grade import GradeDone, GradeTask, TaskLost
 from pipeline.stages.tasks import TaskContext, TaskDone
 from pipeline.storage.artifacts import read_rows
 from pipeline.storage.models import policy_at
@@ -105,11 +105,11 @@ def test_a_rollout_that_is_incomplete_or_gone_is_lost_and_not_graded(
 ) -> None:
     task, _, _ = rollouts(store, program)
     lost = graded(store, program, replace(task, samples=4), FakeGraders()).answer
-    assert isinstance(lost, ObjectLost)
+    assert isinstance(lost, TaskLost)
     assert "2 samples are missing" in lost.reason
     gone = replace(task, rollout=f"shards/rollout/{'0' * 64}.parquet")
     lost = graded(store, program, gone, FakeGraders()).answer
-    assert isinstance(lost, ObjectLost)
+    assert isinstance(lost, TaskLost)
     assert lost.path == gone.rollout
 
 
