@@ -39,10 +39,6 @@ BATCH_ITEMS = 64
 
 BATCH_BYTES = 32 * 1024
 
-# Without any sign of life for so long (seconds of wall time: a busy machine is slow) a process is
-# given up: one that was stopped, or waits for a disk that is gone. At work, and while it starts.
-STALL_S = 300.0
-
 START_S = 300.0
 
 START_ATTEMPTS = 3
@@ -151,6 +147,10 @@ class GradePool:
     """
 
     WORKER: ClassVar[tuple[str, ...]] = ("-m", "actors.grading.worker")
+    # Without any sign of life for so long (seconds of wall-clock time: a busy machine is slow) a
+    # process is given up: one that was stopped, or waits for a disk that is gone. At work, and
+    # while it starts.
+    STALL_S: ClassVar[float] = 300.0
 
     def __init__(self, processes: int, deadline_s: float) -> None:
         if processes < 1 or not deadline_s > 0:
@@ -273,7 +273,7 @@ class GradePool:
         """When this worker must have given a sign of life; never, for an idle one."""
         if not worker.ready:
             return worker.since + START_S
-        return worker.since + STALL_S if worker.pending else float("inf")
+        return worker.since + self.STALL_S if worker.pending else float("inf")
 
     def _patience(self) -> float | None:
         nearest = min(map(self._limit, self._workers))

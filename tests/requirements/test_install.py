@@ -5,6 +5,7 @@ done. Real pip on folders of made-up wheels; nothing is downloaded.
 from __future__ import annotations
 
 import importlib.util
+import shutil
 import subprocess
 import sys
 import zipfile
@@ -19,19 +20,17 @@ ROOT = Path(__file__).resolve().parents[2]
 @pytest.fixture
 def install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> ModuleType:
     """requirements/install.py, working on a project of its own with an empty environment."""
-    spec = importlib.util.spec_from_file_location("install", ROOT / "requirements" / "install.py")
+    script = tmp_path / "requirements" / "install.py"
+    script.parent.mkdir()
+    shutil.copy(ROOT / "requirements" / "install.py", script)
+    spec = importlib.util.spec_from_file_location("install", script)
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
-    (tmp_path / "cpu.txt").write_text("# a comment\nsetuptools==1.0\ntorch==2.13.0+cpu\n")
+    module.LOCK.write_text("# a comment\nsetuptools==1.0\ntorch==2.13.0+cpu\n")
     (tmp_path / "pyproject.toml").write_text("[project]\n")
-    venv = tmp_path / ".venv"
-    subprocess.run([sys.executable, "-m", "venv", "--without-pip", venv], check=True)
-    monkeypatch.setattr(module, "ROOT", tmp_path)
-    monkeypatch.setattr(module, "LOCK", tmp_path / "cpu.txt")
-    monkeypatch.setattr(module, "VENV", venv)
-    monkeypatch.setattr(module, "VENV_PYTHON", venv / "bin" / "python")
+    subprocess.run([sys.executable, "-m", "venv", "--without-pip", module.VENV], check=True)
     monkeypatch.setattr(module, "has_own_pip", lambda: False)
     # What this machine tells pip must not matter here.
     monkeypatch.setenv("PIP_CONFIG_FILE", "/dev/null")
@@ -86,7 +85,7 @@ def test_pip_is_called_only_for_what_changed(
     calls: list[str] = []
     monkeypatch.setattr(install, "install_lock", lambda index: calls.append("lock"))
     monkeypatch.setattr(install, "pip_install", lambda *args: calls.append("project"))
-    lock, project = tmp_path / "cpu.txt", tmp_path / "pyproject.toml"
+    lock, project = install.LOCK, tmp_path / "pyproject.toml"
     for change, expected in (
         (lambda: None, ["lock", "project"]),
         (lambda: None, []),

@@ -15,7 +15,6 @@ from pathlib import Path
 
 import pytest
 
-from actors.grading import pool as grading
 from actors.grading.pool import GradePool, GraderUnavailable, GradingFailed
 from pipeline.errors import BadData, UserError
 from pipeline.query import AnswerType, Query
@@ -25,6 +24,10 @@ ROOT = Path(__file__).resolve().parents[3]
 
 class ScriptedPool(GradePool):
     WORKER = (str(ROOT / "tests" / "support" / "scripted_grader.py"), "0")
+
+
+class ImpatientPool(ScriptedPool):
+    STALL_S = 6.0
 
 
 class SlowLoadingPool(GradePool):
@@ -206,9 +209,8 @@ def test_an_idle_process_that_died_is_replaced() -> None:
         assert pool.pids != [pid]
 
 
-def test_a_process_that_gives_no_sign_of_life_is_replaced(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(grading, "STALL_S", 6.0)
-    with ScriptedPool(1, 20.0) as pool:
+def test_a_process_that_gives_no_sign_of_life_is_replaced() -> None:
+    with ImpatientPool(1, 20.0) as pool:
         items = [item("ok", 1), item("stop", 2), item("ok", 3)]
         assert outcomes(pool, items) == ["correct", "timeout", "correct"]
 
