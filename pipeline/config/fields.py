@@ -19,6 +19,19 @@ def to_dict(config: Config) -> dict[str, Any]:
     return config.model_dump(mode="json")
 
 
+def hashed_name(key: str) -> str:
+    """The name under which a key enters what is hashed, which renaming it must not change."""
+    return next((old for old, new in RENAMED.items() if new == key), key)
+
+
+def hashed_section(config: Config, section: str) -> dict[str, Any]:
+    """One section in plain JSON form, as it enters content-addressed objects."""
+    plain = to_dict(config)[section]
+    return {
+        hashed_name(f"{section}.{leaf}").partition(".")[2]: value for leaf, value in plain.items()
+    }
+
+
 def fields() -> Iterator[tuple[str, FieldInfo]]:
     """Every leaf of the configuration: dotted key and field."""
     for name, info in Config.model_fields.items():

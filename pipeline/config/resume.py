@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from pipeline.config.fields import RENAMED, extra_of, fields, leaf_of, to_dict
+from pipeline.config.fields import extra_of, fields, hashed_name, leaf_of, to_dict
 from pipeline.config.schema import Config
 from pipeline.errors import BadConfig
 from pipeline.hashing import canonical_json, sha256_hex
@@ -31,9 +31,8 @@ class Change:
 def config_hash(config: Config) -> str:
     """16 hex digits over everything that is not free: equal hashes, equal runs but for machines."""
     plain = to_dict(config)
-    old_names = {new: old for old, new in RENAMED.items()}
     keyed = {
-        old_names.get(key, key): leaf_of(plain, key)
+        hashed_name(key): leaf_of(plain, key)
         for key, info in fields()
         if extra_of(info).get("resume") != "free"
     }

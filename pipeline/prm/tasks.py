@@ -13,6 +13,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from pipeline.config.fields import hashed_section
 from pipeline.errors import RunStopped
 from pipeline.hashing import canonical_json, key_of
 from pipeline.prm.annotation import (
@@ -218,7 +219,7 @@ class JudgeTask:
         facts = {
             "policy": self.policy,
             "prm": self.prm.version,
-            "settings": spec.config.prm.model_dump(mode="json"),
+            "settings": hashed_section(spec.config, "prm"),
             "labels": dict(self.labels),
             # Nothing in a content-addressed folder may depend on when it was written.
             "training": {k: v for k, v in self.training.items() if k != "seconds"},

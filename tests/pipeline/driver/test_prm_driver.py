@@ -156,6 +156,9 @@ def test_the_card_lies_in_the_prms_folder(plain: Bench, tmp_path: Path) -> None:
     state = replay(plain.events)
     card = json.loads(card_in(plain.store, state.policies["prm"], tmp_path / "prm"))
     assert card["shortfalls"] == []
+    # Its bytes are hashed: a setting that was renamed stays under its first name.
+    assert {"surprise", "labels", "path"} <= card["settings"].keys()
+    assert "log_likelihood" not in card["settings"]
     assert card["gate"]["auc_step"]["value"] > 0.6
     assert card["labels"]["cost"]["rollouts"] > 0
     assert state.prm is not None
