@@ -33,11 +33,9 @@ import typer
 from pipeline.errors import UserError
 
 REGION = "us-east-1"
-
 MAIN_JOB = 'make run RECIPE=jobs/recipes/tiny.yaml ARGS="--set store.url=s3://{bucket}/store"'
 
 _START_S = 30.0
-
 _STOP_S = 10.0
 
 # Ends with the server, or ends the server when the other end of its input is closed, as the system

@@ -25,11 +25,8 @@ from yarl import URL
 from cluster.s3 import free_port
 
 Moment = Literal["before", "after"]
-
 Verdict = Literal["pass", "cut", "drop"]
-
 _OF_ONE_HOP = {"connection", "keep-alive", "transfer-encoding", "expect"}
-
 _LIMIT_BYTES = 1 << 30
 
 

@@ -49,9 +49,7 @@ from pipeline.storage.store import open_store
 from pipeline.training.job import LearnDone
 
 QUERIES = 5
-
 SHOWN_CHARS = 2000  # of a prompt
-
 UNTRAINED = 1e-6  # furthest from 1/2 that an untrained head may score a step
 
 Say = Callable[[str], None]

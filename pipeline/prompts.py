@@ -19,7 +19,6 @@ from pipeline.query import LETTERS, Query
 
 # Short on purpose: a tiny model pays for every token of it, thousands of times.
 WARMUP_TEMPLATE = "{question}\nThe answer is {gold}. Explain step by step."
-
 FIELDS = ("question", "gold")
 # The date that Llama 3.2's chat template falls back to where it has no clock.
 TEMPLATE_TIME = datetime(2024, 7, 26)
@@ -121,20 +120,14 @@ def render_prompt(
 
 # What speaks of the answer as of something that was handed over. "Answer choices" are no answer.
 _KIND = r"(?:correct |right |final |true |known |actual ){0,3}"
-
 _ANSWER = rf"{_KIND}answer(?! (?:choice|option)s?\b)"
-
 _RESULT = rf"(?:{_ANSWER}|{_KIND}(?:solution|result))"
-
 _HANDED = (
     r"(?:given|provided|stated|supplied|expected|known|told|specified|indicated|"
     r"gold|reference|target|official)"
 )
-
 _PICTURE = r"(?:the|this) (?:image|picture|figure|diagram|graph|chart|table|caption)"
-
 _TASK = rf"(?:{_PICTURE}|(?:the|this) (?:question|problem|text))"
-
 _REFERENCES = (
     # "the given answer", "the provided correct answer"
     rf"\b{_HANDED} {_RESULT}\b",
@@ -160,7 +153,6 @@ _REFERENCES = (
     r"\bground[- ]truth\b",
     r"\banswer key\b",
 )
-
 _REFERS = re.compile("|".join(_REFERENCES), re.IGNORECASE)
 
 

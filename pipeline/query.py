@@ -14,9 +14,7 @@ from typing import Literal, get_args
 from pipeline.hashing import canonical_json, sha256_hex
 
 AnswerType = Literal["number", "expression", "letter", "word", "yes_no", "list"]
-
 ANSWER_TYPES: tuple[AnswerType, ...] = get_args(AnswerType)
-
 LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
 
 

@@ -25,11 +25,8 @@ import pyarrow as pa
 from pipeline.storage.parquet import Record, column
 
 _INT32_T = pa.list_(pa.field("item", pa.int32(), nullable=False))
-
 _FLOAT32_T = pa.list_(pa.field("item", pa.float32(), nullable=False))
-
 _STRINGS = pa.list_(pa.field("item", pa.string(), nullable=False))
-
 _FLOAT64_S = pa.list_(pa.field("item", pa.float64(), nullable=False))
 
 

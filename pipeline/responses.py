@@ -19,20 +19,14 @@ from collections.abc import Callable, Sequence
 MOST_STEPS = 16
 
 STEP_BREAK = "\n\n"
-
 ANSWER_HEADING = "# Answer"
 
 _HEADING = re.compile(r"^# Answer[ \t\r]*$", re.MULTILINE)
-
 # Whatever a reader could take for a second heading makes the response ambiguous.
 _HEADING_LIKE = re.compile(r"#[ \t]*answer\b", re.IGNORECASE)
-
 _BLANK_LINE = re.compile(r"\n[ \t\r]*\n")
-
 _SET_APART = re.compile(r"\n[ \t\r]*\n# Answer[ \t\r]*\n[ \t\r]*\n")
-
 _SPACE = " \t\r\n"
-
 # What decoders write for bytes that are no whole character.
 _CUT_CHARACTER = "\ufffd"
 

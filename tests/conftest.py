@@ -26,7 +26,6 @@ os.environ.update(
     VLLM_CPU_OMP_THREADS_BIND="nobind",
     VLLM_ENABLE_V1_MULTIPROCESSING="0",
 )
-
 # Results to the last bit depend on the number of threads, so it is fixed; and the engine, the
 # learner's ranks and the grader's processes share two cores.
 os.environ.setdefault("OMP_NUM_THREADS", "1")

@@ -42,7 +42,6 @@ if TYPE_CHECKING:
 # Seconds of stepping that a caller hands to the engine thread at once: long enough that handing
 # over costs nothing, short enough that another caller's requests join soon.
 STRETCH_S = 0.05
-
 # Bytes of rendered prompts (pixels above all) kept for when the same prompt is asked again.
 RENDERED_BYTES = 256 << 20
 

@@ -36,13 +36,10 @@ from pipeline.responses import extract_answer
 
 # A batch fits into an empty pipe (64 KiB), so handing it over never waits.
 BATCH_ITEMS = 64
-
 BATCH_BYTES = 32 * 1024
 
 START_S = 300.0
-
 START_ATTEMPTS = 3
-
 ATTEMPTS = 2
 
 _ROOT = Path(__file__).resolve().parents[2]

@@ -31,11 +31,8 @@ from pipeline.prompts import prompt_hash
 from pipeline.training.rows import TrainRow
 
 IGNORED = -100
-
 ImageSource = Callable[[str], bytes]
-
 Item = TypeVar("Item")
-
 Made = TypeVar("Made")
 
 

@@ -51,12 +51,9 @@ PROCESSOR_FILES = (
     "tokenizer_config.json",
     "vocab.json",
 )
-
 REMEMBERED_PROMPTS = 65_536
-
 # Names under which families keep the ids of their visual tokens, in configs and processors.
 _VISUAL_ATTRIBUTE = re.compile(r"(image|img|video|vision|patch|row_col).*(_ids?|_index)$")
-
 # And how the tokens themselves look: <image>, <|vision_start|>, <row_1_col_2>, [IMG_BREAK], ...
 _VISUAL_TOKEN = re.compile(r"image|img|video|vision|row_\d+_col_\d+|<patch|slice>", re.IGNORECASE)
 

@@ -20,7 +20,6 @@ from pipeline.prm.step_scores import Excluded, ScoreRequest, Scores, feed, proba
 from pipeline.training.rows import TrainRow
 
 BATCH_ROWS = 64
-
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 

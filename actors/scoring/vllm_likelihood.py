@@ -26,7 +26,6 @@ from vllm.model_executor.layers.pooler.abstract import Pooler
 from actors.model.likelihood import READ, RESPONSE_TOKENS, TokenHead, token_head, token_logprobs
 
 TASK = "token_classify"
-
 LOGITS_AT_ONCE = 2**25
 """Logits over the vocabulary that are held at once: 128 MiB in float32."""
 

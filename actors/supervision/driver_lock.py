@@ -22,9 +22,7 @@ from pipeline.run.ledger import LedgerFenced
 _log = logging.getLogger("mstar.driver_lock")
 
 NAMESPACE = "mstar-drivers"
-
 ANSWER_S = 60.0
-
 # A name is free a moment after its actor was ended.
 ATTEMPTS, PAUSE_S = 100, 0.1
 

@@ -26,7 +26,6 @@ from pipeline.config.schema import Config
 from pipeline.errors import UserError
 
 _SUFFIX = ".mstar-held"  # of nobody else's: what lies beside such a file is removed
-
 _held: dict[Path, int] = {}
 """Open lock files of this process, by folder: closing one would let go of its lock."""
 

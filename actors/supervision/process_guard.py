@@ -23,7 +23,6 @@ from functools import cache
 from pathlib import Path
 
 MARK = "MSTAR_JOB"
-
 # Seconds between two looks at the job, and that its processes may take to end by themselves.
 LOOK_S, GRACE_S = 1.0, 1.0
 

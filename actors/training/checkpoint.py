@@ -28,9 +28,7 @@ from pipeline.errors import BadModel, CorruptObject
 from pipeline.hashing import canonical_json
 
 FORMAT = 1
-
 MANIFEST = "checkpoint.json"
-
 MOMENTS = ("exp_avg", "exp_avg_sq")
 
 

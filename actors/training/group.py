@@ -32,13 +32,9 @@ from pipeline.training.rows import TrainRow
 from pipeline.training.settings import LearnSettings
 
 Rows = Sequence[TrainRow] | Callable[[], Sequence[TrainRow]]
-
 Progress = Callable[[str], None]
-
 POLL_S = 2.0
-
 HUB_S = 60.0  # for one answer of the hub, which never computes anything
-
 END_S = 15.0  # for a group to end by itself before it is killed
 
 

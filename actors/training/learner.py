@@ -55,7 +55,6 @@ from pipeline.training.segments import Lengths, first_batch, segments, steps_of
 from pipeline.training.settings import LearnSettings, learning_rate_at
 
 _STEP = re.compile(r"step (\d+) of")
-
 KEPT = 2  # folders of each kind on the local disk
 
 

@@ -22,13 +22,10 @@ from pipeline.training.rows import TrainRow
 from pipeline.training.settings import LearnSettings
 
 POLL_S = 20.0
-
 BEAT_S = 1.0
-
 # The thread that computes needs the interpreter between operations, briefly; the one that collates
 # would keep it for 5 ms at a time, and hold the first one up that long.
 SWITCH_S = 5e-5
-
 # Set before anything reads it.
 ENVIRONMENT = {
     # Nothing is compiled here; without this DeepSpeed's import of Muon loads torch's compiler.

@@ -49,7 +49,6 @@ from pipeline.training.rows import TrainRow
 from pipeline.training.settings import LearnSettings, learning_rate_at
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
-
 # Elements communicated at once. DeepSpeed's default reserves 2 GB for small models too.
 BUCKET = 50_000_000
 

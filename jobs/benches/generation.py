@@ -46,7 +46,6 @@ from pipeline.storage.store import Store, open_store
 QUERIES, SAMPLES = 448, 8
 
 BAR = 0.90
-
 TOKENS = 100_000
 """What each side samples at least, in the turns that count."""
 

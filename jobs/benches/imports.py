@@ -9,9 +9,7 @@ from pathlib import Path
 from jobs.benches.record import Options, Result, by_turns
 
 ROOT = Path(__file__).resolve().parents[2]
-
 TIMED = "import time; begun = time.perf_counter(); {}; print(time.perf_counter() - begun)"
-
 # What it is built on, and loads anyway.
 BASIS = "import pyarrow.parquet, pydantic, yaml, PIL.Image, numpy, tenacity, fsspec"
 

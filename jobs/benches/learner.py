@@ -36,7 +36,6 @@ from pipeline.training.settings import LearnSettings
 QUERIES, RESPONSES = 256, 4
 
 TOKENS = (20, 60)  # of a response, from and to
-
 BAR = 0.90
 
 Images = Callable[[str], bytes]

@@ -19,9 +19,7 @@ from pipeline.run.ledger import Ledger
 from pipeline.storage.store import open_store
 
 ROOT = Path(__file__).resolve().parents[2]
-
 LIMIT_S = 900.0
-
 END_S = 120.0
 
 

@@ -11,9 +11,7 @@ from random import Random
 from typing import Any
 
 SAMPLING = ("driver", "generator", "grader", "raylet", "store")
-
 LEARNING = ("driver", "rank", "raylet", "store")
-
 STAGES: dict[str, tuple[str, ...]] = {
     "warmup/generate": SAMPLING,
     "warmup/learn": LEARNING,
@@ -27,7 +25,6 @@ STAGES: dict[str, tuple[str, ...]] = {
     "evolve/learn": LEARNING,
     "control/learn": LEARNING,
 }
-
 # Each with its victim and the stage in which it is met; "": in whichever.
 WINDOWS: dict[str, tuple[str, str]] = {
     "after a shard's upload, before its event": ("driver", ""),
@@ -39,16 +36,13 @@ WINDOWS: dict[str, tuple[str, str]] = {
     "mid-PUT of a shard": ("generator", ""),
     "mid-snapshot": ("driver", ""),
 }
-
 # By the kind of object that has just been stored.
 UPLOADED = {
     "rollout": "after a shard's upload, before its event",
     "labels": "after the labels' upload, before their event",
     "score": "after scores' upload, before their event",
 }
-
 STORE_AWAY_S = 20.0
-
 # Without these a job cannot go on, and without any other it must.
 ENDS_A_LIFE = ("driver", "raylet")
 

@@ -17,7 +17,6 @@ from pathlib import Path
 from actors.supervision.process_guard import Process, descendants, processes
 
 LOOK_S = 0.2
-
 # By what a process shows as its command line.
 TITLES = {
     "generator": "ray::GeneratorActor",

@@ -28,7 +28,6 @@ _RARE = {
     "after a checkpoint's event, before the old one's delete",
     "after the labels' upload, before their event",
 }
-
 _OFTEN = 0.3
 
 

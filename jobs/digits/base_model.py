@@ -20,13 +20,9 @@ if TYPE_CHECKING:
     from transformers import Idefics3ForConditionalGeneration, Idefics3Processor
 
 PATCH = 8  # pixels
-
 SCALE_FACTOR = 2  # patches merged on each side by the connector
-
 IMAGE_TOKENS = (CANVAS // PATCH // SCALE_FACTOR) ** 2
-
 VOCABULARY = 448
-
 MAX_POSITIONS = 512  # tokens
 
 PAD, END, USER, ASSISTANT = "<pad>", "<end_of_utterance>", "<|user|>", "<|assistant|>"

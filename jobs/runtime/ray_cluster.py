@@ -29,9 +29,7 @@ from pipeline.errors import BadConfig, UserError
 ROOT = Path(__file__).resolve().parents[2]
 
 RAY_STORE_BYTES = 256 << 20
-
 START_ATTEMPTS = 3
-
 # What Ray says of its raylet and of its control store when they are not up after 30 s.
 TOO_SLOW = ("timed out during startup", "Timed out waiting for file")
 

@@ -47,7 +47,6 @@ RECORDS_OF: Mapping[str, type[Record]] = {
     "score": Score,
     "select": Selected,
 }
-
 Found = tuple[str, str]
 """A path and what is wrong with it."""
 

@@ -25,20 +25,16 @@ VISION = ("*vision*", "*visual*", "*vpm*", "*resampler*")
 Qwen-VL and GLM-V (visual), MiniCPM-V (vpm and its resampler)."""
 
 RuleName = Literal["all_correct", "random_k", "threshold", "top_k"]
-
 SCORED: tuple[RuleName, ...] = ("threshold", "top_k")
 
 FREE: dict[str, Any] = {"resume": "free"}
-
 SAME_CONTENT: dict[str, Any] = {
     "resume": "noted",
     "note": "what lies there must have equal content",
 }
-
 NUMERICS: dict[str, Any] = {"resume": "noted", "note": "the result is no longer bit-identical"}
 
 Precision = Literal["float32", "bfloat16", "float16"]
-
 Share = Annotated[float, Field(gt=0.0, le=1.0)]
 
 

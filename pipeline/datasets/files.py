@@ -25,11 +25,8 @@ from pipeline.datasets.formats import file_problem, row_problem, schema_problem
 from pipeline.errors import BadData, BadRow, BadRows, download_hint
 
 SPLITS = ("train", "validation", "test")
-
 SUFFIXES = (".jsonl", ".parquet")
-
 _SPLIT_NAME = re.compile(r"[a-z][a-z0-9_]{0,63}")
-
 _SPLIT_ALIASES = {
     "val": "validation",
     "valid": "validation",

@@ -26,7 +26,6 @@ from pipeline.hashing import sha256_hex
 # (tests/pipeline/datasets/test_images.py). Others (PostScript, for one, which starts a program)
 # stay closed to files from anywhere.
 FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF")
-
 SUFFIXES = {"PNG": "png", "JPEG": "jpg", "MPO": "jpg", "WEBP": "webp", "GIF": "gif", "BMP": "bmp"}
 
 # How files of these formats begin, for telling a damaged image from what never was one.
@@ -40,7 +39,6 @@ _DECODE_ERRORS = (
     *(OSError, SyntaxError, ValueError, EOFError, IndexError, OverflowError),
     *(struct.error, zlib.error),
 )
-
 # Futures in flight: enough to keep the threads busy, few enough to forget the rest of a million.
 _WINDOW = 4096
 

@@ -30,7 +30,6 @@ COLUMNS = (
     "source",
     "split",
 )
-
 # What other data sets call our columns, where the spelling alone would not lead there.
 _ALIASES = {
     "id": "query_id",

@@ -38,7 +38,6 @@ from pipeline.storage.store import Store
 from pipeline.storage.trees import delete_tree
 
 POLL_S = 0.05
-
 # A shard or a checkpoint that is lost this often in one driver's life is not bad luck.
 MAX_LOSSES = 5
 

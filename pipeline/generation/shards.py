@@ -20,9 +20,7 @@ from pipeline.prompts import WARMUP_TEMPLATE, question_text, warmup_text
 from pipeline.query import Query
 
 PromptKind = Literal["question", "warmup"]
-
 SEED_BITS = 62
-
 # Changing how seeds are made changes every sample: the rule's name is part of every shard's key.
 SEED_RULE = "sha256/62"
 

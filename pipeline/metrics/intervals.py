@@ -21,16 +21,12 @@ import numpy as np
 import numpy.typing as npt
 
 Floats = npt.NDArray[np.float64]
-
 Values = Sequence[float] | npt.NDArray[Any]
-
 Groups = Sequence[Hashable]
 
 REPLICATES = 4000
-
 # Two-sided 95 %: the 0.975 quantile of the standard normal distribution.
 Z_95 = 1.959963984540054
-
 # Bounds memory: a block of replicates times groups (or items) holds about this many numbers.
 _BLOCK = 4_000_000
 

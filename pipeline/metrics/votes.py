@@ -11,9 +11,7 @@ import numpy as np
 from pipeline.hashing import canonical_json, sha256_hex
 
 Vote = Literal["best", "weighted", "majority"]
-
 VOTES: tuple[Vote, ...] = ("best", "weighted", "majority")
-
 # Subsets of the K samples that a vote of N < K is averaged over.
 DRAWS = 64
 

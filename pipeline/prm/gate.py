@@ -28,11 +28,8 @@ from pipeline.metrics.intervals import (
 from pipeline.metrics.votes import ranked
 
 RIGHT = 0.5
-
 CHANCE = 0.5  # the AUC of scores that know nothing
-
 BINS = 10
-
 # Fewer distinct right responses of a question leave Top-2 next to nothing to choose.
 LEAST_CHOICE = 3
 

@@ -26,9 +26,7 @@ from pipeline.responses import MOST_STEPS, merged, step_ends
 from pipeline.selection.rules import SampleRow, dedup
 
 GRADED = ("correct", "wrong")
-
 LabelKind = Literal["soft", "hard"]
-
 Decode = Callable[[Sequence[int]], str]
 
 

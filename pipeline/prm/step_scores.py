@@ -26,7 +26,6 @@ from pipeline.errors import BadModel
 from pipeline.hashing import canonical_json
 
 Excluded = Literal["no_steps", "too_long"]
-
 Scores = tuple[float, ...]
 
 

@@ -39,9 +39,7 @@ from pipeline.run.ledger import LedgerFenced, check_run_name
 from pipeline.storage.store import Store
 
 _log = logging.getLogger("mstar.lease")
-
 _EPOCH = re.compile(r"(\d{6})\.json")
-
 _LOOKS = 10
 """How often a newcomer looks at a lease during its time to live."""
 

@@ -35,20 +35,15 @@ from pipeline.hashing import canonical_json, sha256_hex
 from pipeline.storage.store import Store
 
 FORMAT = 1
-
 GENESIS = "0" * 64
 """What stands for the predecessor of the first entry."""
 
 Event = dict[str, Any]
-
 State = dict[str, Any]
 
 _log = logging.getLogger("mstar.ledger")
-
 _ENTRY = re.compile(r"(\d{10})\.json")
-
 _RUN = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
-
 _SEAL = re.compile(rb'\{"checksum":"([0-9a-f]{64})",')
 
 

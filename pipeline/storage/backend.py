@@ -25,7 +25,6 @@ TEMPORARY = ".tmp"
 """First part of the paths that a backend keeps for itself; no object may use it."""
 
 _MAX_PATH_BYTES = 900
-
 _MAX_PART_BYTES = 255
 
 

@@ -32,9 +32,7 @@ _YOUNG_S = 60.0
 """A temporary file younger than this may be between its creation and its lock."""
 
 _FULL = {errno.ENOSPC, errno.EDQUOT}
-
 _ABSENT = {errno.ENOENT, errno.ENOTDIR, errno.EISDIR}
-
 _ASK_AGAIN = {
     errno.ESTALE,
     errno.ETIMEDOUT,
@@ -50,7 +48,6 @@ _ASK_AGAIN = {
 """What a network file system says while its server is away."""
 
 _NO_LINKS = {errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK, errno.EXDEV}
-
 _NO_LOCKS = {errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS}
 
 

@@ -36,7 +36,6 @@ PART_BYTES = 16 << 20
 """Size of the parts that a large file is uploaded in, `PARALLEL_PARTS` at a time."""
 
 PARALLEL_PARTS = 4
-
 _UPLOADS = 3
 
 _CONFIG: dict[str, Any] = {
@@ -61,7 +60,6 @@ _ASK_AGAIN_CODES = {
     "IncompleteBody",
     "XAmzContentSHA256Mismatch",
 }
-
 _FULL_CODES = {
     "InsufficientStorage",
     "XMinioStorageFull",

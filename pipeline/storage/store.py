@@ -39,23 +39,18 @@ from pipeline.storage.local import LocalBackend
 from pipeline.storage.s3 import S3Backend
 
 Entries = list[Entry]
-
 Item = TypeVar("Item")
-
 Result = TypeVar("Result")
 
 PART_BYTES = 16 << 20
 """Large objects are read in parts of this size, `PARALLEL_READS` at a time."""
 
 PARALLEL_READS = 4
-
 SMALL_READS = 16
 """Small objects read ahead at a time where a read is mostly waiting."""
 
 _log = logging.getLogger("mstar.store")
-
 _growing = wait_exponential(multiplier=0.2, max=10.0)
-
 _memory: dict[str, MemoryBackend] = {}
 
 

@@ -31,9 +31,7 @@ from pipeline.storage.backend import check_path
 from pipeline.storage.store import Store
 
 FORMAT = 1
-
 PARALLEL_FILES = 4
-
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 
 

@@ -16,11 +16,8 @@ from pipeline.config.schema import Config
 from pipeline.errors import BadConfig
 
 Precision = Literal["float32", "bfloat16"]
-
 Schedule = Literal["constant", "linear", "cosine"]
-
 Objective = Literal["tokens", "steps"]
-
 StepLoss = Literal["bce", "mse"]
 
 

@@ -13,7 +13,6 @@ import pytest
 from tests.support.main_job import LIMIT_S, PRM, Event, MainJob, Way, accepted, assert_nothing_twice
 
 Reached = Callable[[list[Event]], bool]
-
 # A checkpoint after every step, so that training is ended in the middle; shards of few queries, so
 # that evaluations are.
 IN_THE_MIDDLE = ("learn.checkpoint_steps=1", "evaluate.shard_queries=8")
@@ -46,7 +45,6 @@ STAGES: dict[str, Reached] = {
     # The last that every run has: final policies that were measured before are not measured again.
     "control": lambda events: _training(events, "control/0"),
 }
-
 # What only a run that builds a process reward model goes through.
 PRM_STAGES: dict[str, Reached] = {
     "prm/generate": lambda events: accepted(events, "prm/rollouts"),

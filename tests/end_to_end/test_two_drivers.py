@@ -27,9 +27,7 @@ from tests.support.s3_servers import bucket_store, moto_server, rclone_server
 from tests.support.scripted import Quiet, make_program, with_base
 
 TTL_S = 9.0
-
 ELSEWHERE = Process("another host", 1)  # so that it is watched, not looked up
-
 OpenStore = Callable[[], Store]
 
 

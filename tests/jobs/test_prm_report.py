@@ -43,7 +43,6 @@ from tests.support.jobs import mstar
 from tests.support.scripted import Quiet, make_config, with_base
 
 BUILT = build(0, {"train": 12, "validation": 5, "test": 10})
-
 SELECT: dict[str, dict[str, Any]] = {
     "top2": {"rule": "top_k", "k": 2, "reward": "prm"},
     "random2": {"rule": "random_k", "k": 2},

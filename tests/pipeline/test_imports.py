@@ -17,7 +17,6 @@ import pipeline
 ROOT = Path(__file__).resolve().parents[2]
 
 PACKAGES = ("pipeline", "actors", "jobs", "cluster")
-
 HEAVY = ("ray", "torch", "vllm", "transformers", "deepspeed", "sympy", "s3fs", "sklearn")
 
 # Imports one module after the other and names the first one after which a heavy module is there.

@@ -24,7 +24,6 @@ from pipeline.prompts import (
 from pipeline.query import LETTERS, Query
 
 FREE = Query("a", (), "What is {x} + 1?", None, "{gold}", "expression")
-
 CHOICE = Query("b", ("0" * 64,), "Which is larger?", ("12", "9"), "A", "letter")
 
 
@@ -153,7 +152,6 @@ LEANING = [
     "Working backwards from the answer, we get 2.",
     "This confirms the answer.",
 ]
-
 HONEST = [
     "The top left digit is 3.\n\nThe top right digit is 4.\n\n3 + 4 = 7.\n\n# Answer\n\n7",
     "So the answer is 7.",

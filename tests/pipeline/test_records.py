@@ -40,13 +40,11 @@ ROOT = Path(__file__).resolve().parents[2]
 NAMES = [cls.__name__ for cls in RECORDS]
 
 text = st.text(st.characters(exclude_categories=["Cs"]), max_size=20)
-
 token = st.integers(0, 2**31 - 1)
 
 float32 = st.floats(allow_nan=False, allow_infinity=False, width=32)
 
 real = st.floats(allow_nan=False, allow_infinity=False)
-
 whole = st.integers(-(2**63), 2**63 - 1)
 
 

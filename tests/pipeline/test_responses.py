@@ -133,7 +133,6 @@ def test_blank_lines_alone_are_no_step() -> None:
 PIECES = st.sampled_from(
     ["3 + 4 = 7", "größer", "三", "👍", "\n", "\n\n", " ", "#", "# Answer", "."]
 )
-
 CUTS = st.lists(st.integers(0, 10_000), max_size=60)
 
 
@@ -191,9 +190,7 @@ def test_a_finder_gives_the_same_ends_wherever_tokens_are_cut(
 BASE = Path(__file__).resolve().parents[2] / "assets" / "digits-base"
 
 TOKENIZER = Tokenizer.from_file(str(BASE / "tokenizer.json"))
-
 ANY_ID = st.integers(0, TOKENIZER.get_vocab_size() - 1)
-
 VOCABULARY = ["", "", "a", "7", " ", "\n", "\n\n", "\n \n", "\r", "#", "# ", "# Answer", "er",
               ".\n", "\nthree", "\n\nfour\n\n", "\n\n# Answer", " \n"]  # fmt: skip
 

@@ -14,7 +14,6 @@ from pipeline.storage.store import Store
 from tests.support.chaos_world import RUN, Lives
 
 IMAGE = b"the bytes of an image"
-
 Objects = dict[str, bytes]
 
 

@@ -38,7 +38,6 @@ from tests.support.scripted_store import Crash, ScriptedBackend
 from tests.support.scripted_store import Fault as StoreFault
 
 Kind = StoreFault | Literal["damage", "overtake", "wake", "fail"]
-
 RUN = "scripted"
 
 LEDGER, LEASE = f"runs/{RUN}/ledger", f"runs/{RUN}/lease"

@@ -23,9 +23,7 @@ def png(shade: int) -> bytes:
 
 
 PNGS = {sha256_hex(png(shade)): png(shade) for shade in range(12)}
-
 SHAS = list(PNGS)
-
 GOOD: dict[str, Any] = {"question": "How many?", "answer": "3"}
 
 

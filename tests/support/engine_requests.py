@@ -10,7 +10,6 @@ from pipeline.generation.engine import SampleRequest
 from tests.support.models import make_images
 
 FILES = make_images(6)
-
 IMAGES = tuple(FILES)
 
 

@@ -26,12 +26,9 @@ from pipeline.training.settings import LearnSettings
 from tests.support.models import make_images, make_policy
 
 IMAGES = make_images(12)
-
 SETTINGS = LearnSettings(learning_rate=1e-3, batch_size=8, micro_batch=4, weight_decay=0.01)
-
 # ZeRO stages and micro-batches whose gradients two ranks compute.
 TWO_RANKS = [(1, 1), (1, 8), (2, 3), (3, 1), (3, 8)]
-
 _kept = tempfile.TemporaryDirectory(prefix="mstar-policy-")
 
 

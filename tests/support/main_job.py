@@ -21,14 +21,10 @@ from pipeline.storage.store import Store, open_store
 ROOT = Path(__file__).resolve().parents[2]
 
 LIMIT_S = 1500
-
 GONE_S = 600  # for what a job started to go after it; a starved machine is slow
-
 Event = dict[str, Any]
-
 # Ctrl-C in a terminal, SIGKILL of the job itself, SIGKILL of the make that started it.
 Way = Literal["interrupted", "killed", "make killed"]
-
 # A process reward model that is built, in one iteration. Labels enough that both sides of the gate
 # have some.
 PRM = (

@@ -15,7 +15,6 @@ from cluster.s3 import LocalS3
 from pipeline.storage.store import Store, open_store
 
 BUCKET = "mstar-tests"
-
 _NAMES = (
     "AWS_ACCESS_KEY_ID",
     "AWS_SECRET_ACCESS_KEY",
@@ -28,7 +27,6 @@ _NAMES = (
     "AWS_DEFAULT_REGION",
     "AWS_EC2_METADATA_DISABLED",
 )
-
 # S3 looks for the object and stores it in one step. moto does so in two, and the request of another
 # of its threads that came in between would be told that it created the object as well.
 _MOTO = """

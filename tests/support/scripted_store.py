@@ -15,9 +15,7 @@ from pipeline.storage.backend import Attempt, Backend, Entry
 from pipeline.storage.store import Store
 
 Result = TypeVar("Result")
-
 Fault = Literal["crash_before", "crash_after", "lose_request", "lose_answer"]
-
 Script = Callable[[str, str, int], Fault | None]
 
 

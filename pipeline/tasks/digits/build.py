@@ -30,13 +30,10 @@ from pipeline.tasks.digits.scenes import (
 )
 
 TRUTH_FILE = "truth.json"
-
 QUESTIONS_OF_IMAGE = 2
-
 SCANS_SEED = 0  # fixed: the base model that is shipped was pretrained on this split's base scans
 
 OFTEN = ("difference", "sum_three", "sum_all")
-
 TURNS = {
     "test": tuple(name for rare in ("sum", "parity", "compare") for name in (*OFTEN, rare)),
     "ood": tuple(OOD_FAMILIES),

@@ -15,9 +15,7 @@ import numpy as np
 from PIL import Image
 
 CANVAS = 32  # pixels a side
-
 CELL = 16  # pixels a side: a scan of 8 x 8 at twice its size
-
 GRAIN = 0.35  # share of full white: the most noise of a picture
 
 # Scans behind each split. The base model sees `base` alone, so that what it cannot read yet is
@@ -46,9 +44,7 @@ GRID = Layout(
         ("bottom right", (16, 16)),
     ),
 )
-
 ROW = Layout("row", (("left", (8, 0)), ("right", (8, 16))))
-
 LAYOUTS = {layout.name: layout for layout in (GRID, ROW)}
 
 

@@ -11,15 +11,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 CELL = r"(?:the )?(?P<cell>(?:top|bottom) (?:left|right)|left|right)(?: digit| cell)?"
-
 NUM = r"\d{1,3}"
-
 SIGNED = r"-?\d{1,3}"
-
 LIST = rf"(?P<list>{NUM}(?:,? (?:and )?{NUM})*)"
-
 IS = r"(?:is|shows|reads|equals|gives|makes|=|:)"
-
 PAIR_IS = rf"(?P<a>{NUM}) (?:and|to) (?P<b>{NUM}) {IS} (?P<n>{NUM})"
 
 
@@ -34,7 +29,6 @@ class Statement:
 
 
 _OPERATIONS = {"+": "plus", "-": "minus", "x": "times"}
-
 _RELATIONS = {
     "larger than": ">",
     "greater than": ">",
@@ -91,9 +85,7 @@ def _option(match: re.Match[str]) -> Statement:
 
 
 _EXTREME = r"the (?P<extreme>largest|smallest)"
-
 _OPERATOR = r"(?P<op>plus|minus|times|\+|-|x)"
-
 _RELATION = (
     r"(?:is )?(?P<op>larger than|greater than|more than|smaller than|less than|equals|>|<|=)"
 )
@@ -114,9 +106,7 @@ _READERS: list[tuple[str, Callable[[re.Match[str]], Statement]]] = [
     (rf"(?P<a>{NUM}) is (?:an? )?(?P<parity>even|odd)\b(?: number)?", _parity),
     (r"option (?P<letter>[a-d])\b", _option),
 ]
-
 _COMPILED = [(re.compile(pattern), make) for pattern, make in _READERS]
-
 _CONNECTIVE = re.compile(
     r"\s+|[.,;:]|(?:and|so|then|first|next|now|that is|this is|therefore|that|we have)\b"
 )

@@ -29,7 +29,6 @@ from tests.support.driving import Bench
 from tests.support.scripted import make_config, make_program
 
 ATTEMPTS = 3
-
 Poisonous = Callable[[list[str]], bool]
 
 

@@ -33,9 +33,7 @@ from tests.support.fakes import ScriptedEngine
 from tests.support.models import make_images, make_policy
 
 FILES = make_images(3)
-
 IMAGES = list(FILES)
-
 NO_IMAGE = b"this is no image"
 
 SAMPLING = SamplingParams(3, 1.0, 1.0, 16)

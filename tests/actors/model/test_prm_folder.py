@@ -21,11 +21,8 @@ from pipeline.prm.step_scores import ScoreRequest
 from tests.support.models import make_images, make_policy
 
 FILES = make_images(3)
-
 IMAGES = tuple(FILES)
-
 QUESTION = "What is the sum of row 3?"
-
 WORDS = TagWords(tag="#", good="7", bad="3")
 
 

@@ -43,9 +43,7 @@ SETTINGS = EngineSettings(
     threads=1,
     block_size=32,
 )
-
 FILES = make_images(50)
-
 TOLERANCE = 1e-4
 
 

@@ -48,7 +48,6 @@ CONFIG: Config = make_config(
 )
 
 TEXTS = ["a is 3\n\nb is 4\n\n# Answer\n\n7", "a is 3\n\n# Answer\n\n5", "# Answer\n\n7", "a\n\nb"]
-
 LONG = "\n\n".join([*(f"row {number}" for number in range(20)), "# Answer", "7"])
 
 

@@ -24,12 +24,9 @@ from tests.support.processes import processes
 
 # Longer than what it waits for, on a busy machine.
 pytestmark = pytest.mark.timeout(600)
-
 # A second without progress is a hang only where a test makes one: this machine may be busy.
 QUICK = PoolSettings(cpus=0.5, hang_s=60.0, heartbeat_s=0.2, attempts=3, backoff_s=0.1)
-
 IMPATIENT = replace(QUICK, hang_s=1.0)
-
 # For a clock that jumps: of a poll that comes late, twice `heartbeat_s` at most count as silence.
 SLOW_BEAT = replace(QUICK, hang_s=600.0, heartbeat_s=150.0)
 

@@ -41,7 +41,6 @@ from tests.support.learning import (
 
 # On two idle cores all of it takes a minute; on busy ones two ranks wait for each other a lot.
 pytestmark = pytest.mark.timeout(1200)
-
 TOLERANCE = 1e-5
 
 

@@ -10,7 +10,6 @@ from tests.support.waiting import PATIENCE_S, until
 
 # Titles are in two parts, or whoever starts these would bear them too, in its own command line.
 SPIN = "while True: pass"
-
 PARENT = f"""
 import subprocess, sys, time
 subprocess.Popen([sys.executable, "-c", "{SPIN}", "ray::" + "GeneratorActor"])

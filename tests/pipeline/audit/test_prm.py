@@ -31,7 +31,6 @@ from tests.support.driving import Bench
 from tests.support.scripted import prm_config
 
 Row = TypeVar("Row")
-
 Event = Mapping[str, Any]
 
 

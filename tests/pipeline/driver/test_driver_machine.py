@@ -25,12 +25,10 @@ from tests.support.chaos_world import Fault, Lives, undisturbed
 from tests.support.side_by_side import SIDE_BY_SIDE
 
 EXAMPLES = int(os.environ.get("MSTAR_EXAMPLES", "200"))
-
 CALLS = 1000
 """Roughly the calls of a whole life; a fault behind the last one does not happen."""
 
 damages = st.sampled_from(("flip", "cut", "empty", "remove"))
-
 faults = st.builds(
     Fault,
     at=st.one_of(st.integers(1, CALLS // 6), st.integers(1, CALLS)),

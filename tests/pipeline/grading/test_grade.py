@@ -220,7 +220,6 @@ GOLDS: dict[AnswerType, tuple[str, tuple[str, ...] | None]] = {
     "yes_no": ("no", None),
     "list": ("[1, red]", None),
 }
-
 PARTS = """12 1,234 .5 - + % $ ( ) [ ] { } \\{ \\boxed{ \\frac \\frac{1}{2} \\text{ \\sqrt √ π ² ½ °
     cm /h per yes no and or not A B option answer: The is = ≈ about million e5 ×10^ ** ` " ' , . ; :
     hundred twenty one-third ſ K ı İ ß ٣ ３ Ａ # & ~ ^\\circ _2 ! ?"""

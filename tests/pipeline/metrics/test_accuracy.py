@@ -32,7 +32,6 @@ QUERIES = [
     query("e", "larger", "A", "letter", choices=("3", "4", "5", "6")),
     query("f", "equal", "yes", "yes_no"),
 ]
-
 OUTCOMES = ["correct", "unparsed", "wrong", "correct", "timeout", "correct"]
 
 

@@ -26,7 +26,6 @@ from pipeline.metrics.pass_at_k import headroom, pass_at_k, pass_at_k_mean
 
 # Coarse scores, so that ties are common.
 scores = st.integers(0, 5).map(float)
-
 shares = st.integers(0, 8).map(lambda eighths: eighths / 8)
 
 

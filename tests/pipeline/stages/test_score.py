@@ -26,7 +26,6 @@ from pipeline.storage.parquet import to_parquet
 from pipeline.storage.store import Store, open_store
 
 QUERIES = ("q0", "q1")
-
 REWARDS = {"a": 0.9, "b": 0.5, "c": 0.5, "d": 0.1, "x": 1.0}
 
 

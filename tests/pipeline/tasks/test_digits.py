@@ -128,7 +128,6 @@ def test_a_misread_picture_is_found_at_the_first_wrong_reading(family: str, seed
 
 
 SUM = Question("sum", "", None, "8", "number", ("top left", "top right"), ("plus",))
-
 SCENE = Scene("grid", (0, 1, 2, 3), (3, 5, 4, 9))
 
 
@@ -154,7 +153,6 @@ def test_what_the_checker_says_of_a_sum(steps: str, answer: str, holds: bool) ->
 
 
 MINUS = Question("minus", "", None, "-2", "number", ("top left", "top right"), ("minus",))
-
 NUMBER = Question("number", "", None, "35", "number", ("top left", "top right"), ("number",))
 
 

@@ -11,9 +11,7 @@ from hypothesis import strategies as st
 from pipeline.training.batches import batches, micro_batches, shuffled
 
 LENGTHS = st.lists(st.integers(1, 300), max_size=120)
-
 SEEDS = st.integers(0, 2**31 - 1)
-
 SIZES = st.integers(1, 40)
 
 

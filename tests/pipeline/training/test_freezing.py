@@ -8,9 +8,7 @@ from pipeline.config.schema import VISION
 from pipeline.training.freezing import frozen_problem, is_frozen
 
 HEAD = "score.weight"
-
 LANGUAGE = ("model.language_model.layers.0.mlp.up_proj.weight", "lm_head.weight", HEAD)
-
 TOWERS = {
     "SmolVLM": "model.vision_model.encoder.layers.0.mlp.fc1.weight",
     "InternVL": "model.vision_tower.encoder.layer.0.attention.q_proj.weight",

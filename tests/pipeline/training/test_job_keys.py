@@ -10,7 +10,6 @@ from pipeline.run.state import JobState, State
 from pipeline.training.job import LearnJob
 
 START = CheckpointRef("checkpoints/r/0", "0" * 64, "evolve/0", 3, 3, 1.5, 20)
-
 JOB = LearnJob("evolve/1", START, PolicyRef("policy-0", "policies/m/0"), (), 0, 2, None, 1e-3)
 
 
