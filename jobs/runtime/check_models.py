@@ -39,18 +39,23 @@ def check_models(config: Config) -> None:
 
             token_head(policy)
     else:
-        from actors.model.prm_folder import check_prm
-        from actors.scoring.scorer import tag_words
+        _check_given_prm(config, policy, Path(config.prm.path))
 
-        if not Path(config.prm.path).is_dir():
-            hint = download_hint(config.prm.path, "model", "prm.path")
-            raise BadModel(f"prm.path = {config.prm.path} is not a folder{hint}")
-        most = engine_settings(config).max_model_len
-        with tempfile.TemporaryDirectory() as scratch:
-            check_prm(
-                Path(config.prm.path),
-                policy,
-                tag_words(config),
-                Path(scratch),
-                max_model_len=most,
-            )
+
+def _check_given_prm(config: Config, policy: Path, prm: Path) -> None:
+    """Refuse a process reward model of the user's that cannot be served beside the policy."""
+    from actors.model.prm_folder import check_prm
+    from actors.scoring.scorer import tag_words
+
+    if not prm.is_dir():
+        hint = download_hint(str(prm), "model", "prm.path")
+        raise BadModel(f"prm.path = {prm} is not a folder{hint}")
+    most = engine_settings(config).max_model_len
+    with tempfile.TemporaryDirectory() as scratch:
+        check_prm(
+            prm,
+            policy,
+            tag_words(config),
+            Path(scratch),
+            max_model_len=most,
+        )

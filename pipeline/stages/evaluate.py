@@ -13,7 +13,7 @@ from pipeline.metrics.evaluation import measure_greedy, measure_sampled
 from pipeline.metrics.intervals import as_json, bootstrap_by_group
 from pipeline.metrics.votes import reward_pass
 from pipeline.query import Query
-from pipeline.records import Grade, Score
+from pipeline.records import Grade, Rollout, Score
 from pipeline.run.state import GREEDY, ShardState
 from pipeline.stages.grade import graded_rows
 from pipeline.stages.score import rewards_by_sample
@@ -118,16 +118,7 @@ def reward_pass_2(
         rows, grades = graded_rows(store, shard.rollout, shard.grades)
         rewards = rewards_by_sample(rows, read_rows(store, shard.scores, Score))
         without += sum(reward is None for reward in rewards.values())
-        groups: dict[str, list[tuple[bool, float | None, str]]] = {}
-        for row, grade in zip(rows, grades, strict=True):
-            reward = rewards[row.query, row.sample_index]
-            groups.setdefault(row.query, []).append((grade.outcome == "correct", reward, row.text))
-        for name, group in groups.items():
-            correct_K, rewards_K, texts_K = zip(*group, strict=True)
-            hits[name] = (
-                reward_pass(correct_K, rewards_K),
-                reward_pass(correct_K, rewards_K, texts_K=texts_K),
-            )
+        hits |= _reward_hits(rows, grades, rewards)
     scored = [query for query in queries if query.content_hash in hits]
     if not scored:
         return {}
@@ -143,3 +134,24 @@ def reward_pass_2(
         for place, name in enumerate(names)
     }
     return {**as_json(figures), "without_score": without}
+
+
+def _reward_hits(
+    rows: Sequence[Rollout],
+    grades: Sequence[Grade],
+    rewards: Mapping[tuple[str, int], float | None],
+) -> dict[str, tuple[bool, bool]]:
+    """By query, whether one of its two best samples by reward is correct: as sampled, and of
+    distinct responses."""
+    hits: dict[str, tuple[bool, bool]] = {}
+    groups: dict[str, list[tuple[bool, float | None, str]]] = {}
+    for row, grade in zip(rows, grades, strict=True):
+        reward = rewards[row.query, row.sample_index]
+        groups.setdefault(row.query, []).append((grade.outcome == "correct", reward, row.text))
+    for name, group in groups.items():
+        correct_K, rewards_K, texts_K = zip(*group, strict=True)
+        hits[name] = (
+            reward_pass(correct_K, rewards_K),
+            reward_pass(correct_K, rewards_K, texts_K=texts_K),
+        )
+    return hits

@@ -132,11 +132,24 @@ def score_shard(
     done = ScoreDone(task.key, task.rollout, path, None, None, excluded, {}, clock() - started)
     if task.rule is None:
         return done
+    return _selected(store, task, done, (rows, grades), scores)
+
+
+def _selected(
+    store: Store,
+    task: ScoreTask,
+    done: ScoreDone,
+    graded: tuple[Sequence[Rollout], Sequence[Grade]],
+    scores: Sequence[Score],
+) -> ScoreDone:
+    """A scored shard's answer with what its rule selects by the scores, which is stored."""
+    assert task.rule is not None
+    rows, grades = graded
     reward_of = {(s.query, s.sample_index): s.reward_p for s in scores}
     outcomes = outcomes_of(task.prompt, rows, grades)
     scored = with_scores(rows, outcomes, reward_of)
     kept = kept_by_score(scored, reward_of, task.rule, task.seed)
-    read = f"{task.grades}+{path}"
+    read = f"{task.grades}+{done.scores}"
     key = select_key(task.rollout, read, task.rule.identity, task.seed, task.prompt)
     steps = {(s.query, s.sample_index): len(s.step_ends) for s in scores}
     return replace(

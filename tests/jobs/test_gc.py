@@ -116,7 +116,7 @@ def test_it_refuses_while_a_driver_lives(objects: dict[str, bytes], tmp_path: Pa
 def test_it_refuses_over_a_damaged_ledger(objects: dict[str, bytes]) -> None:
     store, _ = old_store(objects | ORPHANS)
     store.replace(f"runs/{RUN}/ledger/0000000003.json", b"")
-    with pytest.raises(BadData, match=r"0000000003\.json is empty.*jobs\.audit"):
+    with pytest.raises(BadData, match=r"0000000003\.json is empty.*mstar-ray audit"):
         collect(store, 0, delete=True)
     assert set(ORPHANS) <= set(store.list())
 
