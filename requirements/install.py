@@ -20,13 +20,9 @@ import sys
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
-
 LOCK = ROOT / "requirements" / "cpu.txt"
-
 VENV = ROOT / ".venv"
-
 VENV_PYTHON = VENV / "bin" / "python"
-
 PYTORCH_CPU = "https://download.pytorch.org/whl/cpu"
 
 # Their wheels on PyPI are CUDA builds: beside a CPU torch they fail at import, and take vllm and
