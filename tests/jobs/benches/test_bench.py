@@ -129,7 +129,8 @@ def bench(out: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
 def test_an_unknown_row_is_refused(tmp_path: Path) -> None:
     ended = bench(tmp_path, "--only", "genration")
     assert ended.returncode == 2
-    assert ended.stderr.startswith("error: --only genration: there are imports, generation")
+    hint = "error: --only genration: no such row: did you mean 'generation'? There are imports, "
+    assert ended.stderr.startswith(hint)
 
 
 @pytest.mark.slow
