@@ -15,6 +15,7 @@ import pytest
 
 from pipeline.driver.context import RunContext
 from pipeline.driver.driver import drive
+from pipeline.run.events.training import JobDone
 from pipeline.run.events.wire import replay
 from pipeline.run.lease import Lease, LeaseHeld, Process
 from pipeline.run.ledger import Ledger, LedgerFenced
@@ -133,7 +134,7 @@ def test_a_run_goes_on_with_more_ranks_and_says_what_that_means(tmp_path: Path) 
         pass
 
     def stop(event: Any, state: State) -> None:
-        if event["type"] == "job_done" and event["job"] == "evolve/0":
+        if isinstance(event, JobDone) and event.job == "evolve/0":
             raise Stop
 
     watch.event = stop  # type: ignore[method-assign]
