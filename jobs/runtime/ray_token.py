@@ -16,7 +16,7 @@ from pathlib import Path
 from pipeline.errors import UserError
 
 # Whoever sets one of these has a token elsewhere, or wants none.
-_CHOSEN = ("RAY_AUTH_MODE", "RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH")
+CHOSEN = ("RAY_AUTH_MODE", "RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH")
 
 
 def token_file() -> Path:
@@ -30,7 +30,7 @@ def make_token(say: Callable[[str], None]) -> None:
     Raises:
         UserError: it cannot be written.
     """
-    if any(os.environ.get(name) for name in _CHOSEN):
+    if any(os.environ.get(name) for name in CHOSEN):
         return
     file = token_file()
     try:

@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from jobs.runtime.ray_cluster import check_address
-from jobs.runtime.ray_token import make_token
+from jobs.runtime.ray_token import CHOSEN, make_token
 from pipeline.errors import BadConfig, UserError
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -63,6 +63,14 @@ def test_an_address_without_host_and_port_is_refused(address: str) -> None:
         check_address(address)
 
 
+@pytest.fixture
+def no_token_chosen(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing in the environment says where a token is: a Ray that ran in this process says so."""
+    for name in CHOSEN:
+        monkeypatch.delenv(name, raising=False)
+
+
+@pytest.mark.usefixtures("no_token_chosen")
 def test_the_token_is_for_this_user_only(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HOME", str(tmp_path))
     lines: list[str] = []
@@ -92,6 +100,7 @@ def test_no_token_is_made_where_one_is_given_or_none_is_wanted(
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.usefixtures("no_token_chosen")
 def test_a_home_that_cannot_be_written_is_said(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
