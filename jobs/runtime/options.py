@@ -3,11 +3,22 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from jobs.runtime.cli import say
 from pipeline.errors import BadConfig
+
+if TYPE_CHECKING:
+    from pipeline.config.schema import Config
+
+EXIT_CODES = (
+    "Exit codes: 0 done; 1 failure (or: an audit, a comparison, a verdict is not good); 2 a person "
+    "has to mend something, which the message names; 130 interrupted, the same command goes on."
+)
+
+GOES_ON = "interrupted; the same command goes on from here"
 
 Recipe = Annotated[
     str,
@@ -74,3 +85,23 @@ def one_place(argument: str | None, option: str | None) -> str:
     if len(given) != 1:
         raise BadConfig("name one store, or the folder of one run: out/RUN, or --store STORE")
     return given[0]
+
+
+def settings(recipe: str, changes: list[str] | None, run: str | None, store: str | None) -> Config:
+    """The configuration that these options come to; settings that nothing reads are said.
+
+    Raises:
+        BadConfig: the recipe is unknown, or a setting is unknown or impossible.
+    """
+    from json import dumps  # JSON is YAML: a name of digits stays a name
+
+    from jobs.runtime.recipes import load_recipe
+    from jobs.runtime.stores import store_folder
+    from pipeline.config.checks import unread
+
+    named = [f"run.name={dumps(run)}"] if run is not None else []
+    named += [f"store.url={dumps(store_folder(store))}"] if store is not None else []
+    config = load_recipe(recipe, [*(changes or []), *named])
+    for line in unread(config):
+        say(line)
+    return config

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from jobs.main import EXIT_CODES
+from jobs.runtime.options import EXIT_CODES
 from jobs.runtime.recipes import load_recipe
 from pipeline.config.fields import fields, to_dict
 from pipeline.config.load import config_from_dict
@@ -19,10 +19,9 @@ from tests.support.jobs import mstar
 
 ROOT = Path(__file__).resolve().parents[2]
 
-COMMANDS = (
-    "run", "validate", "prm", "evaluate", "config", "status", "audit", "trace", "diff", "report",
-    "export", "gc", "bench", "chaos",
-)  # fmt: skip
+COMMANDS = sorted(
+    path.stem for path in (ROOT / "jobs/commands").glob("*.py") if path.stem != "__init__"
+)
 
 HEAVY = (
     "ray", "torch", "vllm", "transformers", "deepspeed", "sympy", "s3fs", "sklearn", "scipy",

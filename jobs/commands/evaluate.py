@@ -1,0 +1,55 @@
+"""`mstar-ray evaluate`."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from jobs.runtime.cli import ending
+from jobs.runtime.options import Place, Recipe, Run, Set, Store, one_place, settings
+
+
+def evaluate(
+    place: Place = None,
+    *,
+    recipe: Recipe = "digits",
+    set_: Set = None,
+    run: Run = None,
+    store: Store = None,
+    policy: Annotated[
+        str,
+        typer.Option(
+            help="base, warmup, control, final, one of an iteration (evolve/3), or a model folder."
+        ),
+    ] = "final",
+    data: Annotated[
+        str | None,
+        typer.Option(metavar="PATH", help="Other data than the run's: a file or folder."),
+    ] = None,
+    split: Annotated[
+        str, typer.Option(help="Split; empty: the validation split, or all of --data.")
+    ] = "",
+    samples: Annotated[int, typer.Option(min=0, help="K of Pass@K; 0: greedy only.")] = 16,
+    temperature: Annotated[float, typer.Option(min=0.01, help="T of the samples.")] = 1.0,
+) -> None:
+    """How well a policy answers: greedy accuracy, Pass@K, and votes where the run has a PRM.
+
+    Any policy of a run, or any model folder, with or without a run; on the run's data or any other.
+    With the folder of a run (out/RUN) or a store, settings are the run's own; else those of the
+    recipe. Writes OUT/RUN/evaluate/evaluation-POLICY-SPLIT.json, and with a process reward model
+    the paper's Figure 2 as JSON and plots. The run's ledger is only read.
+
+    Example: mstar-ray evaluate out/digits --policy evolve/3 --split test
+
+    Without a run: mstar-ray evaluate --recipe own --policy my/model --data my/questions.jsonl
+    """
+    with ending():
+        from jobs.evaluate import evaluate
+        from jobs.runtime.stores import run_config
+
+        if place is None:
+            config = settings(recipe, set_, run, store)
+        else:
+            config = run_config(one_place(place, store), run, set_ or [])
+        evaluate(config, policy, split, samples=samples, temperature=temperature, data=data)
