@@ -60,8 +60,9 @@ def evaluate(
 ) -> dict[str, Any]:
     """Sample, grade, (with a PRM) score, sum up and draw; what the JSON file holds.
 
-    name: a policy of the run, or a model folder. split: of the data; empty: the validation split,
-    or all of `data`. samples: K; 0: greedy only. data: other data than the run's.
+    name: a policy of the run, or a model folder. split: of the data; empty: the first test split
+    (validation where there is none), or all of `data`. samples: K; 0: greedy only. data: other data
+    than the run's.
 
     Raises:
         BadConfig: the run has no such policy, and no folder is there; the data has no such split.
@@ -148,9 +149,10 @@ def questions(config: Config, split: str, data: str | None) -> tuple[str, Datase
         BadConfig: the data has no such split, or no answer to compare with.
     """
     if data is None:
-        split = split or config.data.validation
         dataset = load_data(config, print)
-        splits = RunSpec.of(config, dataset, engine_settings(config).identity(), "").splits
+        spec = RunSpec.of(config, dataset, engine_settings(config).identity(), "")
+        splits, tests = spec.splits, (*spec.test_splits, config.data.validation)
+        split = split or tests[0]  # never the questions that chose the policy, if there are others
         if split not in splits:
             raise BadConfig(f"--split {split}: the run uses {', '.join(splits)}")
         return split, dataset, splits[split]

@@ -6,7 +6,8 @@
 What is given are folders of finished runs (`<run.out>/<run.name>`, with the store inside). What is
 read is checked, nothing is changed, and no engine is needed; `prm` needs the truth that lies beside
 the digits data. Written is one row for each seed, in the order given; printed are a table in
-markdown and the paired differences of all seeds together.
+markdown and the paired differences of all seeds together, with the
+interval about questions and the one over seeds.
 """
 
 from __future__ import annotations
@@ -28,6 +29,7 @@ from pipeline.reports.seeds import (
     loop_table,
     markdown,
     pooled_lines,
+    seed_lines,
 )
 from pipeline.run.events.wire import from_wire, replay
 from pipeline.run.ledger import Ledger
@@ -42,7 +44,8 @@ def loop(runs: Sequence[str | Path], out: Path) -> None:
     rows = [loop_row(run) for run in found]
     write(rows, out)
     print(markdown(loop_table(rows)))
-    print("\n".join(["", *pooled_lines(loop_pooled(found), len(found))]))
+    keys = {"final - warmup": "diff", "final - control": "control_diff"}
+    print("\n".join(["", *pooled_lines(loop_pooled(found), len(found)), *seed_lines(rows, keys)]))
 
 
 def prm(
@@ -58,7 +61,8 @@ def prm(
     write(rows, out)
     print(markdown(prm_table(rows)))
     print("\n" + markdown(gate_table(rows)))
-    print("\n".join(["", *pooled_lines(prm_pooled(seeds), len(seeds))]))
+    keys = {"top2 - random2": "diff", "top2 - all": "all_diff"}
+    print("\n".join(["", *pooled_lines(prm_pooled(seeds), len(seeds)), *seed_lines(rows, keys)]))
 
 
 def finished(folder: str | Path) -> Finished:

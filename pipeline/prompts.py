@@ -16,6 +16,7 @@ from typing import Any, Protocol
 from pipeline.errors import BadConfig, BadData
 from pipeline.hashing import canonical_json, sha256_hex
 from pipeline.query import LETTERS, Query
+from pipeline.responses import split_steps
 
 # Short on purpose: a tiny model pays for every token of it, thousands of times.
 WARMUP_TEMPLATE = "{question}\nThe answer is {gold}. Explain step by step."
@@ -169,6 +170,73 @@ def refers_to_gold(text: str) -> bool:
     figure or by a formula, and the choices of the question. English only.
     """
     return _REFERS.search(" ".join(text.split()).replace("’", "'")) is not None
+
+
+# Besides: what speaks of the prompt, of an option that was handed over, or explains a known answer.
+_OUTCOME = rf"{_KIND}(?:answer|option|choice|result|solution)"
+_SOURCE = r"(?:statement|question|problem|text|user|hint|instructions?)"
+_LEAKS = (
+    r"\bthe prompt\b",
+    r"\byou(?:'ve| have)? (?:said|told|gave|given|stated|provided|mentioned)\b",
+    # "the statement says that the answer is 7"
+    rf"\b{_SOURCE} (?:says?|states?|tells?|gives?|mentions?|claims?) (?:us |me )?(?:that )?"
+    rf"(?:the |our |its )?{_OUTCOME}\b",
+    # "the given option", "the option given"; but not "the given options"
+    rf"\b{_HANDED} {_KIND}(?:answer )?(?:option|choice)\b",
+    rf"\b(?:option|choice) (?:that )?(?:(?:is|was|has been|you) ){{0,2}}(?:{_HANDED}|gave)\b",
+    rf"\b(?:since|because|as) (?:the|our) {_OUTCOME} (?:is|was|must|should|has to)\b",
+    # "as stated, the answer is B"
+    r"\bas (?:stated|mentioned|said|indicated|specified|noted)(?: above| before| earlier)?,? "
+    rf"(?:that )?(?:the |our )?{_OUTCOME}\b",
+    r"\bwork(?:s|ed|ing)? backwards?\b",
+    # "let us verify that the answer is 7", "this is why the answer is 7"
+    rf"\b(?:that|why|how) (?:the |our |this )?{_OUTCOME} (?:is|was|must|should|has to|comes)\b"
+    r"(?! (?:the|a|an|one|not|between|at|the same)\b)",
+)
+_LEAKING = re.compile("|".join(_LEAKS), re.IGNORECASE)
+_OPENING = 30
+"""Characters before a stated answer in which nothing can have been derived."""
+
+
+def leaks_gold(text: str, answer: str) -> bool:
+    """Does this warm-up response show that it knew its answer before it reasoned?
+
+    Besides what `refers_to_gold` finds: a response that speaks of the prompt or of an option it was
+    given, and one whose first step states the answer, which would teach the policy to guess first
+    and explain afterwards.
+
+    Args:
+        answer: what the response itself gives as its answer, graded correct.
+    """
+    plain = " ".join(text.split()).replace("’", "'")
+    return (
+        refers_to_gold(text)
+        or _LEAKING.search(plain) is not None
+        or _states_answer_first(text, answer)
+    )
+
+
+def _states_answer_first(text: str, answer: str) -> bool:
+    """Whether the first step states the answer: of several steps anywhere in it, of a single one
+    at its beginning, before anything is derived."""
+    steps = split_steps(text)
+    value = answer.strip(" .*()[]{}$")
+    if not steps or not value:
+        return False
+    first = " ".join(steps[0].split())
+    if first.strip(" .*()[]{}$").casefold() == value.casefold():
+        return True
+    stated = re.compile(
+        r"\b(?:answer|option|choice|solution)\b(?: here| then|\*\*)?"
+        r" ?(?:is|must be|should be|has to be|will be|would be|of|as|=|:|(?=[\d(*$\\]))+"
+        rf"[\s*(\[{{$:\\]*(?:boxed\{{)?{re.escape(value)}(?![\w%/]|[.,]\d)",
+        re.IGNORECASE,
+    )
+    found = stated.search(first)
+    if found is None:
+        return False
+    opening = first[: found.start()]
+    return len(steps) > 1 or (len(opening) <= _OPENING and not re.search(r"[=\d]", opening))
 
 
 def prompt_hash(token_ids: Sequence[int]) -> str:

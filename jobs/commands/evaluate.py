@@ -28,7 +28,7 @@ def evaluate(
         typer.Option(metavar="PATH", help="Other data than the run's: a file or folder."),
     ] = None,
     split: Annotated[
-        str, typer.Option(help="Split; empty: the validation split, or all of --data.")
+        str, typer.Option(help="Split; empty: the first test split, or all of --data.")
     ] = "",
     samples: Annotated[int, typer.Option(min=0, help="K of Pass@K; 0: greedy only.")] = 16,
     temperature: Annotated[float, typer.Option(min=0.01, help="T of the samples.")] = 1.0,

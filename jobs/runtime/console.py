@@ -84,7 +84,9 @@ def _sampling_lines(event: SamplingClosed) -> list[str]:
     if event.purpose.of_evaluation:
         return []
     late = f", {counts.timeout} not graded in time" if counts.timeout else ""
-    leaning = f", {counts.leaning} give the gold answer away" if counts.leaning else ""
+    share = percent(counts.leaning / max(1, counts.leaning + counts.correct))
+    leaning = f", {counts.leaning} more give the gold answer away ({share} % of these)"
+    leaning = leaning if counts.leaning else ""
     return [
         f"{event.purpose} sampled: {counts.samples} responses to {counts.queries} queries, "
         f"{counts.correct} correct, {counts.unparsed} unparsed{late}, {counts.cut} truncated"

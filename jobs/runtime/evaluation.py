@@ -12,10 +12,12 @@ from pipeline.generation.adoption import adoptable
 from pipeline.generation.fleet import ShardDone
 from pipeline.generation.shards import ShardSpec, shard_specs
 from pipeline.metrics.evaluation import measure_greedy, measure_sampled
+from pipeline.query import Query
 from pipeline.records import Grade, Score
 from pipeline.refs import PolicyRef
 from pipeline.reports.voting import Group
 from pipeline.run.spec import RunSpec
+from pipeline.selection.answer_classes import answer_classes
 from pipeline.selection.coverage import Coverage
 from pipeline.stages.grade import GradeDone, GradeTask, graded_rows
 from pipeline.stages.score import ScoreDone, ScoreTask, Scoring, rewards_by_sample
@@ -148,20 +150,27 @@ class Through:
         rewards = rewards_by_sample(rows, scores)
         text_of = {(row.query, row.sample_index): row.text for row in rows}
         steps = {(s.query, text_of[s.query, s.sample_index]): len(s.step_ends) for s in scores}
-        made = []
+        made, by_hash = [], self.program.by_hash
         for query in dict.fromkeys(row.query for row in rows if row.query in greedy):
             mine = [pair for pair in zip(rows, graded, strict=True) if pair[0].query == query]
             made.append(
                 Group(
-                    query=self.program.by_hash[query],
+                    query=by_hash[query],
                     greedy=greedy[query],
-                    correct_K=tuple(grade.outcome == "correct" for _, grade in mine),
-                    whole_K=tuple(row.finish == "stop" for row, _ in mine),
+                    correct_K=tuple(
+                        grade.outcome == "correct" and row.finish == "stop" for row, grade in mine
+                    ),
                     texts_K=tuple(row.text for row, _ in mine),
-                    answers_K=tuple(grade.extracted for _, grade in mine),
+                    classes_K=tuple(_classes([grade for _, grade in mine], by_hash[query])),
                     rewards_K=tuple(rewards[row.query, row.sample_index] for row, _ in mine),
                     steps_K=tuple(steps.get((row.query, row.text), 0) for row, _ in mine),
                     tokens_K=tuple(len(row.token_ids) for row, _ in mine),
                 )
             )
         return made
+
+
+def _classes(grades_K: Sequence[Grade], query: Query) -> list[int | None]:
+    """Which answers vote together; what the grader had no time for does not vote."""
+    answers_K = [None if one.outcome == "timeout" else one.extracted for one in grades_K]
+    return answer_classes(answers_K, query)

@@ -90,11 +90,15 @@ _VERDICTS: dict[Outcome, Verdict] = {outcome: Verdict(outcome) for outcome in ge
 
 
 def gold_of(query: Query) -> Gold:
-    """What to grade this query's answers against.
+    """What to grade this query's answers against; a hidden answer is never it.
 
     Raises:
-        BadData: when the query has no gold answer.
+        BadData: when the query has no gold answer, or one that counts as hidden.
     """
+    if query.unlabelled:
+        raise BadData(
+            f"query {query.query_id} is unlabelled: its answer is hidden and grades nothing"
+        )
     if query.answer is None:
         raise BadData(f"query {query.query_id}: no gold answer to grade against")
     return Gold(query.query_id, query.answer, query.answer_type, query.choices)

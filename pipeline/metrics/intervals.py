@@ -69,6 +69,28 @@ def proportion(hits_Q: Sequence[bool] | npt.NDArray[np.bool_]) -> Estimate:
     return Estimate(k / n, n, interval)
 
 
+# --- over seeds -------------------------------------------------------------------------------
+
+
+def over_seeds(values_R: Values) -> Estimate:
+    """Mean of one number a seed, with Student's t interval: what another seed may give.
+
+    It is about seeds, where a bootstrap of questions is about questions: runs differ by more than
+    the questions they are asked (their warm-up, their slices, their draws).
+
+    Raises:
+        ValueError: fewer than two seeds, which say nothing about others.
+    """
+    values = np.asarray(values_R, dtype=float)
+    if len(values) < 2:
+        raise ValueError(f"an interval over seeds needs two seeds or more, not {len(values)}")
+    from scipy.special import stdtrit
+
+    half = float(stdtrit(len(values) - 1, 0.975) * values.std(ddof=1) / math.sqrt(len(values)))
+    mean = float(values.mean())
+    return Estimate(mean, len(values), (mean - half, mean + half))
+
+
 # --- the bootstrap ---------------------------------------------------------------------------
 
 

@@ -91,13 +91,16 @@ def vote_accuracy(
     """Expected accuracy of a vote of `n` of the K samples, for one query.
 
     The mean over `draws` subsets drawn without replacement, the same ones for every kind of vote
-    and every policy: their seed is the query's hash. n = K is the one vote of all.
+    and every policy: their seed is the query's hash. n = K is the one vote of all, and n = 1 the
+    mean over the samples, each its own vote.
     """
     total = len(correct_K)
     if not 1 <= n <= total:
         raise ValueError(f"a vote of {n} needs 1 <= n <= {total} samples")
     if n == total:
         subsets = [list(range(total))]
+    elif n == 1:
+        subsets = [[index] for index in range(total)]
     else:
         seed = int(sha256_hex(canonical_json(["vote", query, n]))[:16], 16)
         rng = np.random.default_rng(seed)

@@ -3,7 +3,7 @@
 What always holds: two policies are compared on the same questions, in pairs, and every interval
 resamples questions by the images they share. Runs of several seeds answer the same test questions,
 so a question's differences of all seeds stand in one group: the pooled interval is about questions.
-It says nothing about how much seeds differ; the rows do. Shares are between 0 and 1.
+What another seed may give is in the interval over seeds (`seed_lines`). Shares are between 0 and 1.
 
 Axes: Q questions, R runs.
 """
@@ -16,7 +16,7 @@ from typing import Any
 
 from pipeline.errors import BadConfig
 from pipeline.metrics.accuracy import image_groups
-from pipeline.metrics.intervals import Estimate, paired_difference
+from pipeline.metrics.intervals import Estimate, over_seeds, paired_difference
 from pipeline.query import Query
 from pipeline.refs import PolicyRef
 from pipeline.reports.comparison import comparisons, greedy_outcomes, named_policies
@@ -215,6 +215,23 @@ def pooled_lines(found: Mapping[str, Estimate], runs: int) -> list[str]:
         "clustered by image"
         for name, one in found.items()
     ]
+
+
+def seed_lines(rows: Sequence[Mapping[str, Any]], keys: Mapping[str, str]) -> list[str]:
+    """The differences of rows, one a seed, in words, with Student's t interval over the seeds.
+
+    keys: which number of a row each difference is; one that a row lacks is left out.
+    """
+    lines = []
+    for name, key in keys.items():
+        values = [row[key] for row in rows if row[key] is not None]
+        if len(values) >= 2:
+            one = over_seeds(values)
+            shown = f"{points(one.value, one.ci95)} points over {one.n} seeds (Student's t)"
+            lines.append(f"{name}: {shown}")
+        elif values:
+            lines.append(f"{name}: one seed, which says nothing about others")
+    return lines
 
 
 def markdown(lines: Sequence[Sequence[str]]) -> str:

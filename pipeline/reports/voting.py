@@ -10,7 +10,7 @@ Axes: Q questions, K samples of a question.
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -29,17 +29,17 @@ BINS = 20
 class Group:
     """The samples of one question, by sample index.
 
-    greedy: whether the greedy response is correct. whole_K: whether it ended by itself, as training
-    wants it. answers_K: as extracted, None without one. rewards_K: R_p, None where a response has
-    no score. steps_K, tokens_K: sizes.
+    greedy: whether the greedy response is correct. correct_K: whether a response is correct and was
+    not truncated. classes_K: what votes together (`pipeline.selection.answer_classes`), None for a
+    response without an answer. rewards_K: R_p, None where a response has no score. steps_K,
+    tokens_K: sizes.
     """
 
     query: Query
     greedy: bool
     correct_K: tuple[bool, ...]
-    whole_K: tuple[bool, ...]
     texts_K: tuple[str, ...]
-    answers_K: tuple[str | None, ...]
+    classes_K: tuple[int | None, ...]
     rewards_K: tuple[float | None, ...]
     steps_K: tuple[int, ...]
     tokens_K: tuple[int, ...]
@@ -72,7 +72,7 @@ def figure_2(groups_Q: Sequence[Group], *, seed: int = 0, reps: int = REPLICATES
             votes[how][str(n)] = mean(
                 [
                     vote_accuracy(
-                        how, g.correct_K, _classes(g), g.rewards_K, n, query=g.query.content_hash
+                        how, g.correct_K, g.classes_K, g.rewards_K, n, query=g.query.content_hash
                     )
                     for g in groups_Q
                 ]
@@ -92,25 +92,16 @@ def figure_2(groups_Q: Sequence[Group], *, seed: int = 0, reps: int = REPLICATES
     }
 
 
-def _classes(group: Group) -> list[Hashable | None]:
-    """What votes together: answers that read the same, apart from space and case."""
-    return [
-        None if answer is None else " ".join(answer.split()).casefold()
-        for answer in group.answers_K
-    ]
-
-
 def distributions(groups_Q: Sequence[Group], k: int = 2) -> dict[str, Any]:
     """Rewards and sizes of correct and wrong responses, and of correct ones kept and left by Top-k.
 
-    Distinct responses of each question; a class that is empty has count 0 and no means. A correct
-    one that was truncated is in none of them: training takes it for neither."""
+    Distinct responses of each question; a class that is empty has count 0 and no means. One that
+    was truncated is wrong, whatever its unfinished answer reads like."""
     rows: dict[str, list[tuple[float, int, int]]] = {
         name: [] for name in ("right", "wrong", f"top_{k}", "rest")
     }
     for group in groups_Q:
-        able_K = [a and b for a, b in zip(group.correct_K, group.whole_K, strict=True)]
-        right = _distinct(group, able_K)
+        right = _distinct(group, group.correct_K)
         wrong = _distinct(group, [not correct for correct in group.correct_K])
         order = [right[place] for place in ranked([group.rewards_K[i] for i in right])]
         classes = {"right": right, "wrong": wrong, f"top_{k}": order[:k], "rest": order[k:]}

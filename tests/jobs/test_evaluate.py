@@ -76,11 +76,10 @@ def test_every_question_has_its_samples_as_they_were_graded_and_scored(
     for group in groups:
         assert {len(part) for part in (group.correct_K, group.rewards_K, group.texts_K)} == {K}
         answers = [text.rpartition("\n")[2] for text in group.texts_K]
-        assert list(group.answers_K) == answers
+        assert list(group.classes_K) == [answers.index(one) for one in answers]
         assert list(group.correct_K) == [one == group.query.answer for one in answers]
         assert set(group.steps_K) == {2}
         assert list(group.tokens_K) == [len(text) for text in group.texts_K]
-        assert all(group.whole_K)
         assert len(set(zip(group.texts_K, group.rewards_K, strict=True))) == len(set(group.texts_K))
     assert None not in {reward for group in groups for reward in group.rewards_K}
     assert any(len(set(group.texts_K)) < K for group in groups), "equal texts are scored once"
@@ -120,12 +119,12 @@ def test_the_job_writes_its_numbers_and_leaves_the_ledger_alone(tmp_path: Path) 
     found = evaluate(config, "final", "", samples=K, temperature=1.0, parts=SCRIPTED)
     assert ledger.numbers() == entries
     figure, folder = found["figure_2"], out_folder(config) / "evaluate"
-    assert figure["split"] == "validation"
+    assert figure["split"] == "test", "not the questions that chose the policy"
     assert set(figure["votes"]["majority"]) == {"1", "2", "4", "6"}
     assert figure["distributions"]["right"]["responses"] > 0
-    assert json.loads((folder / "figure2-final-validation.json").read_text()) == figure
+    assert json.loads((folder / "figure2-final-test.json").read_text()) == figure
     for name in ("votes", "scores"):
-        assert (folder / f"{name}-final-validation.png").read_bytes()[:4] == b"\x89PNG"
+        assert (folder / f"{name}-final-test.png").read_bytes()[:4] == b"\x89PNG"
     assert figure["greedy"]["value"] == found["greedy"]["greedy"]
     with pytest.raises(BadConfig, match="--split nowhere"):
         evaluate(config, "final", "nowhere", samples=K, temperature=1.0, parts=SCRIPTED)

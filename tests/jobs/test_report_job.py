@@ -12,7 +12,7 @@ from jobs.report import finished
 from pipeline.config.schema import Config
 from pipeline.driver.context import RunContext
 from pipeline.driver.driver import drive
-from pipeline.metrics.intervals import paired_difference
+from pipeline.metrics.intervals import over_seeds, paired_difference
 from pipeline.query import Query
 from pipeline.records import Grade
 from pipeline.reports.seeds import loop_pooled, together
@@ -80,6 +80,9 @@ def test_a_row_for_each_seed_and_all_of_them_together(folders: list[Path], tmp_p
         "| seed", "| 1", "| 0"
     ]  # fmt: skip
     assert f"final - warmup: {100 * pooled['final - warmup'].value:+.1f}" in done.output
+    over = over_seeds([row["diff"] for row in rows])
+    low, high = (f"{100 * end:.1f}" for end in over.ci95)
+    assert f"[{low}, {high}] points over 2 seeds" in done.output
 
 
 def question(number: int, *images: str) -> Query:

@@ -14,6 +14,7 @@ from pipeline.errors import BadConfig, BadData
 from pipeline.prompts import (
     WARMUP_TEMPLATE,
     check_template,
+    leaks_gold,
     messages,
     question_text,
     refers_to_gold,
@@ -188,3 +189,51 @@ def test_responses_that_lean_on_the_given_answer(text: str) -> None:
 @pytest.mark.parametrize("text", HONEST)
 def test_responses_that_stand_on_their_own(text: str) -> None:
     assert not refers_to_gold(text)
+
+
+LEAKING = [
+    ("The answer is 7. Here is why:\n\n3 + 4 = 7", "7"),
+    ("To arrive at the answer 7, we add.\n\n3 + 4 = 7", "7"),
+    ("Here is why the answer is 7.\n\n3 + 4 = 7", "7"),
+    ("The prompt says the answer is 7.\n\n3 + 4 = 7", "7"),
+    ("3 + 4 = 7, as the prompt says", "7"),
+    ("You said the answer is 7.\n\n3 + 4 = 7", "7"),
+    ("The statement says that the answer is 7.\n\n3 + 4 = 7", "7"),
+    ("Since the correct option is B, 3 is smaller.", "B"),
+    ("The given option B fits.", "B"),
+    ("We check the option given.\n\n3 + 4 = 7", "B"),
+    ("3 is smaller.\n\nAs stated, the answer is B.", "B"),
+    ("Working backwards from 7, the other is 4.", "7"),
+    ("Let's verify that the answer is 7.\n\n3 + 4 = 7", "7"),
+    ("**Answer: 7**\n\n3 + 4 = 7", "7"),
+    ("The correct answer is (B) because 9 is less.\n\n9 < 12", "B"),
+    ("7\n\n3 + 4 = 7", "7"),
+    ("The answer is \\boxed{7}.\n\n3 + 4 = 7", "7"),
+    ("So the answer is 7.", "7"),
+]
+SOUND = [
+    ("3 + 4 = 7, so the answer is 7.", "7"),
+    ("3 + 4 = 7\n\nSo the answer is 7.", "7"),
+    ("The answer is the sum of both digits.\n\n3 + 4 = 7", "7"),
+    ("The answer is 70 less than 77.\n\n77 - 70 = 7", "7"),
+    ("the first digit is 7\n\n7 - 0 = 7", "7"),
+    ("Of the given options, only (B) is smaller.", "B"),
+    ("The question asks which option is larger.\n\n12 > 9", "A"),
+    ("That the result is the same shows it.\n\n3 + 4 = 7", "7"),
+    ("at top left I read 8 and the bottom right digit is 5\n\nfrom 5 to 8 is 3", "3"),
+]
+
+
+@pytest.mark.parametrize(("text", "answer"), LEAKING)
+def test_chains_that_knew_their_answer(text: str, answer: str) -> None:
+    assert leaks_gold(f"{text}\n\n# Answer\n\n{answer}", answer)
+
+
+@pytest.mark.parametrize(("text", "answer"), SOUND + [(text, "none of it") for text in HONEST])
+def test_chains_that_found_their_answer(text: str, answer: str) -> None:
+    assert not leaks_gold(f"{text}\n\n# Answer\n\n{answer}", answer)
+
+
+@pytest.mark.parametrize("text", LEANING)
+def test_what_leans_leaks(text: str) -> None:
+    assert leaks_gold(text, "none of it")

@@ -304,3 +304,11 @@ def test_an_unreadable_gold_expression_is_data_to_mend() -> None:
 
 def test_the_version_names_what_outcomes_depend_on() -> None:
     assert f"2-mpmath-{version('mpmath')}" == GRADER_VERSION
+
+
+def test_a_hidden_answer_grades_nothing() -> None:
+    hidden = Query("h", (), "How many?", None, "7", "number", unlabelled=True)
+    with pytest.raises(BadData, match="query h is unlabelled: its answer is hidden"):
+        gold_of(hidden)
+    with pytest.raises(BadData, match="hidden"):
+        grade("# Answer\n\n7", hidden)

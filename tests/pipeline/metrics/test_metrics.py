@@ -279,3 +279,23 @@ def test_auc_interval_covers_the_truth() -> None:
         ).ci95
         covered += low <= truth <= high
     assert 0.9 <= covered / 200 <= 0.99
+
+
+def test_an_interval_over_seeds_is_students_t() -> None:
+    found = metrics.over_seeds([0.007, 0.124, 0.165])
+    assert found.n == 3
+    assert found.value == pytest.approx(0.098667, abs=1e-6)
+    half = 4.302653 * 0.0819872 / 3**0.5  # the table of a textbook, two degrees of freedom
+    assert found.ci95 == pytest.approx((0.098667 - half, 0.098667 + half), abs=1e-5)
+    with pytest.raises(ValueError, match="two seeds"):
+        metrics.over_seeds([0.1])
+
+
+@given(st.lists(st.floats(-1, 1), min_size=2, max_size=12))
+def test_an_interval_over_seeds_agrees_with_scipy(values: list[float]) -> None:
+    from scipy.stats import t
+
+    found, n = metrics.over_seeds(values), len(values)
+    half = t.ppf(0.975, n - 1) * np.std(values, ddof=1) / n**0.5
+    low, high = float(np.mean(values) - half), float(np.mean(values) + half)
+    assert found.ci95 == pytest.approx((low, high))

@@ -20,9 +20,8 @@ def group(number: int, answers: str, rewards: list[float | None], gold: str = "1
         query=query,
         greedy=answers[0] == gold,
         correct_K=tuple(a == gold for a in answers),
-        whole_K=(True,) * len(answers),
         texts_K=tuple(f"{a}{r}" for a, r in zip(answers, rewards, strict=True)),
-        answers_K=tuple(None if a == "-" else a for a in answers),
+        classes_K=tuple(None if a == "-" else answers.index(a) for a in answers),
         rewards_K=tuple(rewards),
         steps_K=tuple(range(len(answers))),
         tokens_K=tuple(10 * i for i in range(len(answers))),
@@ -73,13 +72,18 @@ def test_a_right_response_that_was_cut_is_none_that_training_would_take() -> Non
     """The first is the best and was cut, as was a twin of the second: the second's own text ended
     by itself."""
     made = group(0, "11112", [0.9, 0.5, 0.5, 0.3, 0.1])
-    cut = distributions([replace(made, whole_K=(False, False, True, True, False))])
+    cut = distributions([replace(made, correct_K=(False, False, True, True, False))])
     assert {name: one["responses"] for name, one in cut.items()} == {
-        "right": 2, "top_2": 2, "rest": 0, "wrong": 1
+        "right": 2, "top_2": 2, "rest": 0, "wrong": 3
     }  # fmt: skip
     assert cut["top_2"]["reward"] == pytest.approx(0.4)
     assert cut["top_2"]["tokens"] == 25, "of the third and the fourth"
     assert distributions([made])["top_2"]["reward"] == pytest.approx(0.7)
+
+
+def test_a_vote_of_one_sample_is_pass_at_1(found: dict[str, Any]) -> None:
+    for how in ("best", "majority", "weighted"):
+        assert found["votes"][how]["1"]["value"] == found["votes"]["pass"]["1"]["value"]
 
 
 def test_sizes() -> None:
