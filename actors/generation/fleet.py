@@ -16,11 +16,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 
 from actors.generation.engine_settings import engine_settings
 from actors.generation.generator import GeneratorActor, ShardWork
-from actors.supervision.node_cache import node_folder
+from actors.supervision.node_cache import cache_place
 from actors.supervision.pool import Pool, PoolLike, PoolSettings, Result
 from pipeline.config.schema import Config
 from pipeline.generation.fleet import BadQuery, ShardDone, ShardFailed
@@ -131,12 +130,12 @@ def _killed(result: Result) -> bool:
     return bool(result.killed) and result.killed >= result.attempts - 1
 
 
-def generator_pool(config: Config, store: Store, cache: Path, say: Callable[[str], None]) -> Pool:
+def generator_pool(config: Config, store: Store, say: Callable[[str], None]) -> Pool:
     """The pool of engines; nothing starts before it is first polled."""
     engine, generate, cluster = engine_settings(config), config.generate, config.cluster
     return Pool(
         GeneratorActor,
-        [config.data, engine, store.url, node_folder(config, cache, "policies")],
+        [config.data, engine, store.url, cache_place(config)],
         PoolSettings(
             size=generate.engines,
             cpus=cluster.cpus_per_engine,

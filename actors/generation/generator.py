@@ -18,7 +18,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -27,7 +27,7 @@ from actors.model.images import ImageCache, StoreImages
 from actors.model.processor import Processor, load_processor, processor_sha256
 from actors.supervision.failures import CallResult, call
 from actors.supervision.heartbeat import Heartbeat
-from actors.supervision.node_cache import hold, keep_newest
+from actors.supervision.node_cache import tree_cache
 from pipeline.config.schema import Data
 from pipeline.datasets.images import Limits
 from pipeline.errors import BadData, BadModel
@@ -41,10 +41,7 @@ from pipeline.refs import PolicyRef
 from pipeline.storage.artifacts import ROLLOUTS, needed, put_content
 from pipeline.storage.parquet import to_parquet
 from pipeline.storage.store import Store, open_store
-from pipeline.storage.trees import get_tree
-
-# Policies kept on a node's disk beside the one in use: an engine may still be reading the last one.
-POLICIES_KEPT = 4
+from pipeline.storage.tree_cache import TreeCache
 
 
 @dataclass(frozen=True)
@@ -90,7 +87,7 @@ class Generator:
         engine: Engine,
         store: Store,
         images: ImageCache,
-        cache: Path,
+        cache: TreeCache,
         *,
         max_model_len: int,
         beat: Heartbeat | None = None,
@@ -106,6 +103,7 @@ class Generator:
         self._processor: Processor | None = None
         self._processor_sha256 = ""
         self._policy = ""
+        self._reading = ExitStack()  # the loaded policy's folder, which nobody removes meanwhile
         self._users = 0
         self._turn = threading.Condition()
 
@@ -158,10 +156,10 @@ class Generator:
     def _load(self, policy: str, path: str) -> None:
         self._beat(f"fetching {policy}")
         self._policy = ""  # whatever fails from here on, no policy counts as loaded
-        folder = self._cache / path.rsplit("/", 1)[-1]
+        self._reading.close()
         with needed(path):
-            get_tree(self._store, path, folder)
-        folder.touch()
+            tree = self._cache.tree(self._store, path, self._beat)
+            folder = self._reading.enter_context(tree)
         self._beat(f"loading {policy}")
         sha256 = processor_sha256(folder)
         if self._processor is None or sha256 != self._processor_sha256:
@@ -170,7 +168,6 @@ class Generator:
         # With equal files the one that is here is kept, and the prompts that it has made.
         self.engine.load_policy(folder)
         self._policy = policy
-        keep_newest(self._cache, POLICIES_KEPT)
         self._beat()
 
     def _groups(
@@ -258,11 +255,13 @@ def _rows(policy: PolicyRef, group: Group, samples_K: Sequence[Sample]) -> Itera
 class GeneratorActor:
     """A generator in a Ray actor: the contract of `actors.supervision.pool`.
 
-    engine: from the driver, who has the base policy's folder. cache: folder on the node's own disk
-    for policies.
+    engine: from the driver, who has the base policy's folder. cache: where this node keeps policies
+    (`actors.supervision.node_cache.cache_place`).
     """
 
-    def __init__(self, data: Data, engine: EngineSettings, store_url: str, cache: str) -> None:
+    def __init__(
+        self, data: Data, engine: EngineSettings, store_url: str, cache: str | None
+    ) -> None:
         self._limits = Limits(max_pixels=data.max_image_pixels)
         self._engine = engine
         self._store_url = store_url
@@ -284,7 +283,7 @@ class GeneratorActor:
             VllmEngine(self._engine, images.get, self._beat),
             open_store(self._store_url),
             images,
-            hold(Path(self._cache)),
+            tree_cache(self._cache),
             max_model_len=self._engine.max_model_len,
             beat=self._beat,
         )

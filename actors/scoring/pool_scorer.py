@@ -3,23 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from pathlib import Path
 
 from actors.generation.engine_settings import engine_settings
 from actors.scoring.scorer import ScorerActor
-from actors.supervision.node_cache import node_folder
+from actors.supervision.node_cache import cache_place
 from actors.supervision.pool import Pool, PoolLike, PoolSettings, Result
 from pipeline.config.schema import Config
 from pipeline.stages.score import ScoreDone, ScoreFailed, ScoreTask
 from pipeline.storage.store import Store
 
 
-def scorer_pool(config: Config, store: Store, cache: Path, say: Callable[[str], None]) -> Pool:
+def scorer_pool(config: Config, store: Store, say: Callable[[str], None]) -> Pool:
     """The pool of process reward models; nothing starts before it is first polled."""
     engine, cluster, generate = engine_settings(config), config.cluster, config.generate
     return Pool(
         ScorerActor,
-        [config, engine, engine.identity(), store.url, node_folder(config, cache, "prms")],
+        [config, engine, engine.identity(), store.url, cache_place(config)],
         PoolSettings(
             size=config.prm.scorers,
             cpus=cluster.cpus_per_engine,

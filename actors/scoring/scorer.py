@@ -17,9 +17,9 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from contextlib import ExitStack
+from dataclasses import asdict, dataclass
 from functools import partial
-from pathlib import Path
 
 from actors.generation.engine_settings import EngineSettings
 from actors.model.images import ImageCache, StoreImages
@@ -27,11 +27,12 @@ from actors.model.prm_folder import TagWords, fit_prm
 from actors.model.processor import Processor, load_processor
 from actors.supervision.failures import CallResult, call
 from actors.supervision.heartbeat import Heartbeat
-from actors.supervision.node_cache import hold
+from actors.supervision.node_cache import tree_cache
 from pipeline.config.schema import Config
 from pipeline.datasets.images import Limits
 from pipeline.errors import BadModel
 from pipeline.generation.shards import EngineIdentity
+from pipeline.hashing import canonical_json, sha256_hex
 from pipeline.prm.step_scores import ScoreRequest, StepScorer
 from pipeline.prompts import prompt_hash, question_text
 from pipeline.query import Query
@@ -42,7 +43,7 @@ from pipeline.selection.rewards import reward_p
 from pipeline.stages.score import ScoreDone, ScoreTask, score_shard, scored_how
 from pipeline.storage.artifacts import needed
 from pipeline.storage.store import Store, open_store
-from pipeline.storage.trees import get_tree
+from pipeline.storage.tree_cache import TreeCache
 
 MakeScorer = Callable[[tuple[int, ...]], StepScorer]
 
@@ -61,7 +62,7 @@ class ShardScorer:
         make: MakeScorer,
         store: Store,
         images: ImageCache,
-        cache: Path,
+        cache: TreeCache,
         *,
         config: Config,
         engine: EngineIdentity,
@@ -76,6 +77,7 @@ class ShardScorer:
         self._beat = beat or Heartbeat()
         self._scorer: StepScorer | None = None
         self._served: tuple[str, ShardReader] | None = None
+        self._reading = ExitStack()  # the served model's folders, which nobody removes meanwhile
         self._lock = threading.Lock()
 
     def run(self, task: ScoreTask) -> ScoreDone:
@@ -134,11 +136,17 @@ class ShardScorer:
 
     def _load(self, prm: str, path: str) -> ShardReader:
         self._beat(f"fetching {prm}")
-        folder = self._cache / path.rsplit("/", 1)[-1]
+        self._reading.close()
         with needed(path):
-            get_tree(self._store, path, folder)
+            tree = self._cache.tree(self._store, path, self._beat)
+            folder = self._reading.enter_context(tree)
         self._beat(f"loading {prm}")
-        model = fit_prm(folder, self._cache / f"{folder.name}-headed", tag_words(self._config))
+        words, headed = tag_words(self._config), folder
+        if words is not None:
+            name = f"headed-{sha256_hex(canonical_json(asdict(words)))[:16]}"
+            made = self._cache.derived(path, name, lambda part: fit_prm(folder, part, words))
+            headed = self._reading.enter_context(made)
+        model = fit_prm(folder, headed, words)
         processor = load_processor(model.folder)
         if self._scorer is None:
             self._scorer = self._make(model.tag_ids)
@@ -196,7 +204,7 @@ class ScorerActor:
     """A PRM in a Ray actor: the contract of `actors.supervision.pool`.
 
     engine, identity: how the engine is built, from the driver, and that as part of the scores'
-    key. cache: folder on the node's own disk for models.
+    key. cache: where this node keeps models (`actors.supervision.node_cache.cache_place`).
     """
 
     def __init__(
@@ -205,7 +213,7 @@ class ScorerActor:
         engine: EngineSettings,
         identity: EngineIdentity,
         store_url: str,
-        cache: str,
+        cache: str | None,
     ) -> None:
         self._config = config
         self._identity = identity
@@ -227,7 +235,7 @@ class ScorerActor:
             lambda tag_ids: self._step_scorer(tag_ids, images, fetch),
             open_store(self._store_url),
             images,
-            hold(Path(self._cache)),
+            tree_cache(self._cache),
             config=self._config,
             engine=self._identity,
             beat=self._beat,

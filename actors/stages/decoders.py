@@ -3,24 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from pathlib import Path
 
 from actors.model.processor import load_processor
 from pipeline.refs import PolicyRef
 from pipeline.storage.artifacts import needed
 from pipeline.storage.store import Store
-from pipeline.storage.trees import get_tree
+from pipeline.storage.tree_cache import TreeCache
 
 
 class PolicyDecoders:
-    """The decoder of any policy in the store. folder: where the policies that it fetches stay."""
+    """The decoder of any policy in the store. cache: where what it fetches of policies stays."""
 
-    def __init__(self, store: Store, folder: Path) -> None:
+    def __init__(self, store: Store, cache: TreeCache) -> None:
         self._store = store
-        self._folder = folder
+        self._cache = cache
 
     def __call__(self, policy: PolicyRef) -> Callable[[Sequence[int]], str]:
-        folder = self._folder / policy.path.rsplit("/", 1)[-1]
-        with needed(policy.path):
-            get_tree(self._store, policy.path, folder)
-        return load_processor(folder).decode
+        with (
+            needed(policy.path),
+            self._cache.tree(self._store, policy.path, weights=False) as folder,
+        ):
+            return load_processor(folder).decode

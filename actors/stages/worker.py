@@ -5,20 +5,20 @@
 
 What always holds: the actor lives on the driver's own node and ends with the driver; one that dies
 is replaced and what it was at is done again, which changes nothing (`pipeline.stages.tasks`). Its
-work reads and writes the store, and on disk only `folder`, where policies' processors are kept.
+work reads and writes the store, and on disk only this node's cache of trees.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Protocol
 
 from actors.grading.pool import GradePool, GradeResult, GradingFailed
 from actors.stages.decoders import PolicyDecoders
 from actors.supervision.failures import CallResult, call
 from actors.supervision.heartbeat import Heartbeat
+from actors.supervision.node_cache import cache_place, tree_cache
 from actors.supervision.pool import Pool, PoolLike, PoolSettings, Result
 from pipeline.errors import RunStopped
 from pipeline.grading.grade import GRADER_VERSION
@@ -103,13 +103,13 @@ class Stages:
 class StageActor:
     """Stages in a Ray actor: the contract of `actors.supervision.pool`.
 
-    folder: on this node's own disk, for the processors of policies.
+    cache: where this node keeps policies (`actors.supervision.node_cache.cache_place`).
     """
 
-    def __init__(self, spec: RunSpec, store_url: str, folder: str) -> None:
+    def __init__(self, spec: RunSpec, store_url: str, cache: str | None) -> None:
         self._spec = spec
         self._store_url = store_url
-        self._folder = Path(folder)
+        self._cache = cache
         self._beat = Heartbeat()
         self._stages: Stages | None = None
 
@@ -119,7 +119,7 @@ class StageActor:
 
     def _start(self) -> None:
         store, grade = open_store(self._store_url), self._spec.config.grade
-        context = TaskContext(store, self._spec, PolicyDecoders(store, self._folder))
+        context = TaskContext(store, self._spec, PolicyDecoders(store, tree_cache(self._cache)))
         self._stages = Stages(context, GradePool(grade.processes, grade.deadline_s))
 
     def run(self, work: StageWork) -> CallResult:
@@ -136,11 +136,11 @@ class StageActor:
         return self._beat.read()
 
 
-def stage_pool(spec: RunSpec, store: Store, folder: Path, say: Callable[[str], None]) -> Pool:
+def stage_pool(spec: RunSpec, store: Store, say: Callable[[str], None]) -> Pool:
     """One stage actor on this node; nothing starts before it is first polled."""
     return Pool(
         StageActor,
-        [spec, store.url, str(folder.resolve())],
+        [spec, store.url, cache_place(spec.config)],
         PoolSettings(inflight=INFLIGHT, here=True),
         name="stage worker",
         say=say,

@@ -1,11 +1,11 @@
-"""Folders on a node's own disk that live as long as who works with them.
+"""Folders on a node's own disk: those that live as long as who works with them, and shared trees.
 
-Such are the models that a driver's engines fetched, one folder for each driver on each node, and a
-driver's temporary files with those of all that it starts.
+Such are a driver's temporary files with those of all that it starts, and what a learner's rank is
+about to store. Beside them lie the trees (policies, checkpoints) that every process of the user on
+this node shares: `pipeline.storage.tree_cache`.
 
-What always holds: a folder is there as long as a process on this node that works with it lives, so
-runs beside each other never delete each other's models; and whatever is left of dead ones is
-removed by the next that starts, so a node's disk holds the models of the living.
+What always holds: a folder is there as long as a process on this node that works with it lives, and
+whatever is left of dead ones is removed by the next that starts.
 
 A process holds a shared lock on `<folder>.mstar-held` for its life (the kernel lets go of it,
 however it ends); a folder may be removed by whoever gets that lock for itself.
@@ -18,12 +18,14 @@ import os
 import secrets
 import shutil
 import stat
+import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from pipeline.config.schema import Config
 from pipeline.errors import UserError
+from pipeline.storage.tree_cache import TreeCache
 
 _SUFFIX = ".mstar-held"  # of nobody else's: what lies beside such a file is removed
 _held: dict[Path, int] = {}
@@ -153,11 +155,26 @@ def _check_ours(place: Path) -> None:
         )
 
 
-def node_folder(config: Config, cache: Path, what: str) -> str:
-    """Where the engines of this driver keep `what` on their node: see
-    `actors/supervision/node_cache.py`."""
-    name = f"{config.run.name}-{secrets.token_hex(4)}-{what}"
-    return str(caches(cache) / name)
+def cache_place(config: Config) -> str | None:
+    """Where the nodes of a run keep trees, as it is sent to them; None: each in its own temporary
+    folder. (In a private Ray that variable names a folder which goes with the job.)"""
+    if config.cluster.node_cache is not None:
+        return config.cluster.node_cache
+    return tempfile.gettempdir() if config.cluster.address is None else None
+
+
+def tree_cache(place: str | None) -> TreeCache:
+    """This node's trees.
+
+    place: see `cache_place`.
+
+    Raises:
+        UserError: the folder is another user's.
+    """
+    folder = caches(Path(place or tempfile.gettempdir()).expanduser().absolute())
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    _check_ours(folder)
+    return TreeCache(folder / "trees")
 
 
 def caches(cache: Path) -> Path:

@@ -67,7 +67,7 @@ def scoring(options: Options) -> Result:
     """The loop's scoring against a bare engine."""
     bench = Bench(options)
     with start_ray(bench.config):
-        pool = scorer_pool(bench.config, bench.store, options.folder, options.say)
+        pool = scorer_pool(bench.config, bench.store, options.say)
         scorer = PoolScorer(pool)
         bare = bench.actor()
         values = by_turns(

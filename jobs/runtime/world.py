@@ -7,7 +7,6 @@ so what is tried out is what runs. Nothing that is started here outlives the job
 from __future__ import annotations
 
 import os
-import tempfile
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass
@@ -16,7 +15,6 @@ from typing import Any
 
 from actors.generation.fleet import EngineFleet
 from actors.supervision.driver_lock import DriverLock
-from actors.supervision.node_cache import sweep
 from jobs.runtime.check_models import check_models
 from jobs.runtime.check_queries import check_queries
 from jobs.runtime.cli import interruptible
@@ -96,22 +94,19 @@ def running(
     from actors.generation.fleet import generator_pool
     from actors.model.images import StoreImages
     from actors.stages.worker import PoolStages, stage_pool
-    from actors.supervision.node_cache import caches
     from actors.supervision.node_watch import NodeWatch
     from actors.training.learner import GroupLearner, ray_start
 
     config = program.config
     with ExitStack() as stack:
-        # What this machine's engines fetched goes with them; what a killed driver's did, before.
-        stack.callback(sweep, caches(Path(tempfile.gettempdir())))
         kept = folder or stack.enter_context(learner_folder(config))
         address = config.cluster.address
         say("starting Ray on this machine" if address is None else f"joining Ray at {address}")
         stack.enter_context(start_ray(config, say))
         interruptible()
-        pool = generator_pool(config, store, Path(tempfile.gettempdir()), say)
+        pool = generator_pool(config, store, say)
         stack.callback(pool.close)
-        beside = stage_pool(program, store, kept / "policies", say)
+        beside = stage_pool(program, store, say)
         stack.callback(beside.close)
         stages = PoolStages(beside, say)
         scorer = _scorer(config, store, say, stack) if config.select.reward == "prm" else None
@@ -133,7 +128,7 @@ def running(
 def _scorer(config: Config, store: Store, say: Say, stack: ExitStack) -> Scorer:
     from actors.scoring.pool_scorer import PoolScorer, scorer_pool
 
-    pool = scorer_pool(config, store, Path(tempfile.gettempdir()), say)
+    pool = scorer_pool(config, store, say)
     stack.callback(pool.close)
     return PoolScorer(pool)
 

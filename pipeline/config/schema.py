@@ -342,6 +342,9 @@ class Cluster(Section):
 
     address: str | None = Field(default=None, json_schema_extra=FREE)
     """Ray address to join; null: a private one on this machine."""
+    node_cache: str | None = Field(default=None, json_schema_extra=FREE)
+    """Folder on each node's own disk where policies and checkpoints are kept by hash, for every run
+    and driver of this user; null: the node's temporary folder. It holds the newest few."""
     cpus_per_engine: float = Field(default=1.0, ge=0.0, json_schema_extra=FREE)
     """Logical CPUs of one engine."""
     gpus_per_engine: float = Field(default=0.0, ge=0.0, json_schema_extra=FREE)

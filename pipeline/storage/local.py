@@ -17,7 +17,6 @@ import errno
 import fcntl
 import os
 import secrets
-import shutil
 import stat
 import threading
 import time
@@ -32,6 +31,7 @@ _YOUNG_S = 60.0
 """A temporary file younger than this may be between its creation and its lock."""
 
 _FULL = {errno.ENOSPC, errno.EDQUOT}
+COPY_BYTES = 4 << 20
 _ABSENT = {errno.ENOENT, errno.ENOTDIR, errno.EISDIR}
 _ASK_AGAIN = {
     errno.ESTALE,
@@ -215,12 +215,13 @@ class LocalBackend:
             return True
 
     def upload(self, path: str, source: Path, attempt: Attempt) -> None:
-        attempt(self._copy_in, path, source)
+        attempt(self._copy_in, path, source, attempt)
 
-    def _copy_in(self, path: str, source: Path) -> None:
+    def _copy_in(self, path: str, source: Path, attempt: Attempt) -> None:
         with self._errors(path), self._temporary() as (handle, temporary):
             with open(source, "rb") as file, open(handle, "wb", closefd=False) as target:
-                shutil.copyfileobj(file, target, 4 << 20)
+                while data := file.read(COPY_BYTES):
+                    attempt(target.write, data)
             os.fsync(handle)
             self._publish(temporary, path)
 

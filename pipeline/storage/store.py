@@ -203,11 +203,12 @@ class Store:
         self._say(f"{self.url}: {path} is corrupt; moved to {target}")
         return target
 
-    def hash_of(self, path: str) -> str:
+    def hash_of(self, path: str, moved: Callable[[], None] = lambda: None) -> str:
         """The sha256 of an object's bytes, in constant memory."""
         digest = hashlib.sha256()
         for part in self._parts(path):
             digest.update(part)
+            moved()
         return digest.hexdigest()
 
     def _parts(self, path: str) -> Iterator[bytes]:
@@ -229,24 +230,35 @@ class Store:
 
         return _ahead(part, starts, PARALLEL_READS)
 
-    def put_file(self, path: str, source: Path, sha256: str) -> None:
-        """`put`, from a file that may be larger than memory and whose hash is known."""
+    def put_file(
+        self, path: str, source: Path, sha256: str, moved: Callable[[], None] = lambda: None
+    ) -> None:
+        """`put`, from a file that may be larger than memory and whose hash is known. moved: called
+        whenever a part of it is there."""
         check_path(path)
         if self.exists(path):
             with suppress(StoreMissing):
-                if self.hash_of(path) == sha256:
+                if self.hash_of(path, moved) == sha256:
                     self._call(self.backend.sync, path)
                     return
                 self.quarantine(path, unless=sha256)
-        self.backend.upload(path, source, self._call)
 
-    def get_file(self, path: str, target: Path) -> str:
-        """Write an object into the file `target` and return the sha256 of what was written."""
+        def attempt(action: Callable[..., Result], *args: Any) -> Result:
+            result = self._call(action, *args)
+            moved()
+            return result
+
+        self.backend.upload(path, source, attempt)
+
+    def get_file(self, path: str, target: Path, moved: Callable[[], None] = lambda: None) -> str:
+        """Write an object into the file `target` and return the sha256 of what was written. moved:
+        called whenever a part of it is there."""
         digest = hashlib.sha256()
         with open(target, "wb") as file:
             for part in self._parts(check_path(path)):
                 digest.update(part)
                 file.write(part)
+                moved()
         return digest.hexdigest()
 
 

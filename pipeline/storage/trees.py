@@ -19,7 +19,7 @@ import json
 import os
 import re
 import secrets
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -33,6 +33,13 @@ from pipeline.storage.store import Store
 FORMAT = 1
 PARALLEL_FILES = 4
 _SHA256 = re.compile(r"[0-9a-f]{64}")
+
+Beat = Callable[[str], None]
+"""Is told what is going on, whenever some of it is done."""
+
+
+def quiet(doing: str) -> None:
+    """Nobody wants to know."""
 
 
 @dataclass(frozen=True)
@@ -107,7 +114,7 @@ def _files_below(folder: Path) -> list[str]:
     return sorted(found)
 
 
-def scan_tree(folder: Path) -> Manifest:
+def scan_tree(folder: Path, beat: Beat = quiet) -> Manifest:
     """The manifest of a folder on disk.
 
     Raises:
@@ -121,6 +128,7 @@ def scan_tree(folder: Path) -> Manifest:
 
     def one(path: str) -> TreeFile:
         file = folder / path
+        beat(f"hashing {path}")
         return TreeFile(path, file_sha256(file), file.stat().st_size)
 
     with ThreadPoolExecutor(PARALLEL_FILES) as pool:
@@ -138,15 +146,23 @@ def put_tree(store: Store, prefix: str, folder: Path) -> Manifest:
     return manifest
 
 
-def put_content_tree(store: Store, stage: str, key: str, folder: Path) -> str:
+def put_content_tree(store: Store, stage: str, key: str, folder: Path, beat: Beat = quiet) -> str:
     """Store a folder under its own hash and return its prefix, `stage/key/<manifest sha256>`."""
-    manifest = scan_tree(folder)
+    manifest = scan_tree(folder, beat)
     prefix = f"{stage}/{key}/{manifest.sha256}"
-    _store_tree(store, prefix, folder, manifest)
+    _store_tree(store, prefix, folder, manifest, beat)
     return prefix
 
 
-def _store_tree(store: Store, prefix: str, folder: Path, manifest: Manifest) -> None:
+def put_tree_file(store: Store, prefix: str, source: Path, file: TreeFile, beat: Beat) -> None:
+    """Store one file of a tree whose manifest somebody else writes once all are there."""
+    path = f"{prefix}/{file.path}"
+    store.put_file(path, source, file.sha256, lambda: beat(f"storing {path}"))
+
+
+def _store_tree(
+    store: Store, prefix: str, folder: Path, manifest: Manifest, beat: Beat = quiet
+) -> None:
     where = manifest_path(prefix)
     data = manifest.to_json()
     own_hash = prefix.rsplit("/", 1)[-1] == manifest.sha256
@@ -154,7 +170,7 @@ def _store_tree(store: Store, prefix: str, folder: Path, manifest: Manifest) -> 
         raise _other_tree(store, prefix)
 
     def one(file: TreeFile) -> None:
-        store.put_file(f"{prefix}/{file.path}", folder / file.path, file.sha256)
+        put_tree_file(store, prefix, folder / file.path, file, beat)
 
     with ThreadPoolExecutor(PARALLEL_FILES) as pool:
         list(pool.map(one, manifest.files))
@@ -193,7 +209,22 @@ def read_manifest(store: Store, prefix: str) -> Manifest:
 
 
 def get_tree(store: Store, prefix: str, folder: Path) -> Manifest:
-    """Make `folder` hold exactly the tree stored under `prefix`, every byte verified.
+    """`fetch_tree`, for a folder that several processes may want."""
+    folder = folder.absolute()
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with _one_process(folder.with_name(f".{folder.name}.lock")):
+        return fetch_tree(store, prefix, folder)
+
+
+def fetch_tree(
+    store: Store,
+    prefix: str,
+    folder: Path,
+    beat: Beat = quiet,
+    wanted: Callable[[TreeFile], bool] = lambda file: True,
+) -> Manifest:
+    """Make `folder` hold exactly the tree stored under `prefix` (or what of it is `wanted`), every
+    byte verified; what that is.
 
     A folder that is there and differs is kept beside it under another name.
 
@@ -201,17 +232,15 @@ def get_tree(store: Store, prefix: str, folder: Path) -> Manifest:
         CorruptObject: naming the file whose bytes are not what the manifest says; it is moved to
             `quarantine/`.
     """
-    manifest = read_manifest(store, prefix)
-    folder = folder.absolute()
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    with _one_process(folder.with_name(f".{folder.name}.lock")):
-        if folder.exists():
-            if _holds(folder, manifest):
-                return manifest
-            folder.rename(folder.with_name(f".{folder.name}.damaged-{secrets.token_hex(4)}"))
-        part = folder.with_name(f".{folder.name}.part")
-        _fetch(store, prefix, manifest, part)
-        part.rename(folder)
+    files = read_manifest(store, prefix).files
+    manifest = Manifest(tuple(file for file in files if wanted(file)))
+    if folder.exists():
+        if _holds(folder, manifest):
+            return manifest
+        folder.rename(folder.with_name(f".{folder.name}.damaged-{secrets.token_hex(4)}"))
+    part = folder.with_name(f".{folder.name}.part")
+    _fetch(store, prefix, manifest, part, beat)
+    part.rename(folder)
     return manifest
 
 
@@ -227,7 +256,7 @@ def _holds(folder: Path, manifest: Manifest) -> bool:
     return folder.is_dir() and bool(_files_below(folder)) and scan_tree(folder) == manifest
 
 
-def _fetch(store: Store, prefix: str, manifest: Manifest, part: Path) -> None:
+def _fetch(store: Store, prefix: str, manifest: Manifest, part: Path, beat: Beat) -> None:
     if part.exists():
         wanted = {file.path for file in manifest.files}
         for path in set(_files_below(part)) - wanted:
@@ -238,18 +267,24 @@ def _fetch(store: Store, prefix: str, manifest: Manifest, part: Path) -> None:
         if target.is_file() and file_sha256(target) == file.sha256:
             return
         target.parent.mkdir(parents=True, exist_ok=True)
-        _fetch_file(store, f"{prefix}/{file.path}", target, file.sha256)
+        path = f"{prefix}/{file.path}"
+        _fetch_file(store, path, target, file.sha256, lambda: beat(f"fetching {path}"))
 
     part.mkdir(exist_ok=True)
     with ThreadPoolExecutor(PARALLEL_FILES) as pool:
         list(pool.map(one, manifest.files))
 
 
-def _fetch_file(store: Store, path: str, target: Path, sha256: str) -> None:
-    if store.get_file(path, target) == sha256:
+def _fetch_file(
+    store: Store, path: str, target: Path, sha256: str, moved: Callable[[], None]
+) -> None:
+    if store.get_file(path, target, moved) == sha256:
         return
     target.unlink()
-    if store.quarantine(path, unless=sha256) is None and store.get_file(path, target) == sha256:
+    if (
+        store.quarantine(path, unless=sha256) is None
+        and store.get_file(path, target, moved) == sha256
+    ):
         return
     target.unlink(missing_ok=True)
     raise CorruptObject(f"{store.url}: {path} does not hash to what its manifest says")

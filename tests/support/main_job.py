@@ -50,7 +50,7 @@ class MainJob:
     def __init__(self, out: Path, overrides: Sequence[str] = ()) -> None:
         self.out = out
         self.log = out / "log"
-        self._overrides = [f"run.out={out}", *overrides]
+        self._overrides = [f"run.out={out}", f"cluster.node_cache={out}/cache", *overrides]
 
     @property
     def store(self) -> Store:

@@ -29,6 +29,7 @@ from pipeline.storage.artifacts import get_verified
 from pipeline.storage.models import publish_folder
 from pipeline.storage.parquet import from_parquet
 from pipeline.storage.store import Store, open_store
+from pipeline.storage.tree_cache import TreeCache
 from tests.support.fakes import ScriptedEngine
 from tests.support.models import make_images, make_policy
 
@@ -68,7 +69,7 @@ class World:
             self.engine,
             self.store,
             self.images,
-            cache,
+            TreeCache(cache),
             max_model_len=256,
             processors=lambda _: processor,
         )

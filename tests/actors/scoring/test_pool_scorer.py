@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import pytest
 
 from actors.generation.engine_settings import engine_settings
@@ -50,11 +48,13 @@ def test_a_task_is_sent_as_it_is_and_so_are_answers_and_failures() -> None:
 
 
 @pytest.mark.parametrize("engine", ["vllm", "transformers"])
-def test_actors_get_the_configuration_as_it_is(tmp_path: Path, engine: str) -> None:
-    config = make_config(select={"reward": "prm"}, prm={"engine": engine})
+def test_actors_get_the_configuration_as_it_is(engine: str) -> None:
+    config = make_config(
+        select={"reward": "prm"}, prm={"engine": engine}, cluster={"node_cache": "/nvme"}
+    )
     store = open_store("memory://")
-    sent, settings, identity, url, cache = scorer_pool(config, store, tmp_path, print)._args
+    sent, settings, identity, url, cache = scorer_pool(config, store, print)._args
     assert (sent, settings, url) == (config, engine_settings(config), store.url)
     assert identity == settings.identity()
-    assert cache.startswith(str(tmp_path))
+    assert cache == "/nvme"
     assert scored_how(config) == ("head" if engine == "vllm" else "head by transformers")

@@ -33,6 +33,7 @@ from pipeline.storage.artifacts import put_content, read_rows
 from pipeline.storage.models import publish_folder
 from pipeline.storage.parquet import to_parquet
 from pipeline.storage.store import Store, open_store
+from pipeline.storage.tree_cache import TreeCache
 from tests.support.models import make_images, make_policy
 from tests.support.scripted import make_config
 
@@ -127,7 +128,7 @@ def shard_scorer(store: Store, folder: Path, make: MakeScorer | None = None) -> 
         make or (lambda tag: TransformersScorer(fetch, max_model_len=256, tag_ids=tag)),
         store,
         ImageCache(fetch),
-        folder / "cache",
+        TreeCache(folder / "cache"),
         config=CONFIG,
         engine=ENGINE,
     )
@@ -212,7 +213,12 @@ def with_engine(
     store: Store, folder: Path, engine: Halves, seen: Callable[[str], None]
 ) -> ShardScorer:
     return ShardScorer(
-        lambda tag: engine, store, Pictures(seen), folder, config=CONFIG, engine=ENGINE
+        lambda tag: engine,
+        store,
+        Pictures(seen),
+        TreeCache(folder),
+        config=CONFIG,
+        engine=ENGINE,
     )
 
 

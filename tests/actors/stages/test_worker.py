@@ -192,7 +192,7 @@ class Running:
 
     def __init__(self, program: RunSpec, store: Store, folder: Path) -> None:
         self.said: list[str] = []
-        self.pool = stage_pool(program, store, folder, self.said.append)
+        self.pool = stage_pool(program, store, self.said.append)
         self.pool.settings = replace(self.pool.settings, backoff_s=0.1, attempts=3)
         self.stages = PoolStages(self.pool, self.said.append)
         self.log = str(folder / "log")
