@@ -37,7 +37,7 @@ KEPT = 4
 POLL_S = 0.2
 WEIGHTS = (".safetensors", ".bin")
 
-Make = Callable[[Path], None]
+Make = Callable[[Path], object]
 
 
 class TreeCache:
