@@ -19,7 +19,7 @@ PACKAGES = (
     "stages", "prm",
     # what comes next
     "phases",
-    "reports", "audit", "simulation",
+    "reports", "plan", "audit", "simulation",
     # does it
     "driver",
 )  # fmt: skip

@@ -1,0 +1,328 @@
+"""The stages of a run before it is started: samples, tokens, rows, bytes, requests, seconds.
+
+A pure product of the recipe, the data's sizes and the rates. Where a run decides on the way (the
+warm-up stops when validation is flat; a control or final policy may have been evaluated already)
+the plan takes the longer way, so it is a little above what is spent.
+
+Not in it: starting engines, loading and publishing policies, waiting for nodes.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from fractions import Fraction
+
+from pipeline.config.schema import SCORED, Config
+from pipeline.plan.gpus import Gpu
+from pipeline.plan.measured import KindName
+from pipeline.plan.models import BYTES, ModelShape
+from pipeline.plan.rates import Rates
+
+WRITE, READ, LIST, COMMIT = 2, 1, 1, 2
+"""Requests of the store: an object written (looked for, put), read, a folder listed, an entry of
+the ledger (created, and the lease renewed meanwhile)."""
+
+OBJECT_PART = 16 * 2**20
+"""Bytes of one request of a large object."""
+
+CHECKPOINT_BYTES = 12
+"""Of a parameter in a checkpoint: master weight and Adam's two moments, float32."""
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """Labelled queries that a run uses: to train on, to validate, in each test split; and how many
+    images they show."""
+
+    pool: int
+    validation: int
+    tests: tuple[int, ...]
+    images: int
+
+
+@dataclass(frozen=True)
+class Stage:
+    """What one stage comes to, all iterations together.
+
+    samples, tokens: sampled. scored: samples. rows, steps: trained on. written: bytes, of which
+    `kept` lie in the store at the end. engine_s, scorer_s, rank_s: seconds of one, summed over all
+    of them; None: nobody knows.
+    """
+
+    name: str
+    samples: int = 0
+    tokens: float = 0.0
+    scored: float = 0.0
+    rows: float = 0.0
+    steps: int = 0
+    written: float = 0.0
+    kept: float = 0.0
+    requests: float = 0.0
+    engine_s: float | None = 0.0
+    scorer_s: float | None = 0.0
+    rank_s: float | None = 0.0
+
+
+@dataclass(frozen=True)
+class Forecast:
+    """A plan's inputs; its stages follow."""
+
+    config: Config
+    sizes: Sizes
+    rates: Rates
+    shape: ModelShape
+    gpu: Gpu | None
+
+    @property
+    def policy_bytes(self) -> float:
+        """A policy's folder, as the learner publishes it."""
+        return float(self.shape.parameters * BYTES[self.config.learn.precision])
+
+    @property
+    def stages(self) -> list[Stage]:
+        """Every stage in the order of a run."""
+        return list(_stages(self))
+
+
+def _stages(plan: Forecast) -> Iterator[Stage]:
+    config, sizes, rates = plan.config, plan.sizes, plan.rates
+    yield _prepared(plan)
+    yield _evaluated(plan, "base/evaluate", full=1, tests=1)
+    yield from _warmup(plan)
+    if config.select.reward == "prm" and config.prm.path is None:
+        yield from _prm(plan)
+    turns, of_slice = config.evolve.iterations, _slice(config, sizes.pool)
+    if turns:
+        yield _sampled(
+            plan, "evolve/generate", "question", of_slice, config.generate.samples, times=turns,
+            scored=_scored_share(config, rates), kept=rates.kept["evolve"],
+        )  # fmt: skip
+        rows = of_slice * rates.kept["evolve"] * config.evolve.epochs
+        yield _trained(plan, "evolve/learn", rows, turns, "question", kept_checkpoints=1)
+        yield _evaluated(plan, "evolve/evaluate", full=turns, scored=config.prm.scoring == "all")
+    if turns and config.evolve.control:
+        yield _trained(plan, "control/learn", rows, turns, "warmup", kept_checkpoints=1)
+        yield _evaluated(plan, "control/evaluate", greedy=turns, full=1, tests=1)
+    if turns:
+        yield _evaluated(plan, "final/evaluate", tests=1)
+
+
+def _warmup(plan: Forecast) -> Iterator[Stage]:
+    config, rates = plan.config.warmup, plan.rates
+    if config.checkpoint is not None:
+        yield _evaluated(plan, "warmup/evaluate", full=1, tests=1)
+        return
+    queries = min(plan.sizes.pool, config.queries or plan.sizes.pool)
+    kept = rates.kept["warmup"]
+    yield _sampled(plan, "warmup/generate", "warmup", queries, config.samples, kept=kept)
+    most = -(-config.epochs // config.epochs_per_evaluation)
+    rounds = min(most, rates.rounds or most)
+    epochs = min(config.epochs, config.epochs_per_evaluation)
+    yield _trained(plan, "warmup/learn", queries * kept * epochs, rounds, "warmup")
+    # The chosen round has its greedy figures already.
+    yield _evaluated(plan, "warmup/evaluate", greedy=rounds - 1, full=1, tests=1)
+
+
+def _prm(plan: Forecast) -> Iterator[Stage]:
+    prm, rates = plan.config.prm, plan.rates
+    queries = min(plan.sizes.pool, prm.queries or plan.sizes.pool)
+    yield _sampled(plan, "prm/generate", "question", queries, prm.samples)
+    labelled = queries * rates.labelled
+    prefixes = round(labelled * rates.prefixes)
+    yield _sampled(plan, "prm/annotate", "completion", prefixes, prm.completions)
+    # A folder with a head to begin with, and the trained one.
+    rows = labelled * rates.trained * prm.epochs
+    yield _trained(plan, "prm/learn", rows, 1, "question", policies=2)
+    response = rates.responses["question"]
+    held_out = labelled * (1 - rates.trained)
+    yield Stage(
+        "prm/judge",
+        scored=held_out,
+        written=held_out * response.score_bytes,
+        kept=held_out * response.score_bytes,
+        scorer_s=_over(held_out * response.length, rates.speeds.scorer),
+    )
+
+
+def _slice(config: Config, pool: int) -> int:
+    return math.floor(Fraction(config.evolve.interval).limit_denominator(1_000_000) * pool)
+
+
+def _scored_share(config: Config, rates: Rates) -> float:
+    """Share of an iteration's samples that the process reward model scores."""
+    if config.select.reward != "prm":
+        return 0.0
+    if config.prm.scoring == "all":
+        return 1.0
+    return rates.responses["question"].correct if config.select.rule in SCORED else 0.0
+
+
+def _over(amount: float, speed: float | None) -> float | None:
+    return amount / speed if speed is not None else (0.0 if amount == 0 else None)
+
+
+# --- kinds of stages -----------------------------------------------------------------------------
+
+
+def _prepared(plan: Forecast) -> Stage:
+    """Images, the base policy, the table of queries."""
+    stored = plan.sizes.images * plan.rates.image_bytes + plan.policy_bytes
+    parts = plan.policy_bytes / OBJECT_PART
+    return Stage("prepare", written=stored, kept=stored, requests=WRITE * plan.sizes.images + parts)
+
+
+def _sampled(
+    plan: Forecast,
+    name: str,
+    kind: KindName,
+    queries: int,
+    samples: int,
+    *,
+    times: int = 1,
+    scored: float = 0.0,
+    kept: float = 0.0,
+    shard_queries: int | None = None,
+) -> Stage:
+    """Shards that are generated, graded, scored and selected from.
+
+    scored: share of the samples. kept: responses of a query.
+    """
+    response, speeds = plan.rates.responses[kind], plan.rates.speeds
+    total = queries * samples * times
+    shards = times * -(-queries // (shard_queries or plan.config.generate.shard_queries))
+    tokens = total * response.tokens
+    objects = 2 + (scored > 0) + (kept > 0)
+    stored = total * (response.rollout_bytes + response.grade_bytes)
+    # Score files hold a row of each scored sample; their measured mean is over all samples.
+    stored += total * response.score_bytes * (scored > 0)
+    stored += queries * times * kept * response.select_bytes
+    stored += shards * (2 + (scored > 0)) * plan.rates.event_bytes
+    reads = 1 + 2 * (scored > 0) + (kept > 0)
+    read_tokens = total * scored * response.tokens + queries * times * response.prompt_tokens
+    return Stage(
+        name,
+        samples=total,
+        tokens=tokens,
+        scored=total * scored,
+        written=stored,
+        kept=stored,
+        requests=shards * (objects * WRITE + reads * READ + LIST + (2 + (scored > 0)) * COMMIT)
+        + queries * times * READ * (1 + (scored > 0)),
+        engine_s=_over(tokens, speeds.engine),
+        scorer_s=_over(read_tokens, speeds.scorer) if scored else 0.0,
+    )
+
+
+def _trained(
+    plan: Forecast,
+    name: str,
+    rows: float,
+    jobs: int,
+    kind: KindName,
+    *,
+    policies: int = 1,
+    kept_checkpoints: int = 0,
+) -> Stage:
+    """Jobs of this many rows each. policies: folders published by each."""
+    learn = plan.config.learn
+    steps = math.ceil(rows / learn.batch_size)
+    inside = (steps - 1) // learn.checkpoint_steps if learn.checkpoint_steps and steps else 0
+    checkpoint = float(plan.shape.parameters * CHECKPOINT_BYTES)
+    published = jobs * policies * plan.policy_bytes
+    written = published + jobs * (1 + inside) * checkpoint
+    length = plan.rates.responses[kind].length
+    return Stage(
+        name,
+        rows=rows * jobs,
+        steps=steps * jobs,
+        written=written,
+        kept=published + kept_checkpoints * checkpoint,
+        requests=written / OBJECT_PART + jobs * COMMIT + jobs * rows * READ,
+        rank_s=_over(rows * jobs * length, plan.rates.speeds.rank),
+    )
+
+
+def _evaluated(
+    plan: Forecast,
+    name: str,
+    *,
+    greedy: int = 0,
+    full: int = 0,
+    tests: int = 0,
+    scored: bool = False,
+) -> Stage:
+    """Policies evaluated: `greedy` of them greedily on validation, `full` also sampled there,
+    `tests` on the test splits. scored: whether validation samples are."""
+    sizes, evaluate = plan.sizes, plan.config.evaluate
+    asked: list[tuple[KindName, int, int, int, float]] = [
+        ("greedy", sizes.validation, 1, greedy + full, 0.0),
+        ("question", sizes.validation, evaluate.samples, full, float(scored)),
+    ]
+    for split in sizes.tests:
+        asked.append(("greedy", split, 1, tests, 0.0))
+        asked.append(("question", split, evaluate.test_samples, tests, 0.0))
+    parts = [
+        _sampled(
+            plan, name, kind, queries, samples, times=times,
+            scored=share, shard_queries=evaluate.shard_queries,
+        )
+        for kind, queries, samples, times, share in asked
+        if samples and times
+    ]  # fmt: skip
+    return summed(name, parts)
+
+
+def summed(name: str, parts: list[Stage]) -> Stage:
+    """Stages together; unknown seconds stay unknown."""
+
+    def total(field: str) -> float | None:
+        values = [getattr(part, field) for part in parts]
+        return None if None in values else sum(values)
+
+    fields = [field for field in Stage.__dataclass_fields__ if field != "name"]
+    return Stage(name, **{field: total(field) for field in fields})  # type: ignore[arg-type]
+
+
+# --- what it comes to ----------------------------------------------------------------------------
+
+
+def engine_gpus(config: Config) -> float:
+    """GPUs of one engine, and of one scorer."""
+    return config.cluster.gpus_per_engine * config.generate.tensor_parallel_size
+
+
+def gpus_held(config: Config) -> Mapping[str, float]:
+    """GPUs of each role when all its members are there."""
+    scorers = config.prm.scorers if config.select.reward == "prm" else 0
+    return {
+        "engines": config.generate.engines * engine_gpus(config),
+        "scorers": scorers * engine_gpus(config),
+        "ranks": config.learn.ranks * config.cluster.gpus_per_rank,
+    }
+
+
+def wall_s(stage: Stage, config: Config) -> float | None:
+    """Seconds that a stage takes: engines and scorers work side by side, then the ranks."""
+    parts = (
+        (stage.engine_s, config.generate.engines),
+        (stage.scorer_s, config.prm.scorers),
+        (stage.rank_s, config.learn.ranks),
+    )
+    seconds = [None if total is None else total / count for total, count in parts]
+    if seconds[0] is None or seconds[1] is None or seconds[2] is None:
+        return None
+    return max(seconds[0], seconds[1]) + seconds[2]
+
+
+def gpu_s(stage: Stage, config: Config) -> float | None:
+    """GPU-seconds in which a stage's members work."""
+    if stage.engine_s is None or stage.scorer_s is None or stage.rank_s is None:
+        return None
+    of_engine = engine_gpus(config)
+    return (
+        stage.engine_s * of_engine
+        + stage.scorer_s * of_engine
+        + stage.rank_s * config.cluster.gpus_per_rank
+    )
