@@ -33,7 +33,7 @@ from pipeline.datasets.dataset import Dataset, load_dataset
 from pipeline.datasets.images import Limits
 from pipeline.errors import BadConfig, download_hint
 from pipeline.generation.slices import labelled
-from pipeline.grading.grade import GRADER_VERSION
+from pipeline.grading.grade import grader_version
 from pipeline.phases.prm import NAME
 from pipeline.query import Query
 from pipeline.refs import PolicyRef
@@ -74,7 +74,9 @@ def evaluate(
         config = policy.config
         split, dataset, queries = questions(config, split, data)
         identity = engine_settings(config).identity()
-        program = RunSpec(config, {split: tuple(queries)}, identity, GRADER_VERSION)
+        program = RunSpec(
+            config, {split: tuple(queries)}, identity, grader_version(config.prompt.shapes)
+        )
         parts.check_models(config)
         parts.check_queries(config, queries, dataset, print)
         upload_images(store, dataset, images_of(program))

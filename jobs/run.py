@@ -39,7 +39,7 @@ from pipeline.datasets.dataset import Dataset
 from pipeline.driver.context import RunContext
 from pipeline.driver.driver import drive
 from pipeline.driver.finish import lost_evaluations
-from pipeline.grading.grade import GRADER_VERSION
+from pipeline.grading.grade import grader_version
 from pipeline.reports.card import chain_of, model_card
 from pipeline.reports.comparison import named_policies
 from pipeline.reports.summary import summary
@@ -113,7 +113,9 @@ class Job:
         self.store = run_store(config, console.say)
         self.dataset: Dataset = load_data(config, console.say)
         engine = engine_settings(config).identity()
-        self.program = RunSpec.of(config, self.dataset, engine, GRADER_VERSION)
+        self.program = RunSpec.of(
+            config, self.dataset, engine, grader_version(config.prompt.shapes)
+        )
         check_same_data(self.store, self.program, self.state)
 
     def drive(self, until: Until = lambda state: False, *, take_over: bool) -> None:

@@ -22,10 +22,11 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from actors.generation.engine_settings import engine_settings
-from actors.generation.generator import asked_of
+from actors.generation.generator import prompt_of
 from actors.model.images import StoreImages
 from actors.model.processor import Processor, load_processor
 from jobs.runtime.cli import command
+from jobs.runtime.console import stated_in
 from jobs.runtime.learner_folder import scratch_folder
 from jobs.runtime.memory import PeakMemory
 from jobs.runtime.prepare import images_of, load_data, upload_images
@@ -35,7 +36,7 @@ from pipeline.audit.garbage import SCRATCH
 from pipeline.config.schema import Config
 from pipeline.config.unread import unread
 from pipeline.datasets.images import decode
-from pipeline.grading.grade import GRADER_VERSION
+from pipeline.grading.grade import grader_version
 from pipeline.prompts import prompt_hash
 from pipeline.query import Query
 from pipeline.records import Score
@@ -61,7 +62,9 @@ def validate(config: Config, samples: int, say: Say, parts: Parts = REAL) -> boo
     store = run_store(config, say)
     dataset = load_data(config, say)
     parts.check_models(config)
-    whole = RunSpec.of(config, dataset, engine_settings(config).identity(), GRADER_VERSION)
+    whole = RunSpec.of(
+        config, dataset, engine_settings(config).identity(), grader_version(config.prompt.shapes)
+    )
     parts.check_queries(config, whole.by_hash.values(), dataset, say)
     say("; ".join(f"{name}: {len(part)} queries" for name, part in whole.splits.items()))
     train = config.data.train
@@ -206,7 +209,7 @@ class Validation:
             f"\n=== query {query.query_id}: {len(query.images)} images, {query.answer_type} answer "
             f"{query.answer!r}"
         )
-        prompt = processor.prompt(asked_of(sampled.spec, query), len(query.images))
+        prompt = prompt_of(sampled.spec, query, processor)
         ids = processor.input_ids(prompt, query.images, lambda sha: decode(images(sha)))
         same = all(row.prompt_sha256 == prompt_hash(ids) for row in rows)
         self.say(prompt[:SHOWN_CHARS])
@@ -229,22 +232,25 @@ class Validation:
             "be in a run (generate.max_bad_queries)"
             + "".join(f"\n          {one.reason}" for one in sampled.bad),
         )
-        own = self.config.warmup.checkpoint is not None
+        own, shapes = self.config.warmup.checkpoint is not None, self.config.prompt.shapes
         how = "ok" if counts.correct else "FAILED" if own else "doubtful"
         without = "" if counts.correct else (
             ": a run samples what it trains on from this policy (warmup.checkpoint)"
             if own
             else ": the warm-up has to teach it"
         )  # fmt: skip
-        self.verdicts.found.append((how, f"{shares(counts, 'responses')}{without}"))
+        words = f"{shares(counts, 'responses')}{stated_in(sampled.shapes)}{without}"
+        self.verdicts.found.append((how, words))
         self.verdicts.doubt(
             counts.cut == counts.samples,
             "every response was truncated: raise generate.max_new_tokens",
         )
         self.verdicts.doubt(
             counts.unparsed == counts.samples,
-            "no response gives its answer under '# Answer': warm-up teaches it, a policy of your "
-            "own (warmup.checkpoint) has to know it",
+            "no response gives its answer where one is read: under '# Answer'"
+            f"{', or as ' + ', '.join(shapes) if shapes else ''}. Ask for the format "
+            "(prompt.question), or read the shapes that the model gives (prompt.shapes, "
+            "docs/own-data.md); else warm-up has to teach it",
         )
 
     def _score_untrained(self, sampled: Sampled, policy: Path) -> None:
@@ -301,14 +307,15 @@ class Validation:
         for row in chains.rows[:1]:
             query = self.once.program.by_hash[row.query]
             self.say(f"\n=== a warm-up chain of {query.query_id}, told the answer:")
-            self.say(f"{asked_of(chains.spec, query)}\n---\n{row.text}")
+            self.say(f"{chains.spec.templates.text(query, 'warmup')}\n---\n{row.text}")
         without = "" if counts.kept else (
             ": a run that finds none stops there. Look at more of them (--samples), or tell the "
-            "base what a chain looks like (warmup.template)"
+            "base what a chain looks like (prompt.warmup)"
         )  # fmt: skip
         self.verdicts.check(
             counts.kept > 0,
-            f"{shares(counts, 'warm-up chains')}, {counts.leaning} more give the gold answer away; "
+            f"{shares(counts, 'warm-up chains')}{stated_in(chains.shapes)}, "
+            f"{counts.leaning} more give the gold answer away; "
             f"{counts.kept} to train on{without}",
         )
 

@@ -10,8 +10,9 @@ from __future__ import annotations
 import re
 import string
 from collections.abc import Sequence
+from dataclasses import dataclass
 from datetime import datetime
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 from pipeline.errors import BadConfig, BadData
 from pipeline.hashing import canonical_json, sha256_hex
@@ -20,13 +21,13 @@ from pipeline.responses import split_steps
 
 # Short on purpose: a tiny model pays for every token of it, thousands of times.
 WARMUP_TEMPLATE = "{question}\nThe answer is {gold}. Explain step by step."
-FIELDS = ("question", "gold")
+QUESTION_TEMPLATE = "{question}"
 # The date that Llama 3.2's chat template falls back to where it has no clock.
 TEMPLATE_TIME = datetime(2024, 7, 26)
 # The name under which transformers gives chat templates the clock.
 _CLOCK = "strftime_now"
-_MAY_HOLD = "it holds {question} and {gold}"
 
+PromptKind = Literal["question", "warmup"]
 Message = dict[str, Any]
 
 
@@ -37,6 +38,30 @@ class ProcessorLike(Protocol):
 
     def apply_chat_template(self, conversation: list[Message], **options: Any) -> Any:
         """Render `conversation` with the model's own chat template."""
+
+
+@dataclass(frozen=True)
+class PromptTemplates:
+    """What a model is asked with: a template by kind of prompt, and the text of the system turn.
+
+    question: holds {question}; warmup: holds {question} and {gold}; system: "" is no system turn.
+    """
+
+    question: str = QUESTION_TEMPLATE
+    warmup: str = WARMUP_TEMPLATE
+    system: str = ""
+
+    def text(self, query: Query, kind: PromptKind = "question") -> str:
+        """The text of the user's turn. Raises as `warmup_text`."""
+        if kind == "warmup":
+            return warmup_text(query, self.warmup)
+        return self.question.format(question=question_text(query))
+
+    def hash_of(self, texts_Q: Sequence[str]) -> str:
+        """What identifies that these texts are asked; the same as ever where there is no system
+        turn."""
+        asked = [self.system, list(texts_Q)] if self.system else list(texts_Q)
+        return sha256_hex(canonical_json(asked))
 
 
 def question_text(query: Query) -> str:
@@ -59,32 +84,42 @@ def warmup_text(query: Query, template: str = WARMUP_TEMPLATE) -> str:
     return template.format(question=question_text(query), gold=query.answer)
 
 
-def check_template(template: str) -> None:
-    """Refuse a warm-up template that cannot be filled in or leaves a part out.
+def check_templates(templates: PromptTemplates) -> None:
+    """Refuse templates that cannot be filled in or leave a part out.
 
     Raises:
-        BadConfig: naming the field that is missing or unknown.
+        BadConfig: naming the setting, and the field that is missing or unknown.
     """
+    _check_template("prompt.question", templates.question, ("question",))
+    _check_template("prompt.warmup", templates.warmup, ("question", "gold"))
+
+
+def _check_template(key: str, template: str, wanted: tuple[str, ...]) -> None:
+    what = f"{key} = {template!r}"
+    may_hold = "it holds " + " and ".join(f"{{{name}}}" for name in wanted)
     try:
         parts = list(string.Formatter().parse(template))
     except ValueError as error:
-        raise BadConfig(f"warm-up template {template!r}: {error}; a brace is {{{{") from error
+        raise BadConfig(f"{what}: {error}; a brace is {{{{") from error
     fields = [name for _, name, _, _ in parts if name is not None]
     for name in fields:
-        if name not in FIELDS:
-            raise BadConfig(f"warm-up template {template!r}: unknown field {{{name}}}; {_MAY_HOLD}")
-    for name in FIELDS:
+        if name not in wanted:
+            raise BadConfig(f"{what}: unknown field {{{name}}}; {may_hold}")
+    for name in wanted:
         if name not in fields:
-            raise BadConfig(f"warm-up template {template!r}: {{{name}}} is missing")
+            raise BadConfig(f"{what}: {{{name}}} is missing")
     if any(form or conversion for _, _, form, conversion in parts):
-        raise BadConfig(f"warm-up template {template!r}: a field takes no format; {_MAY_HOLD}")
+        raise BadConfig(f"{what}: a field takes no format; {may_hold}")
 
 
-def messages(text: str, n_images: int) -> list[Message]:
-    """One user turn: `n_images` image placeholders, then the text."""
+def messages(text: str, n_images: int, system: str = "") -> list[Message]:
+    """The system turn, if there is one, and a user turn: `n_images` placeholders, then the text."""
     content: list[Message] = [{"type": "image"} for _ in range(n_images)]
     content.append({"type": "text", "text": text})
-    return [{"role": "user", "content": content}]
+    turns: list[Message] = [{"role": "user", "content": content}]
+    if system:
+        turns.insert(0, {"role": "system", "content": [{"type": "text", "text": system}]})
+    return turns
 
 
 def reserved_in(text: str, processor: ProcessorLike) -> str | None:
@@ -95,7 +130,12 @@ def reserved_in(text: str, processor: ProcessorLike) -> str | None:
 
 
 def render_prompt(
-    processor: ProcessorLike, text: str, n_images: int, *, now: datetime = TEMPLATE_TIME
+    processor: ProcessorLike,
+    text: str,
+    n_images: int,
+    system: str = "",
+    *,
+    now: datetime = TEMPLATE_TIME,
 ) -> str:
     """The chat-templated prompt, image placeholders not expanded, ready for the response.
 
@@ -106,13 +146,16 @@ def render_prompt(
         BadData: when the text holds one of the model's own special tokens, an image placeholder
             above all: the prompt would then ask for an image that is not there.
     """
-    reserved = reserved_in(text, processor)
-    if reserved is not None:
-        raise BadData(f"the text holds {reserved!r}, a special token of this model: {text[:200]!r}")
+    for part in (system, text):
+        reserved = reserved_in(part, processor)
+        if reserved is not None:
+            raise BadData(
+                f"the text holds {reserved!r}, a special token of this model: {part[:200]!r}"
+            )
     template = str(getattr(processor, "chat_template", ""))
     clock = {_CLOCK: now.strftime} if _CLOCK in template else {}
     prompt = processor.apply_chat_template(
-        messages(text, n_images), add_generation_prompt=True, tokenize=False, **clock
+        messages(text, n_images, system), add_generation_prompt=True, tokenize=False, **clock
     )
     if not isinstance(prompt, str):
         raise TypeError(f"the chat template gave {type(prompt).__name__}, not text")

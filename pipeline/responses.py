@@ -25,6 +25,8 @@ _HEADING = re.compile(r"^# Answer[ \t\r]*$", re.MULTILINE)
 # Whatever a reader could take for a second heading makes the response ambiguous.
 _HEADING_LIKE = re.compile(r"#[ \t]*answer\b", re.IGNORECASE)
 _BLANK_LINE = re.compile(r"\n[ \t\r]*\n")
+_THINKING_BEGINS = re.compile(r"<think(?:ing)?>", re.IGNORECASE)
+_THINKING_ENDS = re.compile(r"</think(?:ing)?>", re.IGNORECASE)
 _SET_APART = re.compile(r"\n[ \t\r]*\n# Answer[ \t\r]*\n[ \t\r]*\n")
 _SPACE = " \t\r\n"
 # What decoders write for bytes that are no whole character.
@@ -37,6 +39,7 @@ def extract_answer(text: str) -> str | None:
     None when the heading is missing or occurs twice, when nothing follows it, and when more than
     one paragraph does: which of them is the answer would be a guess.
     """
+    text = without_thinking(text)
     heading = _HEADING.search(text)
     if heading is None or len(_HEADING_LIKE.findall(text)) != 1:
         return None
@@ -46,9 +49,28 @@ def extract_answer(text: str) -> str | None:
     return answer
 
 
+def has_heading(text: str) -> bool:
+    """Does our heading stand in what a response says, once or oftener?"""
+    return _HEADING.search(without_thinking(text)) is not None
+
+
+def without_thinking(text: str) -> str:
+    """What a response says once it has thought: after the last closing thinking tag (the opening
+    one may stand in the prompt), up to one that is opened and not closed."""
+    start = _spoken_from(text)
+    begins = _THINKING_BEGINS.search(text, start) if "<" in text else None
+    return text[start : None if begins is None else begins.start()]
+
+
+def _spoken_from(text: str) -> int:
+    ends = [tag.end() for tag in _THINKING_ENDS.finditer(text)] if "</" in text else []
+    return ends[-1] if ends else 0
+
+
 def split_steps(text: str) -> list[str]:
     """What stands between blank lines before the answer heading; of all the text without one."""
-    return [piece.strip(_SPACE) for piece in _pieces(text) if piece.strip(_SPACE)]
+    pieces = _pieces(without_thinking(text))
+    return [piece.strip(_SPACE) for piece in pieces if piece.strip(_SPACE)]
 
 
 def format_ok(text: str) -> bool:
@@ -56,14 +78,14 @@ def format_ok(text: str) -> bool:
     return (
         extract_answer(text) is not None
         and bool(split_steps(text))
-        and _SET_APART.search(text) is not None
+        and _SET_APART.search(without_thinking(text)) is not None
     )
 
 
 def finished_steps(text: str) -> int:
     """How many steps a response has that a blank line has ended: of its tokens, as many have ends
     (`step_ends`)."""
-    return _finished(text)
+    return _finished(without_thinking(text))
 
 
 def step_ends(token_ids_T: Sequence[int], decode: Callable[[Sequence[int]], str]) -> list[int]:
@@ -78,14 +100,15 @@ def step_ends(token_ids_T: Sequence[int], decode: Callable[[Sequence[int]], str]
         decode: tokens to text, newlines kept as they are, nothing cleaned up; it is called about
             log2(T) times a step, never on tokens one by one (a character may span several).
     """
-    finished = _finished(decode(token_ids_T))
+    text = decode(token_ids_T)
+    finished, start = finished_steps(text), _spoken_from(text)
     ends_S: list[int] = []
     for count in range(1, finished + 1):
         end = bisect.bisect_left(
             range(len(token_ids_T)),
             count,
             lo=ends_S[-1] if ends_S else 0,
-            key=lambda n: _finished(decode(token_ids_T[:n])),
+            key=lambda n: _finished(decode(token_ids_T[:n])[start:]),
         )
         ends_S.append(end)
     return ends_S
@@ -119,14 +142,16 @@ class StepFinder:
 
 def _finishes(text: str) -> list[int]:
     """Where each step of `text` is finished: the place after its blank line."""
-    heading = _HEADING.search(text)
-    before = text if heading is None else text[: heading.start()]
-    found, start = [], 0
+    begin = _spoken_from(text)
+    spoken = without_thinking(text)
+    heading = _HEADING.search(spoken)
+    before = spoken if heading is None else spoken[: heading.start()]
+    places, start = [], 0
     for blank in _BLANK_LINE.finditer(before):
         if before[start : blank.start()].strip(_SPACE):
-            found.append(blank.end())
+            places.append(begin + blank.end())
         start = blank.end()
-    return found
+    return places
 
 
 def _finished(text: str) -> int:

@@ -34,7 +34,7 @@ from pipeline.errors import BadData, BadModel
 from pipeline.generation.engine import Engine, Sample, SampleRequest
 from pipeline.generation.fleet import BadQuery, ShardDone
 from pipeline.generation.shards import SamplePart, ShardSpec
-from pipeline.prompts import prompt_hash, question_text, warmup_text
+from pipeline.prompts import prompt_hash
 from pipeline.query import Query
 from pipeline.records import Rollout
 from pipeline.refs import PolicyRef
@@ -189,7 +189,7 @@ class Generator:
     def _group(
         self, spec: ShardSpec, query: Query, part: SamplePart, processor: Processor
     ) -> Group:
-        prompt = processor.prompt(asked_of(spec, query), len(query.images))
+        prompt = prompt_of(spec, query, processor)
         prompt_P = processor.input_ids(prompt, query.images, self._images.get)
         if len(prompt_P) + len(part.prefix) >= self._max_model_len:
             raise BadData(
@@ -227,9 +227,10 @@ class Generator:
                 raise BadModel(f"query {name}: a response holds a forbidden token")
 
 
-def asked_of(spec: ShardSpec, query: Query) -> str:
-    """What a shard asks about one of its queries, as rendered text."""
-    return question_text(query) if spec.prompt == "question" else warmup_text(query, spec.template)
+def prompt_of(spec: ShardSpec, query: Query, processor: Processor) -> str:
+    """What a shard asks about one of its queries, rendered by the model's own template."""
+    text = spec.templates.text(query, spec.prompt)
+    return processor.prompt(text, len(query.images), spec.templates.system)
 
 
 def _rows(policy: PolicyRef, group: Group, samples_K: Sequence[Sample]) -> Iterator[Rollout]:

@@ -23,16 +23,16 @@ import sys
 import threading
 import time
 from collections import Counter, deque
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import TracebackType
 from typing import ClassVar, Literal
 
+from pipeline.answer_shapes import Shape, stated_answer
 from pipeline.errors import BadData, UserError
 from pipeline.grading.grade import MAX_ANSWER_CHARS, Gold, Outcome, gold_of
 from pipeline.query import Query
-from pipeline.responses import extract_answer
 
 # A batch fits into an empty pipe (64 KiB), so handing it over never waits.
 BATCH_ITEMS = 64
@@ -49,12 +49,14 @@ _ROOT = Path(__file__).resolve().parents[2]
 class GradeResult:
     """The outcome of a response and the answer it was read from (None: there was none).
 
+    shape: in which the answer was stated; None with no answer.
     reason: why the answer could not be compared, where it should have been possible.
     """
 
     outcome: Outcome
     extracted: str | None
     reason: str | None = None
+    shape: str | None = None
 
 
 class GradingFailed(BadData):
@@ -141,6 +143,7 @@ class GradePool:
     Args:
         deadline_s: seconds of processor time for one answer, rounded up to whole seconds, imports
             not counted. Wall time would make outcomes depend on what else the machine does.
+        shapes: in which an answer is read besides ours.
     """
 
     WORKER: ClassVar[tuple[str, ...]] = ("-m", "actors.grading.worker")
@@ -149,11 +152,12 @@ class GradePool:
     # while it starts.
     STALL_S: ClassVar[float] = 300.0
 
-    def __init__(self, processes: int, deadline_s: float) -> None:
+    def __init__(self, processes: int, deadline_s: float, shapes: Collection[Shape] = ()) -> None:
         if processes < 1 or not deadline_s > 0:
             raise ValueError(f"needs processes >= 1 and deadline_s > 0: {processes}, {deadline_s}")
         self._processes = processes
         self._deadline_s = deadline_s
+        self._shapes = shapes
         self._workers: list[_Worker] = []
         self._selector = selectors.DefaultSelector()
         self._lock = threading.Lock()
@@ -190,14 +194,17 @@ class GradePool:
             GradingFailed: after everything else is graded, when some could not be.
             GraderUnavailable: when no grading process can be started.
         """
-        extracted = [extract_answer(text) for text, _ in items]
+        stated = [stated_answer(text, self._shapes) for text, _ in items]
         places: dict[_Task, list[int]] = {}
         results: list[GradeResult | None] = [
-            GradeResult("unparsed", answer) for answer in extracted
+            GradeResult("unparsed", None)
+            if answer is None
+            else GradeResult("unparsed", answer.text, shape=answer.shape)
+            for answer in stated
         ]
-        for place, ((_, query), answer) in enumerate(zip(items, extracted, strict=True)):
-            if answer is not None and len(answer) <= MAX_ANSWER_CHARS:
-                places.setdefault(_Task(answer, gold_of(query)), []).append(place)
+        for place, ((_, query), answer) in enumerate(zip(items, stated, strict=True)):
+            if answer is not None and len(answer.text) <= MAX_ANSWER_CHARS:
+                places.setdefault(_Task(answer.text, gold_of(query)), []).append(place)
         with self._lock:
             if self._closed:
                 raise RuntimeError("the grade pool is closed")
@@ -214,8 +221,10 @@ class GradePool:
                     results[place] = None
                     failures.append((place, run.failed[index]))
                 else:
-                    results[place] = GradeResult(
-                        run.outcomes[index], extracted[place], run.reasons.get(index)
+                    unread = results[place]
+                    assert unread is not None
+                    results[place] = replace(
+                        unread, outcome=run.outcomes[index], reason=run.reasons.get(index)
                     )
         if failures:
             raise GradingFailed(sorted(failures), results)

@@ -125,14 +125,14 @@ class Processor:
     def _forbidden_set(self) -> frozenset[int]:
         return frozenset(self.forbidden)
 
-    def prompt(self, text: str, n_images: int) -> str:
+    def prompt(self, text: str, n_images: int, system: str = "") -> str:
         """The chat-templated prompt, image placeholders not expanded.
 
         Raises:
             BadData: when the text holds one of the model's special tokens.
         """
         with self._lock:
-            return render_prompt(self._processor, text, n_images)
+            return render_prompt(self._processor, text, n_images, system)
 
     def options(self, prompt: str) -> dict[str, Any]:
         """How `prompt` is tokenised: a template that writes the start token gets no second one."""

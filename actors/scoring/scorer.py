@@ -34,7 +34,7 @@ from pipeline.errors import BadModel
 from pipeline.generation.shards import EngineIdentity
 from pipeline.hashing import canonical_json, sha256_hex
 from pipeline.prm.step_scores import ScoreRequest, StepScorer
-from pipeline.prompts import prompt_hash, question_text
+from pipeline.prompts import PromptTemplates, prompt_hash
 from pipeline.query import Query
 from pipeline.records import Rollout, Score
 from pipeline.refs import PolicyRef
@@ -152,7 +152,7 @@ class ShardScorer:
             self._scorer = self._make(model.tag_ids)
         self._scorer.load_policy(model.folder)
         self._beat()
-        return ShardReader(processor, self._images)
+        return ShardReader(processor, self._images, self._config.prompt.templates)
 
 
 @dataclass(frozen=True)
@@ -167,8 +167,11 @@ class Prompt:
 class ShardReader:
     """Turns rows of rollout shards into requests, with one PRM's processor."""
 
-    def __init__(self, processor: Processor, images: ImageCache) -> None:
+    def __init__(
+        self, processor: Processor, images: ImageCache, templates: PromptTemplates
+    ) -> None:
         self._processor = processor
+        self._templates = templates
         self._images = images
         self._steps = StepFinder(processor.decode)
 
@@ -184,7 +187,8 @@ class ShardReader:
         return [self._request(row, prompts[row.query]) for row in rows]
 
     def _prompt(self, query: Query) -> Prompt:
-        text = self._processor.prompt(question_text(query), len(query.images))
+        asked = self._templates.text(query)
+        text = self._processor.prompt(asked, len(query.images), self._templates.system)
         ids = self._processor.input_ids(text, query.images, self._images.get)
         return Prompt(text, query.images, prompt_hash(ids))
 

@@ -21,7 +21,6 @@ from actors.supervision.heartbeat import Heartbeat
 from actors.supervision.node_cache import cache_place, tree_cache
 from actors.supervision.pool import Pool, PoolLike, PoolSettings, Result
 from pipeline.errors import RunStopped
-from pipeline.grading.grade import GRADER_VERSION
 from pipeline.query import Query
 from pipeline.run.spec import RunSpec
 from pipeline.stages.grade import GradeDone, GradeTask, TaskLost, Ungraded, finish_shard
@@ -87,7 +86,7 @@ class Stages:
                 for place, result in enumerate(results)
             ]
 
-        answer = finish_shard(self._context.store, task, grade_many, GRADER_VERSION)
+        answer = finish_shard(self._context.store, task, grade_many, self._context.spec.grader)
         return ShardGraded(answer, tuple(not_compared))
 
     def _results(
@@ -118,9 +117,10 @@ class StageActor:
         return call(self._start)
 
     def _start(self) -> None:
-        store, grade = open_store(self._store_url), self._spec.config.grade
+        store, config = open_store(self._store_url), self._spec.config
         context = TaskContext(store, self._spec, PolicyDecoders(store, tree_cache(self._cache)))
-        self._stages = Stages(context, GradePool(grade.processes, grade.deadline_s))
+        graders = GradePool(config.grade.processes, config.grade.deadline_s, config.prompt.shapes)
+        self._stages = Stages(context, graders)
 
     def run(self, work: StageWork) -> CallResult:
         """One task."""

@@ -115,7 +115,7 @@ class GroupLearner:
     ) -> None:
         self._config = config
         self._store = store
-        self._rows = RowMaker(store, queries, processors)
+        self._rows = RowMaker(store, queries, config.prompt.templates, processors)
         self._folder = folder
         self._start = start
         self._clock = clock

@@ -18,7 +18,7 @@ from actors.model.processor import Processor, load_processor, processor_sha256
 from pipeline.datasets.images import decode
 from pipeline.errors import UserError
 from pipeline.prm.labels import LabelKind, target
-from pipeline.prompts import prompt_hash, question_text
+from pipeline.prompts import PromptTemplates, prompt_hash
 from pipeline.query import Query
 from pipeline.records import Selected, StepValues
 from pipeline.storage.artifacts import get_verified, needed, read_rows
@@ -46,10 +46,12 @@ class RowMaker:
         self,
         store: Store,
         queries: Mapping[str, Query],
+        templates: PromptTemplates,
         processors: Callable[[Path], Processor] = load_processor,
     ) -> None:
         self._store = store
         self._queries = queries
+        self._templates = templates
         self._load_processor = processors
         self._processor: Processor | None = None
         self._sha256 = ""
@@ -98,7 +100,8 @@ class RowMaker:
 
     def _row(self, processor: Processor, row: Selected | StepValues) -> TrainRow:
         query = self._queries[row.query]
-        prompt = processor.prompt(question_text(query), len(query.images))
+        text = self._templates.text(query)
+        prompt = processor.prompt(text, len(query.images), self._templates.system)
         ids = processor.input_ids(prompt, query.images, self._open_image)
         hashed = prompt_hash(ids)
         if row.prompt_sha256 not in ("", hashed):

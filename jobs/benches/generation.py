@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from actors.generation.engine_settings import EngineSettings, common_options, engine_settings
-from actors.generation.generator import asked_of
+from actors.generation.generator import prompt_of
 from actors.model.images import StoreImages
 from actors.model.processor import load_processor
 from jobs.benches.record import Options, Result, by_turns
@@ -33,7 +33,7 @@ from pipeline.driver.driver import advance
 from pipeline.driver.sample import SampleStep
 from pipeline.errors import BadConfig
 from pipeline.generation.shards import ShardSpec, shard_specs
-from pipeline.grading.grade import GRADER_VERSION
+from pipeline.grading.grade import grader_version
 from pipeline.phases.steps import SampleShards
 from pipeline.query import Query
 from pipeline.refs import PolicyRef, ShardSet
@@ -66,7 +66,7 @@ def _measure(name: str, options: Options, *, deterministic: bool) -> Result:
     check_models(config)
     dataset = load_data(config, options.say)
     engine = engine_settings(config)
-    program = RunSpec.of(config, dataset, engine.identity(), GRADER_VERSION)
+    program = RunSpec.of(config, dataset, engine.identity(), grader_version(config.prompt.shapes))
     store = open_store(options.folder / "store", say=options.say)
     upload_images(store, dataset, images_of(program))
     policy = publish_folder(store, Path(config.policy.path))
@@ -134,7 +134,7 @@ class Plan:
                 run_seed=config.run.seed,
                 shard_queries=config.generate.shard_queries,
                 prompt="warmup",
-                template=config.warmup.template,
+                templates=config.prompt.templates,
             )
         )
 
@@ -231,7 +231,7 @@ class BareEngine:
         self._requests = []
         for spec, queries_Q in shards:
             for query in queries_Q:
-                text = processor.prompt(asked_of(spec, query), len(query.images))
+                text = prompt_of(spec, query, processor)
                 prompt: dict[str, Any] = {"prompt": text}
                 if query.images:
                     pictures = [decode(self._images(sha)) for sha in query.images]

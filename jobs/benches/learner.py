@@ -27,7 +27,7 @@ from jobs.runtime.prepare import load_data, upload_images
 from jobs.runtime.ray_cluster import start_ray
 from pipeline.datasets.images import decode
 from pipeline.generation.slices import labelled
-from pipeline.prompts import prompt_hash, question_text
+from pipeline.prompts import PromptTemplates, prompt_hash
 from pipeline.query import Query
 from pipeline.storage.store import open_store
 from pipeline.training.rows import TrainRow
@@ -100,7 +100,7 @@ def make_rows(
     rows = []
     for query in queries:
         drawn = random.Random(query.content_hash)
-        prompt = processor.prompt(question_text(query), len(query.images))
+        prompt = processor.prompt(PromptTemplates().text(query), len(query.images))
         ids = processor.input_ids(prompt, query.images, lambda sha: decode(images(sha)))
         for _ in range(responses):
             sampled = drawn.choices(allowed, k=drawn.randint(*TOKENS))

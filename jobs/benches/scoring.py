@@ -38,9 +38,9 @@ from jobs.runtime.ray_cluster import start_ray
 from pipeline.datasets.images import decode
 from pipeline.driver.context import POLL_S
 from pipeline.errors import BadModel
-from pipeline.grading.grade import GRADER_VERSION
+from pipeline.grading.grade import grader_version
 from pipeline.prm.step_scores import ScoreRequest
-from pipeline.prompts import prompt_hash, question_text
+from pipeline.prompts import prompt_hash
 from pipeline.query import Query
 from pipeline.records import Grade, Rollout
 from pipeline.refs import PolicyRef
@@ -117,7 +117,9 @@ class Bench:
         check_models(self.config)
         dataset = load_data(self.config, options.say)
         self.engine = engine_settings(self.config)
-        program = RunSpec.of(self.config, dataset, self.engine.identity(), GRADER_VERSION)
+        program = RunSpec.of(
+            self.config, dataset, self.engine.identity(), grader_version(self.config.prompt.shapes)
+        )
         self.samples = 2 if options.small else SAMPLES
         pool = program.splits[self.config.data.train][: 4 if options.small else QUERIES]
         words = " ".join(["Look at it again."] * (PROMPT_TOKENS // 4))
@@ -155,7 +157,8 @@ class Bench:
 
     def _prompt(self, query: Query) -> tuple[str, Sequence[int]]:
         """A question as it is asked: text, and tokens with the images' places."""
-        prompt = self.processor.prompt(question_text(query), len(query.images))
+        templates = self.config.prompt.templates
+        prompt = self.processor.prompt(templates.text(query), len(query.images), templates.system)
         return prompt, self.processor.input_ids(prompt, query.images, self._open)
 
     def actor(self, reuse: bool = True) -> Any:
@@ -177,7 +180,7 @@ class Bench:
         """The same responses as an engine is asked about them."""
         made = []
         for number, query in enumerate(self.queries):
-            prompt = self.processor.prompt(question_text(query), len(query.images))
+            prompt, _ = self._prompt(query)
             for text in self.texts(turn, number):
                 ids = tokens(self.processor, text)
                 ends = tuple(step_ends(ids, self.processor.decode))

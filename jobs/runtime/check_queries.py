@@ -11,7 +11,7 @@ from actors.model.prompt_checks import PromptChecks
 from pipeline.config.schema import Config
 from pipeline.datasets.dataset import Dataset
 from pipeline.datasets.files import Place, bad_rows
-from pipeline.prompts import TEMPLATE_TIME, question_text
+from pipeline.prompts import TEMPLATE_TIME
 from pipeline.query import Query
 
 Say = Callable[[str], None]
@@ -35,7 +35,7 @@ def check_queries(config: Config, queries: Iterable[Query], dataset: Dataset, sa
     checks = _checks(config, processor, asked, dataset, say)
     bad: dict[Place, list[str]] = {}
     for number, query in enumerate(asked, start=1):
-        problem = checks.problem(query, question_text(query), dataset.image_name)
+        problem = checks.problem(query, config.prompt.templates.text(query), dataset.image_name)
         if problem is not None:
             place = dataset.places.get(query.query_id, Place(0, number, query.query_id, ""))
             bad.setdefault(place, []).append(problem)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 from rich.console import Console as RichConsole
 from rich.progress import (
@@ -90,9 +90,17 @@ def _sampling_lines(event: SamplingClosed) -> list[str]:
     return [
         f"{event.purpose} sampled: {counts.samples} responses to {counts.queries} queries, "
         f"{counts.correct} correct, {counts.unparsed} unparsed{late}, {counts.cut} truncated"
-        f"{leaning}, {counts.kept} kept",
+        f"{leaning}, {counts.kept} kept{stated_in(event.shapes)}",
         *map(warning, sampling_warnings(event.purpose, counts.to_dict())),
     ]
+
+
+def stated_in(shapes: Mapping[str, int]) -> str:
+    """How many answers were stated in another shape than ours, in words; "" for none."""
+    if not shapes:
+        return ""
+    counts = ", ".join(f"{count} {shape}" for shape, count in sorted(shapes.items()))
+    return f"; answers stated otherwise than under '# Answer': {counts}"
 
 
 def _evaluated_line(event: Evaluated, state: State) -> str:

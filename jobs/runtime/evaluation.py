@@ -99,6 +99,7 @@ class Through:
             engine=self.program.engine,
             run_seed=self.program.config.run.seed,
             shard_queries=self.program.config.evaluate.shard_queries,
+            templates=self.program.config.prompt.templates,
         )
         return [self._one(spec, policy) for spec in specs]
 

@@ -67,6 +67,7 @@ class Sampled:
     grades: list[Grade]
     coverage: Coverage
     bad: tuple[BadQuery, ...]
+    shapes: dict[str, int]
 
 
 class OneRound:
@@ -98,7 +99,7 @@ class OneRound:
             run_seed=config.run.seed,
             shard_queries=len(self.queries),
             prompt=prompt,
-            template=config.warmup.template,
+            templates=config.prompt.templates,
         )
         self.world.fleet.submit(spec, policy)
         done = first_of(self.world, self.world.fleet)
@@ -121,6 +122,7 @@ class OneRound:
             read_rows(self.store, graded.grades, Grade),
             graded.coverage,
             (*done.bad, *graded.bad),
+            graded.shapes,
         )
 
     def score(self, sampled: Sampled, prm: PolicyRef) -> tuple[list[Score], dict[str, int]]:

@@ -35,7 +35,7 @@ from pipeline.errors import (
     StoreMissing,
 )
 from pipeline.generation.shards import ShardSpec
-from pipeline.grading.grade import GRADER_VERSION
+from pipeline.grading.grade import grader_version
 from pipeline.phases.order import ready_steps
 from pipeline.phases.prm import JUDGE
 from pipeline.phases.steps import Annotate, JudgePrm, SampleShards, Train
@@ -106,10 +106,11 @@ class Report:
 
 
 def audit(
-    store: Store, run: str, decoder: Decoder | None = None, grader: str = GRADER_VERSION
+    store: Store, run: str, decoder: Decoder | None = None, grader: str | None = None
 ) -> Report:
     """Check a run. decoder: what turns a policy's tokens into text; a run with a process reward
-    model cannot be checked without. grader: this program's; a run of another one is held against
+    model cannot be checked without. grader: this program's (by default, with the
+    shapes that the run reads); a run of another one is held against
     its own grades, and noted.
 
     Raises:
@@ -120,7 +121,7 @@ def audit(
 
 
 class _Audit:
-    def __init__(self, store: Store, run: str, decoder: Decoder | None, grader: str) -> None:
+    def __init__(self, store: Store, run: str, decoder: Decoder | None, grader: str | None) -> None:
         self.store = store
         self.grader = grader
         self.decoder = decoder
@@ -306,9 +307,11 @@ class _Audit:
                 self._all_bad(self.prm.verdict(self.state, judging, event))
 
     def _note_grader(self, grader: str) -> None:
-        if grader != self.grader:
+        assert self.run_spec is not None  # the caller noted whose grades these are
+        own = self.grader or grader_version(self.run_spec.config.prompt.shapes)
+        if grader != own:
             self.report.notes.append(
-                f"graded by {grader}, and this program grades by {self.grader}: its grades were "
+                f"graded by {grader}, and this program grades by {own}: its grades were "
                 "checked as they are; it cannot be resumed with this program"
             )
 

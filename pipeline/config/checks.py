@@ -6,12 +6,12 @@ from collections.abc import Iterator, Mapping
 
 from pipeline.config.schema import SCORED, Config
 from pipeline.errors import BadConfig
-from pipeline.prompts import check_template
+from pipeline.prompts import check_templates
 
 
 def check(config: Config) -> None:
     """Refuses combinations that cannot work, whatever the machine and the data."""
-    check_template(config.warmup.template)
+    check_templates(config.prompt.templates)
     problems = [*_sampling_problems(config), *_learning_problems(config), *_data_problems(config)]
     if problems:
         raise BadConfig("\n".join(problems))

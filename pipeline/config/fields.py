@@ -10,7 +10,10 @@ from pydantic.fields import FieldInfo
 
 from pipeline.config.schema import Config
 
-RENAMED = {"prm.surprise": "prm.log_likelihood"}
+RENAMED = {
+    "prm.surprise": "prm.log_likelihood",
+    "warmup.template": "prompt.warmup",
+}
 """Keys by the name that older ledgers have them under; hashes keep the old name."""
 
 

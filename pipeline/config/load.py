@@ -47,7 +47,7 @@ def stored_config(raw: Mapping[str, Any]) -> Config:
     for old, new in RENAMED.items():
         (old_section, _, old_leaf), (section, _, leaf) = old.partition("."), new.partition(".")
         if old_leaf in plain.get(old_section, {}):
-            plain[section][leaf] = plain[old_section].pop(old_leaf)
+            plain.setdefault(section, {})[leaf] = plain[old_section].pop(old_leaf)
     return _validated(plain, "the run's ledger, which another version may have written", {})
 
 

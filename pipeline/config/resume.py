@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from pydantic.fields import FieldInfo
+
 from pipeline.config.fields import extra_of, fields, hashed_name, leaf_of, to_dict
 from pipeline.config.schema import Config
 from pipeline.errors import BadConfig
@@ -29,14 +31,22 @@ class Change:
 
 
 def config_hash(config: Config) -> str:
-    """16 hex digits over everything that is not free: equal hashes, equal runs but for machines."""
+    """16 hex digits over everything that is not free: equal hashes, equal runs but for machines.
+
+    A setting that came later (`ADDED`) counts where it is not as by default.
+    """
     plain = to_dict(config)
     keyed = {
         hashed_name(key): leaf_of(plain, key)
         for key, info in fields()
-        if extra_of(info).get("resume") != "free"
+        if extra_of(info).get("resume") != "free" and not _as_before(plain, key, info)
     }
     return sha256_hex(canonical_json(keyed))[:16]
+
+
+def _as_before(plain: dict[str, Any], key: str, info: FieldInfo) -> bool:
+    default = to_dict(Config())
+    return bool(extra_of(info).get("added")) and leaf_of(plain, key) == leaf_of(default, key)
 
 
 def diff(old: Config, new: Config) -> list[Change]:

@@ -18,7 +18,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from pipeline.prompts import WARMUP_TEMPLATE
+from pipeline.answer_shapes import Shape
+from pipeline.prompts import QUESTION_TEMPLATE, WARMUP_TEMPLATE, PromptTemplates
 
 VISION = ("*vision*", "*visual*", "*vpm*", "*resampler*")
 """The vision tower, as it is called in SmolVLM, Idefics, InternVL, LLaVA, Phi and Gemma (vision),
@@ -32,6 +33,8 @@ SAME_CONTENT: dict[str, Any] = {
     "resume": "noted",
     "note": "what lies there must have equal content",
 }
+ADDED: dict[str, Any] = {"added": True}
+"""A setting that earlier runs did not have: by default it changes no hash of a configuration."""
 NUMERICS: dict[str, Any] = {"resume": "noted", "note": "the result is no longer bit-identical"}
 
 Precision = Literal["float32", "bfloat16", "float16"]
@@ -94,6 +97,30 @@ class Policy(Section):
     tokenizer, processor, chat template."""
 
 
+class Prompt(Section):
+    """What a model is asked, and in which shapes its answer is read."""
+
+    question: str = Field(default=QUESTION_TEMPLATE, json_schema_extra=ADDED)
+    """What a question is asked with; holds {question}. A model that was not trained on our format
+    has to be asked for it: steps between blank lines, then the answer heading."""
+    warmup: str = WARMUP_TEMPLATE
+    """What a warm-up chain is asked with; holds {question} and {gold}. The chain is trained on
+    under `question`."""
+    system: str = Field(default="", json_schema_extra=ADDED)
+    """Text of a system turn before every prompt; "": none, or what the chat template puts there."""
+    shapes: tuple[Shape, ...] = Field(default=(), json_schema_extra=ADDED)
+    """Shapes besides ours ("# Answer", a blank line, the answer) in which an answer is read:
+    heading, tag, boxed, label, sentence (docs/grading.md). Part of the grader's version."""
+    trained: Literal["any", "ours"] = Field(default="any", json_schema_extra=ADDED)
+    """Which correct responses may be trained on: of any shape that is read, so that the policy
+    learns the shapes it is sampled in; or of ours only."""
+
+    @property
+    def templates(self) -> PromptTemplates:
+        """What prompts are rendered from."""
+        return PromptTemplates(self.question, self.warmup, self.system)
+
+
 class Warmup(Section):
     """The first policy that reasons: trained on the base's own gold-conditioned chains."""
 
@@ -105,8 +132,6 @@ class Warmup(Section):
     """Chains sampled for each of them."""
     temperature: float = Field(default=1.0, ge=0.0, le=5.0)
     """Sampling temperature of the chains."""
-    template: str = WARMUP_TEMPLATE
-    """What a chain is asked with; holds {question} and {gold}. It is stripped before training."""
     keep: int | None = Field(default=None, ge=1)
     """Correct chains kept of a query at most, drawn at random; null: all."""
     learning_rate: float = Field(default=1e-6, gt=0.0, lt=1.0)
@@ -365,6 +390,7 @@ class Config(Section):
     run: Run = Run()
     data: Data = Data()
     policy: Policy = Policy()
+    prompt: Prompt = Prompt()
     warmup: Warmup = Warmup()
     prm: Prm = Prm()
     generate: Generate = Generate()

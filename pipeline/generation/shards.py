@@ -13,13 +13,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Literal
 
 from pipeline.hashing import canonical_json, key_of, sha256_hex
-from pipeline.prompts import WARMUP_TEMPLATE, question_text, warmup_text
+from pipeline.prompts import PromptKind, PromptTemplates
 from pipeline.query import Query
 
-PromptKind = Literal["question", "warmup"]
 SEED_BITS = 62
 # Changing how seeds are made changes every sample: the rule's name is part of every shard's key.
 SEED_RULE = "sha256/62"
@@ -86,7 +84,8 @@ class ShardSpec:
     policy: version of the policy that samples: a hash of its whole folder, processor, tokenizer
         and chat template included.
     queries_Q: content hashes.
-    prompt: "question", or "warmup" with the gold answer and the instruction of `template`.
+    prompt: "question", or "warmup" with the gold answer and an instruction to explain it.
+    templates: what it is asked with.
     prompt_sha256: hash of the texts asked, one for each query.
     run_seed: root of the samples' seeds.
     """
@@ -96,7 +95,7 @@ class ShardSpec:
     policy: str
     queries_Q: tuple[str, ...]
     prompt: PromptKind
-    template: str
+    templates: PromptTemplates
     prompt_sha256: str
     sampling: SamplingParams
     engine: EngineIdentity
@@ -153,7 +152,7 @@ def shard_specs(
     run_seed: int,
     shard_queries: int,
     prompt: PromptKind = "question",
-    template: str = WARMUP_TEMPLATE,
+    templates: PromptTemplates,
 ) -> list[ShardSpec]:
     """The shards of `queries`, whole query groups in the order given.
 
@@ -162,10 +161,7 @@ def shard_specs(
     specs = []
     for index, start in enumerate(range(0, len(queries), shard_queries)):
         group_Q = queries[start : start + shard_queries]
-        texts_Q = [
-            question_text(query) if prompt == "question" else warmup_text(query, template)
-            for query in group_Q
-        ]
+        texts_Q = [templates.text(query, prompt) for query in group_Q]
         specs.append(
             ShardSpec(
                 purpose=purpose,
@@ -173,8 +169,8 @@ def shard_specs(
                 policy=policy,
                 queries_Q=tuple(query.content_hash for query in group_Q),
                 prompt=prompt,
-                template=template,
-                prompt_sha256=sha256_hex(canonical_json(texts_Q)),
+                templates=templates,
+                prompt_sha256=templates.hash_of(texts_Q),
                 sampling=sampling,
                 engine=engine,
                 run_seed=run_seed if sampling.temperature > 0 else 0,

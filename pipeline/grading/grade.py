@@ -1,8 +1,8 @@
 """Whether a response's answer is the gold answer: `correct`, `wrong` or `unparsed`.
 
-    response --extract_answer--> answer --plain--> text --read--> form --same--> outcome
-                    |                        |              |
-                    `--None                  `--""          `--Unreadable: unparsed
+    response --stated_answer--> answer --plain--> text --read--> form --same--> outcome
+                   |                        |              |
+                   `--None                  `--""          `--Unreadable: unparsed
 
 What always holds: the outcome is a function of answer, gold answer, type and choices alone.
 `unparsed` is an answer that cannot be read as its type or can be read in two ways; an ambiguous
@@ -25,12 +25,13 @@ The rules, by answer type (docs/grading.md):
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from functools import lru_cache
 from importlib.metadata import version
 from typing import Literal, get_args
 
+from pipeline.answer_shapes import SHAPES, Shape, stated_answer
 from pipeline.errors import BadData
 from pipeline.grading import algebra
 from pipeline.grading.algebra import Failed
@@ -57,12 +58,17 @@ from pipeline.grading.quantities import Quantity, read_quantity, same_quantity
 from pipeline.grading.reading import gathered, read, read_element, read_elements, read_number
 from pipeline.grading.units import is_operator
 from pipeline.query import AnswerType, Query
-from pipeline.responses import extract_answer
 
 Outcome = Literal["correct", "wrong", "unparsed", "timeout"]
 
 # Part of every grade's key: to be raised when a rule changes; the library's version is in it.
 GRADER_VERSION = f"2-mpmath-{version('mpmath')}"
+
+
+def grader_version(shapes: Collection[Shape] = ()) -> str:
+    """The grader that reads answers in these shapes besides ours: part of what a run is."""
+    return "+".join([GRADER_VERSION, *(shape for shape in SHAPES if shape in shapes)])
+
 
 # A longer text is no answer, and would cost the patterns more than an answer is worth.
 MAX_ANSWER_CHARS = 1000
@@ -104,10 +110,10 @@ def gold_of(query: Query) -> Gold:
     return Gold(query.query_id, query.answer, query.answer_type, query.choices)
 
 
-def grade(response_text: str, query: Query) -> Outcome:
+def grade(response_text: str, query: Query, shapes: Collection[Shape] = ()) -> Outcome:
     """The outcome of one response, in this process and without a deadline."""
-    answer = extract_answer(response_text)
-    return "unparsed" if answer is None else grade_answer(answer, gold_of(query))
+    stated = stated_answer(response_text, shapes)
+    return "unparsed" if stated is None else grade_answer(stated.text, gold_of(query))
 
 
 def grade_answer(answer: str, gold: Gold) -> Outcome:

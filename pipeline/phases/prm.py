@@ -11,6 +11,7 @@ its scores is then drawn at random, which is the same amount of data.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 from pipeline.config.schema import SCORED
 from pipeline.generation.shards import shard_specs
@@ -60,6 +61,7 @@ def _rollouts(state: State, spec: RunSpec) -> SampleShards:
         engine=spec.engine,
         run_seed=config.run.seed,
         shard_queries=config.generate.shard_queries,
+        templates=config.prompt.templates,
     )
     return SampleShards("prm/generate", ROLLOUTS, tuple(specs), policy, None)
 
@@ -96,7 +98,7 @@ def evolve_rule(state: State, spec: RunSpec) -> Rule:
     rule = spec.rule
     if rule.name not in SCORED or prm_in_use(state):
         return rule
-    return Rule("random_k", rule.k) if rule.name == "top_k" else Rule("all_correct")
+    return replace(rule, name="random_k" if rule.name == "top_k" else "all_correct")
 
 
 def evolve_scoring(state: State, spec: RunSpec) -> Scoring | None:

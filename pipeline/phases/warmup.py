@@ -56,7 +56,7 @@ def _next_round(state: State, spec: RunSpec) -> Sequence[Step]:
         raise RunStopped(
             "warm-up: not one of the base's chains has the right answer, so there is nothing to "
             "train on. Look at them with `mstar-ray validate`: an instruction-tuned model has "
-            "to be told what a chain looks like (warmup.template; jobs/recipes/own.yaml has an "
+            "to be told what a chain looks like (prompt.warmup; jobs/recipes/own.yaml has an "
             "example). Or give a warm-up of your own (warmup.checkpoint)"
         )
     epochs = min(warmup.epochs_per_evaluation, epochs_left)

@@ -80,6 +80,7 @@ def round_of(
         engine=program.engine,
         run_seed=config.run.seed,
         shard_queries=config.generate.shard_queries,
+        templates=config.prompt.templates,
     )
 
 

@@ -24,7 +24,7 @@ from pipeline.generation.shards import (
 )
 from pipeline.hashing import canonical_json, key_of, sha256_hex
 from pipeline.prm.labels import Prefix, Reached
-from pipeline.prompts import question_text
+from pipeline.prompts import PromptTemplates
 from pipeline.query import Query
 from pipeline.records import Rollout
 from pipeline.storage.parquet import read_table
@@ -92,6 +92,7 @@ def completion_specs(
     engine: EngineIdentity,
     run_seed: int,
     shard_queries: int,
+    templates: PromptTemplates,
 ) -> tuple[CompletionSpec, ...]:
     """The shards of these prefixes, grouped by query in order of first appearance."""
     groups: dict[str, list[tuple[int, ...]]] = {}
@@ -108,10 +109,8 @@ def completion_specs(
                 policy=policy,
                 queries_Q=tuple(part_Q),
                 prompt="question",
-                template="",
-                prompt_sha256=sha256_hex(
-                    canonical_json([question_text(queries[name]) for name in part_Q])
-                ),
+                templates=templates,
+                prompt_sha256=templates.hash_of([templates.text(queries[name]) for name in part_Q]),
                 sampling=sampling,
                 engine=engine,
                 run_seed=run_seed,

@@ -7,7 +7,7 @@ the run goes on. The shards of every stage are functions of it and of the policy
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
@@ -93,7 +93,7 @@ class RunSpec:
             run_seed=seed,
             shard_queries=self.config.generate.shard_queries,
             prompt="warmup",
-            template=warmup.template,
+            templates=self.config.prompt.templates,
         )
         return tuple(specs)
 
@@ -111,6 +111,7 @@ class RunSpec:
             engine=self.engine,
             run_seed=config.run.seed,
             shard_queries=config.generate.shard_queries,
+            templates=config.prompt.templates,
         )
         return tuple(specs)
 
@@ -128,6 +129,7 @@ class RunSpec:
             engine=self.engine,
             run_seed=self.config.run.seed,
             shard_queries=evaluate.shard_queries,
+            templates=self.config.prompt.templates,
         )
         return tuple(specs)
 
@@ -140,13 +142,18 @@ class RunSpec:
     def rule(self) -> Rule:
         """What evolution keeps."""
         select = self.config.select
-        return Rule(select.rule, select.k, select.threshold)
+        return Rule(select.rule, select.k, select.threshold, self._ours_only)
 
     @property
     def warmup_rule(self) -> Rule:
         """What the warm-up keeps of the correct chains."""
         keep = self.config.warmup.keep
-        return Rule("all_correct") if keep is None else Rule("random_k", keep)
+        rule = Rule("all_correct") if keep is None else Rule("random_k", keep)
+        return replace(rule, ours_only=self._ours_only)
+
+    @property
+    def _ours_only(self) -> bool:
+        return self.config.prompt.trained == "ours"
 
 
 def evaluation_purpose(policy: PolicyRef, split: str, mode: str) -> ShardSet:

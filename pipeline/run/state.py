@@ -47,6 +47,7 @@ class ShardState:
     coverage: dict[str, int] = field(default_factory=dict)
     scores: str | None = None
     choice: dict[str, Any] = field(default_factory=dict)
+    shapes: dict[str, int] = field(default_factory=dict)
 
     @property
     def done(self) -> bool:

@@ -17,8 +17,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol, TypeVar
 
+from pipeline.answer_shapes import OURS
 from pipeline.config.schema import SCORED, RuleName
 from pipeline.hashing import canonical_json, sha256_hex
+from pipeline.responses import extract_answer
 
 
 class SampleRow(Protocol):
@@ -43,11 +45,15 @@ Row = TypeVar("Row", bound=SampleRow)
 
 @dataclass(frozen=True)
 class Rule:
-    """One H and its parameters; `k` counts responses of a query, `threshold` is a probability."""
+    """One H and its parameters; `k` counts responses of a query, `threshold` is a probability.
+
+    ours_only: what states its answer in another shape than ours is left out.
+    """
 
     name: RuleName = "all_correct"
     k: int = 2
     threshold: float = 0.5
+    ours_only: bool = False
 
     @property
     def identity(self) -> dict[str, object]:
@@ -57,6 +63,8 @@ class Rule:
             used["k"] = self.k
         if self.name == "threshold":
             used["threshold"] = self.threshold
+        if self.ours_only:
+            used["shape"] = OURS
         return used
 
 
@@ -107,6 +115,8 @@ def select(
             score_of[(row.query, row.sample_index)] = score
     groups: dict[str, list[Row]] = {row.query: [] for row in rows}
     for row in candidates(rows, outcomes):
+        if rule.ours_only and extract_answer(row.text) is None:
+            continue
         groups[row.query].append(row)
     kept: list[Row] = []
     for group in groups.values():

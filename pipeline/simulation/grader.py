@@ -19,6 +19,7 @@ class Grading:
     outcome: str
     extracted: str | None
     reason: str | None = None
+    shape: str | None = None
 
 
 class ScriptedGrader:

@@ -8,10 +8,12 @@ around.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
+from pipeline.answer_shapes import OURS
 from pipeline.errors import ArtifactLost
 from pipeline.generation.adoption import group_problem
 from pipeline.generation.fleet import BadQuery
@@ -34,6 +36,8 @@ class Graded(Protocol):
     def outcome(self) -> str: ...
     @property
     def extracted(self) -> str | None: ...
+    @property
+    def shape(self) -> str | None: ...
 
 
 @dataclass(frozen=True)
@@ -79,7 +83,22 @@ def finish_shard(
         selected = store_selected(store, key, kept, rollout=task.rollout, prompt=task.prompt)
         choice = choice_of(candidates(rows, outcomes), kept)
     counted, seconds = coverage(rows, outcomes, kept), clock() - started
-    return GradeDone(task.key, task.rollout, grades, selected, counted, seconds, bad, choice)
+    return GradeDone(
+        task.key,
+        task.rollout,
+        grades,
+        selected,
+        counted,
+        seconds,
+        bad,
+        choice,
+        shape_counts(result.shape for result in results if not isinstance(result, Ungraded)),
+    )
+
+
+def shape_counts(shapes: Iterable[str | None]) -> dict[str, int]:
+    """How many answers were stated in another shape than ours, by shape."""
+    return dict(sorted(Counter(item for item in shapes if item not in (None, OURS)).items()))
 
 
 def _ungraded(
@@ -133,7 +152,8 @@ class GradeTask:
 @dataclass(frozen=True)
 class GradeDone:
     """Grades, and the selection where a rule was given, lie in the store. Rows of bad queries (of
-    which some answer could not be graded) are in neither. choice: as of a `ScoreDone`."""
+    which some answer could not be graded) are in neither. choice: as of a `ScoreDone`.
+    shapes: how many answers were stated in another shape than ours, by shape."""
 
     key: str
     rollout: str
@@ -143,6 +163,7 @@ class GradeDone:
     seconds: float
     bad: tuple[BadQuery, ...] = ()
     choice: dict[str, Any] = field(default_factory=dict)
+    shapes: dict[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

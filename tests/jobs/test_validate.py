@@ -211,7 +211,7 @@ def test_what_can_come_to_nothing_is_not_called_ok(
     assert "0 % could be read, 0 % are correct" in asked[1]
     assert asked[1].endswith("the warm-up has to teach it")
     assert chains[0] == "FAILED"
-    assert "warmup.template" in chains[1]
+    assert "prompt.warmup" in chains[1]
     assert not verdicts.show(lambda text: None)
 
 

@@ -25,7 +25,7 @@ from pipeline.generation.slices import shuffled, slice_of
 from pipeline.prm.annotation import labels_key
 from pipeline.prm.completions import completion_specs
 from pipeline.prm.labels import Prefix, held_out_queries
-from pipeline.prompts import prompt_hash
+from pipeline.prompts import PromptTemplates, prompt_hash
 from pipeline.query import Query
 from pipeline.records import Rollout, StepValues
 from pipeline.refs import CheckpointRef, PolicyRef
@@ -73,7 +73,7 @@ def specs(prompt: Any = "question", sampling: SamplingParams = SAMPLING) -> list
     queries = QUERIES if prompt == "question" else QUERIES[:2]
     return shard_specs(
         "evolve/0", queries, policy=POLICY, sampling=sampling, engine=ENGINE, run_seed=7,
-        shard_queries=2, prompt=prompt, template="{question} {gold}",
+        shard_queries=2, prompt=prompt, templates=PromptTemplates(warmup="{question} {gold}"),
     )  # fmt: skip
 
 
@@ -82,7 +82,7 @@ def completions() -> ShardSpec:
     by_hash = {query.content_hash: query for query in QUERIES}
     return completion_specs(
         "prm/values/0", prefixes, by_hash, policy=POLICY, sampling=SAMPLING, engine=ENGINE,
-        run_seed=7, shard_queries=2,
+        run_seed=7, shard_queries=2, templates=PromptTemplates(),
     )[0]  # fmt: skip
 
 

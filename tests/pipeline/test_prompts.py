@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import string
+from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
 
@@ -11,9 +12,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pipeline.errors import BadConfig, BadData
+from pipeline.hashing import canonical_json, sha256_hex
 from pipeline.prompts import (
-    WARMUP_TEMPLATE,
-    check_template,
+    PromptTemplates,
+    check_templates,
     leaks_gold,
     messages,
     question_text,
@@ -67,13 +69,39 @@ def test_a_hidden_answer_is_never_shown() -> None:
 )
 def test_a_template_that_cannot_be_filled_is_refused(template: str, message: str) -> None:
     with pytest.raises(BadConfig) as caught:
-        check_template(template)
+        check_templates(PromptTemplates(warmup=template))
     assert message in str(caught.value)
+    assert "prompt.warmup" in str(caught.value)
+
+
+def test_a_question_is_in_its_template_and_its_answer_is_not() -> None:
+    for template, message in (
+        ("Think step by step.", r"prompt\.question.*{question} is missing"),
+        ("{question} {gold}", r"unknown field {gold}; it holds {question}"),
+    ):
+        with pytest.raises(BadConfig, match=message):
+            check_templates(PromptTemplates(question=template))
 
 
 def test_templates_that_can_be_filled() -> None:
-    check_template(WARMUP_TEMPLATE)
-    check_template("{{braces}} {question} and {gold}, {gold}")
+    check_templates(PromptTemplates())
+    check_templates(PromptTemplates("{{braces}} {question}", "{question} and {gold}, {gold}"))
+
+
+def test_what_is_asked_is_the_question_in_its_template() -> None:
+    templates = PromptTemplates("{question}\nEnd with the answer.", system="You see well.")
+    assert templates.text(FREE) == "What is {x} + 1?\nEnd with the answer."
+    assert templates.text(FREE, "warmup") == warmup_text(FREE)
+
+
+def test_a_system_text_and_every_template_are_part_of_what_is_hashed() -> None:
+    plain = PromptTemplates()
+    hashes = [
+        templates.hash_of([templates.text(FREE)])
+        for templates in (plain, replace(plain, system="s"), replace(plain, question="{question}!"))
+    ]
+    assert len(set(hashes)) == 3
+    assert hashes[0] == sha256_hex(canonical_json([FREE.question]))
 
 
 def test_images_come_before_the_text() -> None:

@@ -18,6 +18,7 @@ from actors.supervision.process_guard import guard
 from jobs.runtime.ray_cluster import init_ray
 from pipeline.config.schema import Data
 from pipeline.generation.shards import SamplingParams, shard_specs
+from pipeline.prompts import PromptTemplates
 from pipeline.query import Query
 from pipeline.refs import PolicyRef
 from tests.support.models import make_images
@@ -44,6 +45,7 @@ def works(policy: PolicyRef) -> list[ShardWork]:
         engine=ENGINE.identity(),
         run_seed=0,
         shard_queries=4,
+        templates=PromptTemplates(),
     )
     parts = (tuple(queries[i : i + 4]) for i in range(0, 12, 4))
     return [ShardWork(spec, policy, part) for spec, part in zip(specs, parts, strict=True)]

@@ -27,8 +27,9 @@ class Event:
     """One thing that happened in a run.
 
     type: its name in the ledger. COMPARED: the fields that two equal runs share; none: it says
-    nothing of what a run means (when, where, what was lost and made again). restarts_clock: a
-    driver's first event, from whose start `at` is counted.
+    nothing of what a run means (when, where, what was lost and made again). LATER: fields that
+    earlier ledgers do not have; empty ones are not written. restarts_clock: a driver's first event,
+    from whose start `at` is counted.
     stage: what the driver was at; at: seconds since that driver started. Both are stamped when the
     event is committed.
     """
@@ -36,6 +37,7 @@ class Event:
     __pydantic_config__ = ConfigDict(extra="forbid")
 
     type: ClassVar[str]
+    LATER: ClassVar[tuple[str, ...]] = ()
     COMPARED: ClassVar[tuple[str, ...]] = ()
     restarts_clock: ClassVar[bool] = False
 
@@ -49,7 +51,7 @@ class Event:
     def compared(self) -> dict[str, Any]:
         """What two runs of one meaning share of this event, as JSON."""
         wire = self.to_wire()
-        return {name: wire[name] for name in self.COMPARED}
+        return {name: wire.get(name) for name in self.COMPARED}
 
     def drops(self) -> frozenset[str]:
         """Paths that the run needs no longer after this event."""
@@ -57,7 +59,9 @@ class Event:
 
     def to_wire(self) -> dict[str, Any]:
         """The plain form that a ledger stores."""
-        return {"type": self.type, **form(type(self)).dump_python(self)}
+        plain = form(type(self)).dump_python(self)
+        kept = {name: value for name, value in plain.items() if value or name not in self.LATER}
+        return {"type": self.type, **kept}
 
 
 _FORMS: dict[str, TypeAdapter[Any]] = {}

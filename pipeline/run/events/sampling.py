@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -51,6 +52,7 @@ class ShardGraded(OfShard):
 
     type = "shard_graded"
     COMPARED = ("grades", "selected", "coverage", "bad", "choice")
+    LATER = ("shapes",)
 
     key: str
     rollout: str
@@ -60,12 +62,14 @@ class ShardGraded(OfShard):
     seconds: float
     bad: tuple[BadQuery, ...] = ()
     choice: dict[str, Any] = field(default_factory=dict)
+    shapes: dict[str, int] = field(default_factory=dict)
 
     def fold(self, state: State) -> None:
         shard = state.shards[self.purpose][self.index]
         state.bad_queries.update({item.query: item.reason for item in self.bad})
         shard.grades, shard.selected = self.grades, self.selected
         shard.coverage, shard.choice = self.coverage.to_dict(), dict(self.choice)
+        shard.shapes = dict(self.shapes)
 
 
 @dataclass(frozen=True)
@@ -123,14 +127,17 @@ class ObjectLost(Event):
 
 @dataclass(frozen=True)
 class SamplingClosed(Event):
-    """Every shard of a set is done; their sums. tokens: sampled by this run, not adopted."""
+    """Every shard of a set is done; their sums. tokens: sampled by this run, not adopted; shapes:
+    answers that were stated in another shape than ours, by shape."""
 
     type = "sampling_closed"
+    LATER = ("shapes",)
 
     purpose: Purpose
     coverage: Coverage
     rows: int
     tokens: int
+    shapes: dict[str, int] = field(default_factory=dict)
 
     @classmethod
     def of(cls, purpose: str, shards: Mapping[int, ShardState]) -> SamplingClosed:
@@ -140,6 +147,7 @@ class SamplingClosed(Event):
             sum((Coverage(**shard.coverage) for shard in shards.values()), Coverage()),
             sum(shard.rows for shard in shards.values()),
             sum(shard.tokens for shard in shards.values() if not shard.adopted),
+            dict(sum((Counter(shard.shapes) for shard in shards.values()), Counter())),
         )
 
     def fold(self, state: State) -> None:

@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 
 from actors.generation.fleet import EngineFleet
-from actors.generation.generator import ShardWork, asked_of
+from actors.generation.generator import ShardWork
 from actors.supervision.failures import Failure
 from actors.supervision.pool import Result
 from pipeline.generation.fleet import BadQuery, ShardDone, ShardFailed
@@ -44,9 +44,9 @@ def test_a_shard_is_sent_as_it_is_with_its_queries(program: RunSpec) -> None:
     assert (work.key, work.stored_as, work.spec, work.policy) == (spec.key, spec.key, spec, policy)
     assert tuple(query.content_hash for query in work.queries_Q) == spec.queries_Q
     for query in work.queries_Q:
-        assert f"The answer is {query.answer}." in asked_of(spec, query)
+        assert f"The answer is {query.answer}." in spec.templates.text(query, spec.prompt)
     question = program.evolve_specs(0, policy, 1.0)[0]
-    assert "The answer is" not in asked_of(question, work.queries_Q[0])
+    assert "The answer is" not in question.templates.text(work.queries_Q[0])
 
 
 def test_answers_and_failures_keep_their_meaning(program: RunSpec) -> None:

@@ -20,7 +20,7 @@ from pipeline.generation.shards import SamplingParams, shard_specs
 from pipeline.hashing import sha256_hex
 from pipeline.prm.completions import completion_specs
 from pipeline.prm.labels import Prefix
-from pipeline.prompts import prompt_hash, question_text
+from pipeline.prompts import PromptTemplates, prompt_hash, question_text
 from pipeline.query import Query
 from pipeline.records import Rollout
 from pipeline.refs import PolicyRef
@@ -85,6 +85,7 @@ class World:
             engine=ENGINE,
             run_seed=seed,
             shard_queries=len(queries),
+            templates=PromptTemplates(),
         )
         return ShardWork(spec, policy, queries)
 
@@ -99,6 +100,7 @@ class World:
             engine=ENGINE,
             run_seed=0,
             shard_queries=1,
+            templates=PromptTemplates(),
         )
         return ShardWork(spec, self.policy, (query,))
 

@@ -12,7 +12,7 @@ from actors.model.images import StoreImages
 from actors.model.value_head import read_head
 from actors.training.rows import RowMaker
 from pipeline.errors import ArtifactLost
-from pipeline.prompts import prompt_hash, question_text
+from pipeline.prompts import PromptTemplates, prompt_hash, question_text
 from pipeline.records import StepValues
 from pipeline.refs import PolicyRef
 from pipeline.storage.artifacts import put_content
@@ -275,7 +275,9 @@ def test_rows_of_step_values_hold_one_token_more_than_their_last_step(
     (tmp_path / "config.json").write_text("{}")
     path = step_values(bench, False, True, False)
     processor: Any = FakeProcessor()
-    maker = RowMaker(bench.store, bench.program.by_hash, lambda folder: processor)
+    maker = RowMaker(
+        bench.store, bench.program.by_hash, PromptTemplates(), lambda folder: processor
+    )
     soft = maker.rows(tmp_path, (path,), SOFT).rows
     assert len(soft) == 2
     assert soft[0].token_ids_T == tuple(range(10, 18))

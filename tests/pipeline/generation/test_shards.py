@@ -15,6 +15,7 @@ from pipeline.generation.shards import (
     shard_specs,
 )
 from pipeline.generation.slices import labelled, shuffled, slice_of, subset
+from pipeline.prompts import PromptTemplates
 from pipeline.query import Query
 from pipeline.stages.grade import grade_key
 from pipeline.stages.select import select_key
@@ -36,6 +37,7 @@ def specs(queries: list[Query], **changes: object) -> list[ShardSpec]:
         "engine": ENGINE,
         "run_seed": 0,
         "shard_queries": 3,
+        "templates": PromptTemplates(),
     }
     return shard_specs("evolve/0", queries, **(options | changes))  # type: ignore[arg-type]
 
@@ -112,7 +114,7 @@ def test_the_key_is_the_content_and_not_the_place() -> None:
         specs(queries, engine=replace(ENGINE, version="2")),
         specs(queries, engine=replace(ENGINE, max_model_len=1024)),
         specs(queries, prompt="warmup"),
-        specs(queries, prompt="warmup", template="{question} {gold}"),
+        specs(queries, prompt="warmup", templates=PromptTemplates(warmup="{question} {gold}")),
         specs([query(2), query(1)]),
         specs([query(1), query(2, choices=("x", "y"))]),
         specs([query(1), query(2, images=("0" * 64,))]),

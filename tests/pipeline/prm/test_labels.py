@@ -23,6 +23,7 @@ from pipeline.prm.labels import (
     step_values,
     target,
 )
+from pipeline.prompts import PromptTemplates
 from pipeline.query import Query
 from pipeline.records import Grade, Rollout
 from pipeline.responses import merged
@@ -252,6 +253,7 @@ def specs(
     return completion_specs(
         "prm/values/0", prefixes, queries, policy="policy-1",
         sampling=replace(SAMPLING, samples=n), engine=ENGINE, run_seed=run_seed, shard_queries=1,
+        templates=PromptTemplates(),
     )  # fmt: skip
 
 
