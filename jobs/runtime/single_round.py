@@ -12,7 +12,8 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from pipeline.generation.fleet import BadQuery, ShardDone
-from pipeline.generation.shards import PromptKind, SamplingParams, ShardSpec, shard_specs
+from pipeline.generation.shards import SamplingParams, ShardSpec, shard_specs
+from pipeline.prompts import PromptKind
 from pipeline.query import Query
 from pipeline.records import Grade, Rollout, Score, Selected
 from pipeline.refs import PolicyRef

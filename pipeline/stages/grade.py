@@ -17,8 +17,8 @@ from pipeline.answer_shapes import OURS
 from pipeline.errors import ArtifactLost
 from pipeline.generation.adoption import group_problem
 from pipeline.generation.fleet import BadQuery
-from pipeline.generation.shards import PromptKind
 from pipeline.hashing import key_of
+from pipeline.prompts import PromptKind
 from pipeline.query import Query
 from pipeline.records import Grade, Rollout
 from pipeline.selection.coverage import Coverage, coverage

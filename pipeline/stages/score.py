@@ -17,8 +17,9 @@ from typing import Any, Literal, Protocol
 
 from pipeline.config.schema import Config
 from pipeline.errors import FailureKind
-from pipeline.generation.shards import EngineIdentity, PromptKind
+from pipeline.generation.shards import EngineIdentity
 from pipeline.hashing import key_of
+from pipeline.prompts import PromptKind
 from pipeline.query import Query
 from pipeline.records import Grade, Rollout, Score
 from pipeline.refs import PolicyRef

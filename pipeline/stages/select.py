@@ -5,9 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from pipeline.generation.shards import PromptKind
 from pipeline.hashing import key_of
-from pipeline.prompts import refers_to_gold
+from pipeline.prompts import PromptKind, refers_to_gold
 from pipeline.records import Grade, Rollout, Selected
 from pipeline.responses import MOST_STEPS, finished_steps
 from pipeline.selection.coverage import choice_report

@@ -67,7 +67,7 @@ class ScoringSetting(Setting):
 class Words:
     """Where the processor stands: prompts and ids that nothing is asked of."""
 
-    def prompt(self, text: str, images: int) -> str:
+    def prompt(self, text: str, images: int, system: str = "") -> str:
         return text
 
     def input_ids(self, prompt: str, images: Sequence[str], open_image: Any) -> tuple[int, ...]:

@@ -39,7 +39,7 @@ SIZES = {"batch_size": 4, "window": 64}
 class FakeProcessor:
     """A prompt's ids are its characters."""
 
-    def prompt(self, text: str, n_images: int) -> str:
+    def prompt(self, text: str, n_images: int, system: str = "") -> str:
         return f"<{text}>"
 
     def input_ids(
