@@ -103,9 +103,19 @@ class LedgerNewer(UserError):
     """A ledger that a newer version of this program wrote: nothing of it is changed."""
 
 
+LFS_POINTER = b"version https://git-lfs"
+"""What a file begins with that a clone without Git LFS holds in place of a large one."""
+
+LFS_HINT = "is a Git LFS pointer and not the file itself: run `git lfs pull` there"
+
+
+_HUB_ADDRESS = re.compile(r"(?:hf:|https?:/+(?:www\.)?huggingface\.co)/+(?:datasets/+)?")
+
+
 def download_hint(path: str, kind: Literal["model", "dataset"], key: str) -> str:
     """How to get what a path that does not exist may mean on the Hugging Face Hub; empty where it
     is written like no id of it. key: the setting that then names the folder."""
+    path = _HUB_ADDRESS.sub("", path)
     if _HUB_ID.fullmatch(path) is None or _FILE.fullmatch(path):
         return ""
     folder = f"{kind}s/{path.rpartition('/')[2]}"

@@ -12,15 +12,13 @@ import json
 from pathlib import Path
 from typing import Any
 
-from pipeline.errors import BadModel
+from pipeline.errors import LFS_HINT, LFS_POINTER, BadModel
 
 INDEX_SUFFIX = ".safetensors.index.json"
 
 _LENGTH_BYTES = 8
 
 _MOST_HEADER_BYTES = 100_000_000  # safetensors' own limit
-
-_LFS = b"version https://git-lfs"
 
 _AGAIN = "copy or download it again"
 
@@ -52,9 +50,9 @@ def tensor_names(file: Path) -> set[str]:
     """
     size = file.stat().st_size
     with file.open("rb") as opened:
-        start = opened.read(len(_LFS))
-        if start == _LFS:
-            raise BadModel(f"{file} is a Git LFS pointer and no weights: run `git lfs pull` there")
+        start = opened.read(len(LFS_POINTER))
+        if start == LFS_POINTER:
+            raise BadModel(f"{file} {LFS_HINT}")
         if size < _LENGTH_BYTES:
             raise BadModel(f"{file} is truncated: it has {size} bytes; {_AGAIN}")
         length = int.from_bytes(start[:_LENGTH_BYTES], "little")

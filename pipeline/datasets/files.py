@@ -22,7 +22,7 @@ import pyarrow.parquet as pq
 
 from pipeline.datasets.cells import is_absent
 from pipeline.datasets.formats import file_problem, row_problem, schema_problem
-from pipeline.errors import BadData, BadRow, BadRows, download_hint
+from pipeline.errors import LFS_HINT, LFS_POINTER, BadData, BadRow, BadRows, download_hint
 
 SPLITS = ("train", "validation", "test")
 SUFFIXES = (".jsonl", ".parquet")
@@ -38,10 +38,11 @@ _SPLIT_ALIASES = {
 # "train.jsonl", "train.parquet" and, as Hugging Face shards them, "train-00000-of-00004.parquet"
 # or, in its older data sets, "train-00000-of-00001-abcdef0123456789.parquet".
 _SPLIT_FILE = re.compile(
-    r"(?P<split>[a-z][a-z0-9_]*)(?:-\d+-of-\d+(?:-[0-9a-f]{16})?)?\.(?:jsonl|parquet)"
+    r"(?P<split>[a-z][a-z0-9_]*)(?:-(?P<part>\d+)-of-(?P<parts>\d+)(?:-[0-9a-f]{16})?)?"
+    r"\.(?:jsonl|parquet)"
 )
-# An index that pandas wrote as a column, to parquet and to a text file.
-_PANDAS_INDEX = re.compile(r"__index_level_\d+__|Unnamed: 0(?:\.\d+)?")
+# An index that pandas wrote as a column: to parquet, to a text file, and by reset_index.
+_PANDAS_INDEX = re.compile(r"__index_level_\d+__|Unnamed: 0(?:\.\d+)?|index|level_\d")
 
 
 class Place(NamedTuple):
@@ -162,6 +163,8 @@ def data_files(path: Path, usual: Sequence[str] = SPLITS) -> Sequence[tuple[Path
     for file, split in found:
         if suffixes.setdefault(split, file.suffix) != file.suffix:
             raise BadData(f"{path}: {split} is there as .jsonl and as .parquet; keep one of them")
+    if missing := _missing_part(file.name for file, _ in found):
+        raise BadData(f"{path}: {missing} is missing, or the names of the others are wrong")
     if not any(split in usual for _, split in found):
         names = ", ".join(file.name for file, _ in found)
         raise BadData(
@@ -195,6 +198,21 @@ def _split_of(file: Path) -> str:
     return match["split"]
 
 
+def _missing_part(names: Iterable[str]) -> str | None:
+    """The first part that data files in parts lack: of 00000-of-00002 alone, 00001-of-00002."""
+    there: dict[tuple[str, str], set[int]] = {}
+    for name in names:
+        match = _SPLIT_FILE.fullmatch(name)
+        if match is not None and match["part"]:
+            there.setdefault((match["split"], match["parts"]), set()).add(int(match["part"]))
+    for (split, parts), numbers in there.items():
+        first = 0 if 0 in numbers else 1
+        for number in range(first, first + int(parts)):
+            if number not in numbers:
+                return f"{split}-{number:0{len(parts)}}-of-{parts}"
+    return None
+
+
 def _by_split(item: tuple[Path, str]) -> tuple[int, str]:
     """The usual splits first, in their usual order; then the others by name."""
     file, split = item
@@ -214,8 +232,11 @@ def read_rows(
     for index, (file, split) in enumerate(files):
         seen_before = problems.rows_seen
         try:
-            if file.stat().st_size == 0:
-                raise BadData(f"{file}: this file is empty")
+            with file.open("rb") as opened:
+                if not (start := opened.read(len(LFS_POINTER))):
+                    raise BadData(f"{file}: this file is empty")
+            if start == LFS_POINTER:
+                raise BadData(f"{file} {LFS_HINT}")
             read = _read_jsonl if file.suffix == ".jsonl" else _read_parquet
             for place, values in read(file, index, problems):
                 present = {

@@ -20,6 +20,7 @@ from itertools import islice
 
 from PIL import Image, ImageOps, PngImagePlugin, UnidentifiedImageError
 
+from pipeline.errors import LFS_HINT, LFS_POINTER
 from pipeline.hashing import sha256_hex
 
 # Formats whose decoders are part of Pillow and are tested against garbage
@@ -121,9 +122,7 @@ def check_bytes(data: bytes, limits: Limits) -> CheckedImage:
         picture = decode(data)
         return CheckedImage(sha256_hex(data), None, picture.size, picture.getcolors(1) is not None)
     except UnidentifiedImageError:
-        if _begins_as_image(data):
-            return _refused("cannot be decoded, truncated or damaged: its header is not readable")
-        return _refused(f"is not an image (known are {', '.join(FORMATS)})")
+        return _refused(_unidentified(data))
     except Image.DecompressionBombError:
         most = f"the limit is {limits.max_pixels:,} pixels (data.max_image_pixels)"
         return _refused(f"is enormous, {most}")
@@ -135,6 +134,14 @@ def check_bytes(data: bytes, limits: Limits) -> CheckedImage:
 
 def _refused(problem: str) -> CheckedImage:
     return CheckedImage(None, problem)
+
+
+def _unidentified(data: bytes) -> str:
+    if _begins_as_image(data):
+        return "cannot be decoded, truncated or damaged: its header is not readable"
+    if data.startswith(LFS_POINTER):
+        return LFS_HINT
+    return f"is not an image (known are {', '.join(FORMATS)})"
 
 
 def _begins_as_image(data: bytes) -> bool:

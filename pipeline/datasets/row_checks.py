@@ -335,7 +335,7 @@ def _no_one_choice(answer: str, by_text: Sequence[str], choices: tuple[str, ...]
 def _names_several(answer: str, choices: tuple[str, ...]) -> bool:
     """Two or more letters ("A, C", "A and C", "ACD"), or as many texts of choices."""
     letters = LETTERS[: len(choices)]
-    tokens = re.sub(r"\band\b|\W+", " ", answer).split()
+    tokens = re.sub(r"\band\b|[和与及]|\W+", " ", answer).split()
     if len(tokens) == 1:
         tokens = list(answer)
     if len(set(tokens)) == len(tokens) > 1 and all(token in letters for token in tokens):

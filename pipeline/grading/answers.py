@@ -29,7 +29,7 @@ _BOX = re.compile(r"\\(?:boxed|fbox)\s*\{")
 _TAGS = re.compile(r"[\s$]*<answer>(.*)</answer>[\s$]*", re.DOTALL)
 _WRAPPER = re.compile(
     r"\\(?:text(?:bf|it|rm|sf|tt|normal)?|math(?:rm|bf|it|sf|tt|cal)|boldsymbol|mbox|operatorname"
-    r"|underline)\s*\{([^{}]*)\}"
+    r"|underline)\s*\{((?:[^{}]|\{[^{}]*\})*)\}"
 )
 # A backslash that begins a command, not the second of a line break.
 _COMMAND = r"(?<!\\)\\"

@@ -58,13 +58,13 @@ def is_rational_function(term: Term) -> bool:
         case Apply("+" | "neg" | "*" | "/", args):
             return all(map(is_rational_function, args))
         case Apply("^", (base, exponent)):
-            return is_rational_function(base) and _is_whole(exponent)
+            return is_rational_function(base) and is_whole(exponent)
         case Apply():
             return not symbols(term)
     return True
 
 
-def _is_whole(exponent: Term) -> bool:
+def is_whole(exponent: Term) -> bool:
     try:
         value = rational(exponent)
     except Undefined:

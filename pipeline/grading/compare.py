@@ -45,7 +45,7 @@ from pipeline.grading.forms import (
     minus,
     symbols,
 )
-from pipeline.grading.quantities import Quantity, is_rounding, same_quantity, same_unit
+from pipeline.grading.quantities import Quantity, conversion, is_rounding, same_quantity, same_unit
 from pipeline.grading.units import Unit, read_unit
 
 _DEGREE = read_unit("°")
@@ -89,8 +89,9 @@ def _same_value(answer: Quantity | Expression, gold: Quantity | Expression, roun
         return algebra.identical(*turned)
     if not same_unit(answer.unit, gold.unit):
         return False
-    if answer.unit is not None and gold.unit is not None and answer.unit != gold.unit:
-        found, wanted = _times(found, answer.unit.factor), _times(wanted, gold.unit.factor)
+    factor = conversion(answer.unit, gold.unit)
+    if factor != 1:
+        found = _times(found, factor)
     elif rounding and _same_rounded(answer, gold):
         return True
     return algebra.identical(found, wanted)
@@ -135,6 +136,8 @@ def _is_radians(term: Term, unit: Unit | None) -> bool:
 def _same_rounded(answer: Quantity | Expression, gold: Quantity | Expression) -> bool:
     """Equality up to rounding, where one of the two is a numeral and the other is not."""
     if isinstance(gold, Quantity):
+        if gold.step is None:  # exact: 5 cos(10^-30) is no 5
+            return False
         value = algebra.near(_term(answer))
         return value is not None and same_quantity(Quantity(value), Quantity(gold.value, gold.step))
     value = algebra.near(_term(gold))
@@ -181,6 +184,9 @@ def _same_sequence(answer: Sequence, gold: Sequence, rounding: bool) -> bool:
         return False
     if answer.kind in ("()", "[]") and not gold.ordered:
         return False
+    if kinds == {"{}"}:  # {1, 2, 2} is {1, 2}
+        pairs = [[same(a, b, rounding=rounding) for b in gold.items] for a in answer.items]
+        return all(map(any, pairs)) and all(map(any, zip(*pairs, strict=True)))
     # A bare list of roots is a set where it is an expression; `list` has its own rule.
     ordered = "()" in kinds or "[]" in kinds
     return same_items(answer.items, gold.items, ordered=ordered, rounding=rounding)
@@ -211,8 +217,10 @@ def _same_named(answer: Form, gold: Form, rounding: bool) -> bool:
             return same(answer.value, gold.value, rounding=rounding)
         # "PV = nRT" names nothing; "V = IR" is solved for another letter than "I = V/R".
         first, second = _as_equation(answer), _as_equation(gold)
-        if first is None or second is None or len(answer.name) == len(gold.name) == 1:
+        if first is None or second is None:
             return False
+        if len(answer.name) == len(gold.name) == 1 and not isinstance(second.right, Symbol):
+            return False  # but "y = x" is "x = y"
         return _same_equation(first, second, rounding)
     named, other = (answer, gold) if isinstance(answer, Named) else (gold, answer)
     assert isinstance(named, Named)

@@ -36,7 +36,7 @@ from pipeline.errors import BadData
 from pipeline.grading import algebra
 from pipeline.grading.algebra import Failed
 from pipeline.grading.answers import is_mathematical, plain, read_time, read_yes_no, words
-from pipeline.grading.arithmetic import Undefined
+from pipeline.grading.arithmetic import Undefined, is_whole
 from pipeline.grading.choices import letter, lone_letter, named_options
 from pipeline.grading.compare import numeral, same, same_items
 from pipeline.grading.forms import (
@@ -62,7 +62,7 @@ from pipeline.query import AnswerType, Query
 Outcome = Literal["correct", "wrong", "unparsed", "timeout"]
 
 # Part of every grade's key: to be raised when a rule changes; the library's version is in it.
-GRADER_VERSION = f"2-mpmath-{version('mpmath')}"
+GRADER_VERSION = f"3-mpmath-{version('mpmath')}"
 
 
 def grader_version(shapes: Collection[Shape] = ()) -> str:
@@ -237,7 +237,9 @@ def _is_number(form: Form) -> bool:
 def _needs_algebra(node: Term) -> bool:
     if isinstance(node, Constant):
         return True
-    return isinstance(node, Apply) and node.op not in _CALCULATIONS
+    if not isinstance(node, Apply):
+        return False
+    return node.op not in _CALCULATIONS or (node.op == "^" and not is_whole(node.args[1]))
 
 
 _CALCULATIONS = frozenset(

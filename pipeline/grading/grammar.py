@@ -4,7 +4,7 @@
     union      := ratio (("∪" | "∩" | "∖") ratio)*
     ratio      := sum (":" sum)*
     sum        := sign? product (("+" | "-" | "±" | "∓") product)*
-    product    := factor (("*" | "/")? factor)*            2xy, 3/4 x; "1/xy" is read in no way
+    product    := factor (("*" | "×" | "/")? factor)*      2xy, 3/4 x; "1/xy" is read in no way
     factor     := atom ("!" | "°" | "'")* ("^" exponent)?
     atom       := number | symbol | function | bracket | bars | fraction | root | matrix | set
 
@@ -46,6 +46,7 @@ from pipeline.grading.parts import (
     expression,
     has_double_sign,
     in_degrees,
+    is_vector,
     number,
     proper,
     related,
@@ -159,8 +160,11 @@ class _Parser:
         # Whether what was divided by last may be followed by a factor: "4/3 π", not "1/x y".
         open_quotient, quotients = False, 0
         while True:
-            if self._accept("*") is not None:
-                left = appended("*", as_term(left), as_term(self._negative_factor()))
+            if (sign := self._accept("*", "×")) is not None:
+                right = as_term(self._negative_factor())
+                if sign == "×" and is_vector(as_term(left)) and is_vector(right):
+                    raise Unreadable("a cross product")
+                left = appended("*", as_term(left), right)
                 open_quotient = False
             elif self._accept("/") is not None:
                 start = self._place

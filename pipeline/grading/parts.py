@@ -93,6 +93,13 @@ def in_degrees(term: Term) -> bool:
     return any(isinstance(node, Apply) and node.op == "deg" for node in nodes(term))
 
 
+def is_vector(term: Term) -> bool:
+    return any(
+        isinstance(node, Symbol) and node.name.startswith(("vec ", "overrightarrow ", "hat "))
+        for node in nodes(term)
+    )
+
+
 def expression(form: Form) -> Term:
     if not isinstance(form, Expression):
         raise Unreadable("a term is expected")

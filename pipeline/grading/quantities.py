@@ -44,7 +44,7 @@ _HEDGE = re.compile(
     _FOLD,
 )
 _LATEX_FRACTION = re.compile(
-    r"\\frac\s*(?:\{\s*([-+]?\d{1,60})\s*\}|(\d))\s*(?:\{\s*(\d{1,60})\s*\}|(\d))"
+    r"\\frac\s*(?:\{\s*(-?)(\d{1,60})\s*\}|(\d))\s*(?:\{\s*(-?)(\d{1,60})\s*\}|(\d))"
 )
 _VULGAR = {
     "½": "1/2", "⅓": "1/3", "⅔": "2/3", "¼": "1/4", "¾": "3/4", "⅕": "1/5", "⅖": "2/5",
@@ -68,12 +68,12 @@ _NUMERAL = re.compile(
     r"(?:(?P<whole>\d{1,60})\s+)?(?P<over>\d{1,60})\s*/\s*(?P<under>\d{1,60})(?![\d.])"
     r"|(?P<integer>\d{1,3}(?:,\d{3})+|\d{1,3}(?: \d{3})+|\d+)?(?P<decimal>\.\d*)?(?![\d,.])"
 )
-_POWER_OF_TEN = re.compile(
-    r"[eE](?P<e>[-+]?\d{1,3})(?!\d)"
-    r"|\s*(?:×|x|\*|·|\\times|\\cdot)\s*10\s*"
-    r"(?:\^\s*\{\s*(?P<braced>[-+]?\d{1,3})\s*\}|\^\s*(?P<bare>[-+]?\d{1,3})(?!\d)"
+_TEN = (
+    r"10\s*(?:\^\s*\{\s*(?P<braced>[-+]?\d{1,3})\s*\}|\^\s*(?P<bare>[-+]?\d{1,3})(?!\d)"
     r"|(?P<raised>[⁻⁺]?[⁰¹²³⁴⁵⁶⁷⁸⁹]{1,3}))"
 )
+_POWER_OF_TEN = re.compile(_TEN)
+_TIMES_TEN = re.compile(rf"[eE](?P<e>[-+]?\d{{1,3}})(?!\d)|\s*(?:×|x|\*|·|\\times|\\cdot)\s*{_TEN}")
 _SMALL = (
     "zero|one|two|three|four|five|six|seven|eight|nine|ten|eleven|twelve|thirteen|fourteen|fifteen|"
     "sixteen|seventeen|eighteen|nineteen"
@@ -98,7 +98,7 @@ _ORDINALS = {
     "eighth": 8, "ninth": 9, "tenth": 10, "hundredth": 100, "thousandth": 1000,
 }  # fmt: skip
 _PART = re.compile(
-    rf"(?:(?P<digits>\d{{1,30}})|(?P<word>{_SMALL}))[ -]"
+    rf"(?:(?P<digits>\d{{1,30}})|(?P<word>{_SMALL}|a))[ -]"
     rf"(?P<part>{'|'.join(_ORDINALS)})(?P<many>s?)",
     _FOLD,
 )
@@ -138,7 +138,8 @@ def _without(prefix: re.Pattern[str], text: str) -> str:
 
 
 def _slashed(match: re.Match[str]) -> str:
-    return f" {match[1] or match[2]}/{match[3] or match[4]} "
+    sign = "-" if (match[1] == "-") != (match[4] == "-") else ""
+    return f" {sign}{match[2] or match[3]}/{match[5] or match[6]} "
 
 
 def _number(text: str, start: int) -> tuple[Quantity, int] | None:
@@ -153,6 +154,14 @@ def _number(text: str, start: int) -> tuple[Quantity, int] | None:
     period = REPEATING.match(text, start)
     if period is not None:
         return Quantity(repeating(period)), period.end()
+    power = _POWER_OF_TEN.match(text, start)
+    if power is not None:
+        return Quantity(_power_of_ten(power)), power.end()
+    return _numeral(text, start)
+
+
+def _numeral(text: str, start: int) -> tuple[Quantity, int] | None:
+    """Digits, with a fraction, an exponent or a scale word after them."""
     match = _NUMERAL.match(text, start)
     if match is None or not any(char.isdigit() for char in match[0]):
         return None
@@ -165,17 +174,20 @@ def _number(text: str, start: int) -> tuple[Quantity, int] | None:
     decimals = (match["decimal"] or ".")[1:]
     value = Fraction(int(digits + decimals), 10 ** len(decimals))
     step = Fraction(1, 10 ** len(decimals)) if decimals else None
-    power = _POWER_OF_TEN.match(text, match.end())
+    power = _TIMES_TEN.match(text, match.end())
     if power is not None:
-        exponent = power["e"] or power["braced"] or power["bare"] or power["raised"]
-        value *= Fraction(10) ** int(exponent.translate(_SUPERSCRIPTS))
-        return Quantity(value), power.end()
+        return Quantity(value * _power_of_ten(power)), power.end()
     return _scaled(Quantity(value, step), text, match.end())
+
+
+def _power_of_ten(match: re.Match[str]) -> Fraction:
+    exponent = next(group for group in match.groups() if group)
+    return Fraction(10) ** int(exponent.translate(_SUPERSCRIPTS))
 
 
 def _part(match: re.Match[str]) -> tuple[Quantity, int] | None:
     """ "3 tenths"; not "3 tenth" or "one thirds"."""
-    count = int(match["digits"]) if match["digits"] else _WORDS[match["word"].lower()]
+    count = int(match["digits"]) if match["digits"] else _WORDS.get(match["word"].lower(), 1)
     part = match["part"].lower()
     plural = part == "halves" or bool(match["many"])
     if (count != 1) != plural or (part in ("half", "halves") and match["many"]):
@@ -224,7 +236,7 @@ def _with_suffix(quantity: Quantity, rest: str, currency: str | None) -> Quantit
     unit = read_unit(rest.strip(), spaced=rest[0].isspace())
     if unit is None:
         return None
-    return replace(quantity, unit=unit if unit.dimension else None)
+    return replace(quantity, unit=unit)
 
 
 def _is_decade(value: Fraction) -> bool:
@@ -281,9 +293,14 @@ def same_quantity(answer: Quantity, gold: Quantity, *, rounding: bool = True) ->
         return _same_percentage(answer, gold, rounding)
     if not same_unit(answer.unit, gold.unit):
         return False
-    if answer.unit is None or gold.unit is None:
-        return _close(answer, gold, rounding)
-    return _close(_times(answer, answer.unit.factor), _times(gold, gold.unit.factor), rounding)
+    return _close(_times(answer, conversion(answer.unit, gold.unit)), gold, rounding)
+
+
+def conversion(answer: Unit | None, gold: Unit | None) -> Fraction:
+    """How many of the gold answer's units one of the answer's is; 1 where one of them is open."""
+    if answer is None or gold is None or answer.dimension != gold.dimension:
+        return Fraction(1)
+    return answer.factor / gold.factor
 
 
 def same_unit(answer: Unit | None, gold: Unit | None) -> bool:
@@ -292,6 +309,8 @@ def same_unit(answer: Unit | None, gold: Unit | None) -> bool:
         return False
     if answer is None or gold is None:
         return answer is None or answer.noun is None
+    if answer.bare != gold.bare:  # "5 units" leaves open which
+        return answer.noun is None
     return answer.dimension == gold.dimension
 
 

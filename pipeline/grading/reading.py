@@ -59,6 +59,10 @@ _UNIT = re.compile(
     rf"((?:square |sq\.? |cubic |cu\.? )?°?[A-Za-zμΩ{CHINESE}][A-Za-zμΩ ./{CHINESE}]*"
     r"(?:\^\{?-?\d\}?|[²³])?)$"
 )
+# "5 \\frac{m}{s^2}"
+_UNIT_FRACTION = re.compile(
+    r"\s*\\frac\s*\{\s*([A-Za-zμ][^{}]*)\}\s*\{\s*([A-Za-zμ](?:[^{}]|\{[^{}]*\})*)\}$"
+)
 _MOST_UNIT = 40
 _REALS = frozenset(["all real numbers", "all reals", "real numbers", "全体实数", "所有实数"])
 
@@ -79,6 +83,7 @@ def read(text: str) -> Form:
 @lru_cache(maxsize=8192)
 def read_number(text: str) -> Form:
     """The form of a text that is to be a number: a letter after it is a unit, never a variable."""
+    text = _UNIT_FRACTION.sub(r" \1/(\2)", text)
     form: Form | None = read_quantity(text)
     if form is not None:
         return form

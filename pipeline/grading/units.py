@@ -24,7 +24,7 @@ Dimension = tuple[tuple[str, int], ...]
 
 @dataclass(frozen=True)
 class Unit:
-    """dimension: () for bare "units"; factor: exact, base units in one of these."""
+    """factor: exact, base units in one of these."""
 
     dimension: Dimension
     factor: Fraction = Fraction(1)
@@ -32,8 +32,13 @@ class Unit:
     @property
     def noun(self) -> str | None:
         """The noun that stands where a unit would; None for a known unit."""
-        name = self.dimension[0][0] if self.dimension else ""
+        name = self.dimension[0][0]
         return name.removeprefix("noun ") if name.startswith("noun ") else None
+
+    @property
+    def bare(self) -> bool:
+        """Whether it is no more than "units" or "square units", of whatever they are."""
+        return [name for name, _ in self.dimension] == ["unit"]
 
 
 _PREFIXES = {
@@ -103,7 +108,7 @@ _TABLE: list[tuple[str, str, str, str, str]] = [
     ("length time^-1", "1609344/3600000", "", "mph", ""),
     ("length time^-1", "1/36*10", "", "kph kmh kmph", ""),
     ("length time^-1", "3048/10000", "", "fps", ""),
-    ("", "1", "个 单位", "unit", ""),
+    ("unit", "1", "个 单位", "unit", ""),
 ]  # fmt: skip
 
 
@@ -134,6 +139,8 @@ def _entries() -> Iterator[tuple[str, Unit, bool]]:
             for mark in marks.split():
                 if mark[0] < "\u3000":
                     yield prefix + mark, larger, False
+                    if prefix == "μ":
+                        yield f"u{mark}", larger, False
             for name in names.split():
                 yield long + name, larger, True
 
@@ -142,7 +149,9 @@ _MARKS = {spelling: unit for spelling, unit, is_name in _entries() if not is_nam
 _NAMES = {spelling: unit for spelling, unit, is_name in _entries() if is_name}
 _SHOUTED = {mark.upper(): _MARKS[mark] for mark in ("cm", "km", "kg", "lb", "ft", "in")}
 # Letters that are more often a product of variables than a unit, where a product may stand.
-_PRODUCTS = frozenset(["mg", "ms", "mN", "mV", "mA", "mi", "kV", "kN", "kJ", "kW", "pt", "cc"])
+_PRODUCTS = frozenset(
+    ["mg", "ms", "mN", "mV", "mA", "mi", "kV", "kN", "kJ", "kW", "pt", "cc", "um", "ug", "us"]
+)
 
 _DEGREES = re.compile(r"(?:°|deg\.?|degrees?)\s*(?P<scale>c|f|celsius|fahrenheit)", _FOLD)
 _SUPERSCRIPTS = str.maketrans("⁰¹²³⁴⁵⁶⁷⁸⁹⁻", "0123456789-")
@@ -157,7 +166,6 @@ _SPELLED = (
     (re.compile(r"([()])"), lambda found: f" {found[1]} "),
 )
 _EXPONENTS = frozenset(["", *map(str, range(1, 10)), *map(str, range(-9, 0))])
-_BARE = (["unit"], ["units"], ["个"], ["单位"], ["square", "units"], ["cubic", "units"])
 _BEFORE = {"square": 2, "sq": 2, "cubic": 3, "cu": 3}
 _AFTER = {"squared": 2, "cubed": 3}
 
@@ -196,8 +204,8 @@ def read_unit(text: str, *, spaced: bool = True, product: bool = False) -> Unit 
         return known
     if not (spaced or "\u4e00" <= text[:1] <= "\u9fff") or not _NOUN.fullmatch(text):
         return None
-    words = text.lower().replace("’", "'").split()
-    if _EXCLUDED.intersection(part for word in words for part in [word, *word.split("-")]):
+    words = [_folded(word) for word in text.replace("’", "'").split()]
+    if _EXCLUDED.intersection(part for word in words for part in [word, *word.lower().split("-")]):
         return None
     return Unit((("noun " + " ".join(_singular(word) for word in words), 1),))
 
@@ -207,6 +215,12 @@ def is_operator(unit: Unit) -> bool:
     return unit.noun is not None and not _OPERATORS.isdisjoint(
         word for spelled in unit.noun.split() for word in (spelled, f"{spelled}s")
     )
+
+
+def _folded(word: str) -> str:
+    """A noun in small letters, but for what may be a symbol: kB is not kb, nor MeV meV."""
+    symbol = len(word) == 2 or not (word[1:].islower() or word.isupper())
+    return word if symbol else word.lower()
 
 
 def _singular(word: str) -> str:
@@ -229,15 +243,14 @@ def _known(text: str) -> Unit | None:
     exponents: Counter[str] = Counter()
     size = Fraction(1)
     for index, unit in enumerate(factors):
-        if unit is None or (len(factors) > 1 and not unit.dimension):
+        if unit is None:
             return None
         sign = -1 if index else 1
         size *= unit.factor**sign
         for name, exponent in unit.dimension:
             exponents[name] += sign * exponent
     found = tuple(sorted((n, e) for n, e in exponents.items() if e))
-    # "minute/s" is a number, 60, and "unit" is 1.
-    return Unit(found, size) if found or words in _BARE else None
+    return Unit(found, size) if found else None  # "minute/s" is a number, 60
 
 
 def _split(words: list[str], mark: str) -> list[list[str]]:

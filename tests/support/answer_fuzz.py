@@ -1,34 +1,37 @@
 """Gold answers at random, the same in another notation, and others that are different.
 
-The oracle is floating point and independent of the grader: an answer is `other` only where some
-value in it differs by far more than floats err.
+The oracle shares no code with the grader: a tree is evaluated as it was drawn, with 60 digits, and
+what cancels in the first 50 of them is zero (sin π, 1 - cos 0). An answer is `other` where some
+value in it differs in the first 30 digits.
 """
 
 from __future__ import annotations
 
-import cmath
-import math
 import operator
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from random import Random
 from typing import Any
 
+from mpmath import MPContext
+
 from pipeline.query import AnswerType
 
 # An expression's tree: ("+", a, b), ("int", 3), ("f", "sin", a), ...; `value` reads it.
 Node = tuple[Any, ...]
 _POINTS = [
-    {"x": 0.7, "y": 1.3, "X": 2.1, "n": 0.4, "α": 1.9},
-    {"x": 1.9, "y": 0.6, "X": 0.35, "n": 1.7, "α": 0.55},
-    {"x": 3.2, "y": 2.7, "X": 1.45, "n": 2.6, "α": 3.1},
+    {"x": "0.7", "y": "1.3", "X": "2.1", "n": "0.4", "α": "1.9"},
+    {"x": "1.9", "y": "0.6", "X": "0.35", "n": "1.7", "α": "0.55"},
+    {"x": "3.2", "y": "2.7", "X": "1.45", "n": "2.6", "α": "3.1"},
 ]
 _LETTERS = list(_POINTS[0])
-_FUNCTIONS = {"ln": cmath.log, "sin": cmath.sin, "cos": cmath.cos, "tan": cmath.tan}
-_OPERATIONS: dict[str, Callable[..., complex]] = {
+_MP = MPContext()
+_MP.dps = 60
+_OPERATIONS: dict[str, Callable[..., Any]] = {
     "+": operator.add, "-": operator.sub, "*": operator.mul, "/": operator.truediv,
-    "^": operator.pow, "√": cmath.sqrt,
+    "^": operator.pow,
 }  # fmt: skip
+_FUNCTIONS = {"ln": _MP.log, "sin": _MP.sin, "cos": _MP.cos, "tan": _MP.tan}
 _UNITS = ["cm", "m", "kg", "s", "km/h", "m/s^2", "°", "N", "cm^2", "L", "minutes", "厘米"]
 
 
@@ -68,16 +71,29 @@ def _leaf(random: Random) -> Node:
     return ("sym", random.choice(_LETTERS)) if chance < 0.95 else ("π",)
 
 
-def value(node: Node, point: dict[str, float]) -> complex:
-    kind, *parts = node
-    if kind in ("int", "dec"):
-        return complex(parts[0] / 10 ** (parts[1] if kind == "dec" else 0))
-    if kind in ("sym", "π"):
-        return complex(point[parts[0]] if kind == "sym" else math.pi)
-    if kind == "f":
-        return complex(_FUNCTIONS[parts[0]](value(parts[1], point)))
-    values = [value(part, point) if isinstance(part, tuple) else part for part in parts]
-    return complex(_OPERATIONS[kind](*values))
+def value(node: Any, point: dict[str, str]) -> Any:
+    """The value of a tree; ArithmeticError or ValueError where it has none."""
+    match node:
+        case ("int", whole):
+            return _MP.mpf(whole)
+        case ("dec", digits, places):
+            return _MP.mpf(digits) / 10**places
+        case ("sym", name):
+            return _MP.mpf(point[name])
+        case ("π",):
+            return +_MP.pi
+        case ("f", name, a):
+            return _cleared(_FUNCTIONS[name](value(a, point)), 1)
+        case ("√", a):
+            return _MP.sqrt(value(a, point))
+    values = [value(part, point) if isinstance(part, tuple) else part for part in node[1:]]
+    found = _OPERATIONS[node[0]](*values)
+    return _cleared(found, max(map(abs, values))) if node[0] in ("+", "-") else found
+
+
+def _cleared(found: Any, size: Any) -> Any:
+    """Zero where no more than the error of 60 digits is left of something of this size."""
+    return _MP.mpf(0) if abs(found) < size * _MP.mpf(10) ** -50 else found
 
 
 def latex(node: Any) -> str:
@@ -187,10 +203,9 @@ def differ(a: Node, b: Node) -> bool:
             left, right = value(a, point), value(b, point)
         except (ArithmeticError, ValueError):
             continue
-        real = all(abs(v.imag) < 1e-12 and abs(v) < 1e9 for v in map(complex, (left, right)))
-        size = max(abs(left), abs(right))
-        # Below that it may be the float's own error: sin π is none.
-        found = found or (real and size > 1e-3 and abs(left - right) > 1e-5 * size)
+        real = all(_MP.im(v) == 0 and abs(v) < 1e9 for v in (left, right))
+        size = max(abs(left), abs(right)) * _MP.mpf(10) ** -30
+        found = found or (real and bool(abs(left - right) > size))
     return found
 
 
@@ -198,10 +213,10 @@ def defined(node: Node) -> bool:
     """Whether a tree has a real value of usual size somewhere."""
     for point in _POINTS:
         try:
-            here = complex(value(node, point))
+            here = value(node, point)
         except (ArithmeticError, ValueError):
             continue
-        if abs(here.imag) < 1e-12 and abs(here) < 1e9:
+        if _MP.im(here) == 0 and abs(here) < 1e9:
             return True
     return False
 
@@ -256,7 +271,8 @@ def listed(random: Random) -> Fuzzed:
 
     swapped = [*nodes[1:], nodes[0]]
     changed = [(written([*nodes[:place], other, *nodes[place + 1 :]]), "item")]
-    changed += [(written(nodes[:-1]), "shorter"), (written([*nodes, nodes[0]]), "longer")]
+    longer = [*nodes, other if kind == "{}" else nodes[0]]
+    changed += [(written(nodes[:-1]), "shorter"), (written(longer), "longer")]
     same = [written(nodes, plain), written(list(map(turned, nodes)))]
     if kind == "{}":
         same.append(written(swapped))

@@ -408,9 +408,36 @@ def test_a_column_of_whole_numbers_with_a_gap_is_of_whole_numbers(tmp_path: Path
         assert [q.answer for q in load_dataset(tmp_path / name).queries] == ["5", None]
 
 
-def test_an_index_that_pandas_wrote_into_a_text_file_is_ignored(tmp_path: Path) -> None:
-    row = {"Unnamed: 0": 7, **GOOD}
+@pytest.mark.parametrize("column", ["Unnamed: 0", "Unnamed: 0.1", "index", "level_0"])
+def test_an_index_that_pandas_wrote_into_a_text_file_is_ignored(
+    tmp_path: Path, column: str
+) -> None:
+    row = {column: 7, **GOOD}
     assert load_dataset(write_jsonl(tmp_path / "data.jsonl", [row])).queries[0].answer == "3"
+
+
+@pytest.mark.parametrize("name", ["train.jsonl", "train.parquet", "4.png"])
+def test_a_file_that_git_lfs_has_not_fetched_is_called_one(tmp_path: Path, name: str) -> None:
+    rows = [{**GOOD, "images": ["4.png"]}]
+    write_jsonl(tmp_path / "data.jsonl", rows)
+    (tmp_path / name).write_text("version https://git-lfs.github.com/spec/v1\noid sha256:0\n")
+    text = refusal(tmp_path / ("data.jsonl" if name == "4.png" else name))
+    assert f"{name} is a Git LFS pointer" in text
+    assert "`git lfs pull`" in text
+
+
+def test_a_part_that_is_not_there_is_named(tmp_path: Path) -> None:
+    def parts(*numbers: int) -> Path:
+        folder = tmp_path / "-".join(map(str, numbers))
+        folder.mkdir()
+        for number in numbers:
+            rows = [{**GOOD, "question": f"{number}?", "split": "train"}]
+            write_jsonl(folder / f"train-{number:05}-of-00003.jsonl", rows)
+        return folder
+
+    assert "train-00001-of-00003 is missing" in refusal(parts(0, 2))
+    assert "train-00003-of-00003 is missing" in refusal(parts(1, 2))
+    assert len(load_dataset(parts(1, 2, 3)).queries) == len(load_dataset(parts(0, 1, 2)).queries)
 
 
 @pytest.mark.parametrize(

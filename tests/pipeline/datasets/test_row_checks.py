@@ -74,6 +74,7 @@ BAD_ROWS: list[tuple[dict[str, Any] | str, str]] = [
     ({**GOOD, "answer": "A", "choices": ["(A) x", "(B) y"]}, "carry their own letters"),
     ({**GOOD, "answer": "A, C", "choices": ["r", "b", "g"]}, "(multi-select) are not supported"),
     ({**GOOD, "answer": "A and C", "choices": ["r", "b", "g"]}, "(multi-select) are not supported"),
+    ({**GOOD, "answer": "A和C", "choices": ["r", "b", "g"]}, "(multi-select) are not supported"),
     ({**GOOD, "answer": "ABC", "choices": ["r", "b", "g"]}, "(multi-select) are not supported"),
     (
         {**GOOD, "answer": ["A", "C"], "choices": ["r", "b", "g"]},

@@ -303,7 +303,7 @@ def test_an_unreadable_gold_expression_is_data_to_mend() -> None:
 
 
 def test_the_version_names_what_outcomes_depend_on() -> None:
-    assert f"2-mpmath-{version('mpmath')}" == GRADER_VERSION
+    assert f"3-mpmath-{version('mpmath')}" == GRADER_VERSION
 
 
 def test_a_hidden_answer_grades_nothing() -> None:
