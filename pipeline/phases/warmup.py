@@ -53,14 +53,20 @@ def _next_round(state: State, spec: RunSpec) -> Sequence[Step]:
     if rounds and (epochs_left <= 0 or is_flat(greedy, warmup.flat_evaluations, warmup.flat_gain)):
         return (Record("warmup/evaluate", WarmupChosen(rounds[best_of(greedy)])),)
     if not selections(state, "warmup"):
-        raise RunStopped(
-            "warm-up: not one of the base's chains has the right answer, so there is nothing to "
-            "train on. Look at them with `mstar-ray validate`: an instruction-tuned model has "
-            "to be told what a chain looks like (prompt.warmup; jobs/recipes/own.yaml has an "
-            "example). Or give a warm-up of your own (warmup.checkpoint)"
-        )
+        raise RunStopped(_nothing_to_train_on(spec))
     epochs = min(warmup.epochs_per_evaluation, epochs_left)
     return (Train("warmup/learn", _job(state, spec, len(rounds), epochs)),)
+
+
+def _nothing_to_train_on(spec: RunSpec) -> str:
+    ours = " and may be trained on (prompt.trained=ours)" if spec.rule.ours_only else ""
+    return (
+        f"warm-up: not one of the base's chains has the right answer where it is read{ours}, so "
+        "there is nothing to train on. Look at them with `mstar-ray validate`: a model that "
+        "follows instructions has to be asked for the format (prompt.question, prompt.warmup), and "
+        "other shapes can be read (prompt.shapes); jobs/recipes/own.yaml has examples. Or give a "
+        "warm-up of your own (warmup.checkpoint)"
+    )
 
 
 def _job(state: State, spec: RunSpec, number: int, epochs: int) -> LearnJob:

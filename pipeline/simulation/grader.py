@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass
 
+from pipeline.answer_shapes import Shape, stated_answer
 from pipeline.query import Query
 from pipeline.simulation.mail import Mail
 from pipeline.stages.grade import GradeDone, GradeTask, TaskLost, Ungraded, finish_shard
@@ -23,11 +25,13 @@ class Grading:
 
 
 class ScriptedGrader:
-    """Grades at once and answers when the mail does. refused: queries that cannot be graded."""
+    """Grades at once and answers when the mail does. shapes: in which answers are read besides
+    ours. refused: queries that cannot be graded."""
 
-    def __init__(self, store: Store, mail: Mail) -> None:
+    def __init__(self, store: Store, mail: Mail, shapes: Collection[Shape] = ()) -> None:
         self.store = store
         self.mail = mail
+        self.shapes = shapes
         self.refused: set[str] = set()
 
     def submit(self, task: GradeTask) -> None:
@@ -38,14 +42,17 @@ class ScriptedGrader:
 
     def _grade(self, items: list[tuple[str, Query]]) -> list[Grading | Ungraded]:
         return [
-            Ungraded("no number") if query.content_hash in self.refused else grade(text, query)
+            Ungraded("no number")
+            if query.content_hash in self.refused
+            else grade(text, query, self.shapes)
             for text, query in items
         ]
 
 
-def grade(text: str, query: Query) -> Grading:
+def grade(text: str, query: Query, shapes: Collection[Shape] = ()) -> Grading:
     """A response's outcome."""
-    answer = text.rpartition("# Answer\n\n")[2]
-    if not answer:
+    stated = stated_answer(text, shapes)
+    if stated is None:
         return Grading("unparsed", None)
-    return Grading("correct" if answer == query.answer else "wrong", answer)
+    outcome = "correct" if stated.text == query.answer else "wrong"
+    return Grading(outcome, stated.text, shape=stated.shape)

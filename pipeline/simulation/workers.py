@@ -74,7 +74,7 @@ def scripted_workers(
     context = TaskContext(store, spec, lambda policy: decode)
     return ScriptedWorkers(
         ScriptedFleet(store, spec.by_hash, Mail(random, twice), steps=with_prm),
-        ScriptedGrader(store, Mail(random, twice)),
+        ScriptedGrader(store, Mail(random, twice), spec.config.prompt.shapes),
         ScriptedLearner(store, random),
         ScriptedStages(context, Mail(random, twice)),
         ScriptedScorer(store, Mail(random, twice), scored_how(spec.config)),
