@@ -139,7 +139,6 @@ def default_speeds(config: Config, shape: ModelShape, gpu: Gpu) -> Speeds:
     cache; reading a token takes 2, training on one 6 operations a parameter, 8 with gradient
     checkpointing."""
     spans = config.generate.tensor_parallel_size
-    share = min(1.0, config.cluster.gpus_per_engine or 1.0)
     weights = shape.parameters * BYTES[config.generate.precision]
     context = min(PROMPT + RESPONSE / 2, config.generate.max_model_len)
     room = max(0.0, gpu.memory * config.generate.gpu_memory_utilization * spans - weights)
@@ -147,8 +146,8 @@ def default_speeds(config: Config, shape: ModelShape, gpu: Gpu) -> Speeds:
     step_bytes = weights + running * context * shape.kv_bytes
     operations = 8 if config.learn.gradient_checkpointing else 6
     return Speeds(
-        engine=running * DECODE * gpu.bandwidth * spans * share / step_bytes,
-        scorer=PREFILL * gpu.flops * spans * share / (2 * shape.parameters),
+        engine=running * DECODE * gpu.bandwidth * spans / step_bytes,
+        scorer=PREFILL * gpu.flops * spans / (2 * shape.parameters),
         rank=TRAINING * gpu.flops / (operations * shape.parameters),
     )
 

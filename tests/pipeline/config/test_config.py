@@ -239,9 +239,9 @@ def test_the_machine_must_be_able_to_place_every_role() -> None:
 
 def test_gpus_are_held_by_all_roles_at_once() -> None:
     config = load_recipe("cluster", ["policy.path=x", "data.path=y"])
-    check_machine(config, cpus=200, gpus=17)
-    with pytest.raises(BadConfig, match=r"prm\.scorers \(1\) .* = 17, but there are 16 GPUs"):
-        check_machine(config, cpus=200, gpus=16)
+    check_machine(config, cpus=200, gpus=16)
+    with pytest.raises(BadConfig, match=r"prm\.scorers \(3\) .* = 16, but there are 15 GPUs"):
+        check_machine(config, cpus=200, gpus=15)
 
 
 def test_the_data_must_hold_what_is_asked() -> None:
