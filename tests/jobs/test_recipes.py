@@ -81,9 +81,10 @@ def test_a_recipe_fits_its_hardware(name: str, gpu: str, count: int) -> None:
 def test_a_recipe_for_gpus_is_a_valid_one_and_asks_for_our_answer_format(name: str) -> None:
     done = mstar("config", "--recipe", name)
     assert done.exit_code == 0, done.output
-    template = load_recipe(name).warmup.template
-    assert '"# Answer"' in template
-    assert "blank line between steps" in template
+    templates = load_recipe(name).prompt.templates
+    for template in (templates.question, templates.warmup):
+        assert '"# Answer"' in template
+        assert "a blank line between steps" in template
     # A response that does what the template says is read.
     response = "The bar is 3 high.\n\nTwice that is 6.\n\n# Answer\n\n6"
     assert format_ok(response)
