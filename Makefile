@@ -1,7 +1,7 @@
 # Everything runs in .venv, which every target brings up to date first (requirements/install.py:
 # nothing happens when it already is). Needs git, Python 3.11 with pip, and make; no compiler.
 #
-#   make run | test | lint | bench | s3 | chaos | clean
+#   make run | test | lint | bench | s3 | chaos | local-cluster | clean
 #
 #   PYTHON=...       the Python 3.11 to build .venv with
 #   TORCH_INDEX=...  where PyTorch's CPU wheels are, for machines whose pip does not see them:
@@ -20,7 +20,7 @@ ARGS ?=
 
 VENV := .venv/bin
 
-.PHONY: run test lint format bench s3 chaos clean env lock
+.PHONY: run test lint format bench s3 chaos local-cluster clean env lock
 
 # Killing make ends the job it started, however it is killed: the job watches this process.
 run bench s3 chaos: export MSTAR_MAKE := $(shell echo $$PPID)
@@ -47,6 +47,10 @@ bench: env
 
 s3: env
 	$(VENV)/python -m cluster.s3 $(ARGS)
+
+# A head and autoscaled worker nodes on this machine, each with its own files.
+local-cluster: env
+	$(VENV)/python -m cluster.local $(ARGS)
 
 # What it runs after the kills, over ARGS="--examples N".
 chaos: export MSTAR_STATE_MACHINE := $(VENV)/python -m pytest -q -o faulthandler_timeout=0 \

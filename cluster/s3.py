@@ -30,6 +30,7 @@ from typing import Annotated, Self
 
 import typer
 
+from cluster.guarded import guarded
 from pipeline.errors import UserError
 
 REGION = "us-east-1"
@@ -37,20 +38,6 @@ MAIN_JOB = 'make run RECIPE=jobs/recipes/tiny.yaml ARGS="--set store.url=s3://{b
 
 _START_S = 30.0
 _STOP_S = 10.0
-
-# Ends with the server, or ends the server when the other end of its input is closed, as the system
-# does for whoever dies. (prctl's death signal would also strike when only a thread ends.)
-_GUARD = """
-exec 3<&0
-"$@" 3<&- &
-server=$!
-{ read -r _ <&3; kill -9 $server; } &
-guard=$!
-wait $server
-status=$?
-kill $guard
-exit $status
-"""
 
 
 def free_port() -> int:
@@ -105,6 +92,16 @@ class LocalS3:
             "AWS_REGION": REGION,
         }
 
+    def keys_environment(self) -> dict[str, str]:
+        """The same with the keys themselves, for a process elsewhere that cannot read the file."""
+        key, secret = self._keys()
+        return {
+            "AWS_ACCESS_KEY_ID": key,
+            "AWS_SECRET_ACCESS_KEY": secret,
+            "AWS_ENDPOINT_URL": self.endpoint,
+            "AWS_REGION": REGION,
+        }
+
     def _keys(self) -> tuple[str, str]:
         """The server's keys, made at its first start."""
         parser = configparser.ConfigParser()
@@ -136,7 +133,7 @@ class LocalS3:
         # the keys go by the environment: a command line is readable by every user
         environment = os.environ | {"RCLONE_AUTH_KEY": f'"{key},{secret}"'}
         self._process = subprocess.Popen(
-            ["sh", "-c", _GUARD, "sh", *command],
+            guarded(*command),
             env=environment,
             stdin=subprocess.PIPE,
             stdout=subprocess.DEVNULL,

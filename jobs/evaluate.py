@@ -27,6 +27,7 @@ from jobs.runtime.console import warning
 from jobs.runtime.evaluation import Through
 from jobs.runtime.figures import draw_scores, draw_votes
 from jobs.runtime.prepare import data_path, images_of, load_data, out_folder, upload_images
+from jobs.runtime.stored_outputs import StoredOutputs
 from jobs.runtime.world import REAL, Parts, check_here, run_store
 from pipeline.config.schema import Config
 from pipeline.datasets.dataset import Dataset, load_dataset
@@ -99,6 +100,7 @@ def evaluate(
             found["figure_2"] = figure_2(groups) | about | scored
     found["warnings"] = evaluation_warnings(name, split, queries, found["greedy"])
     write(found, out_folder(config) / "evaluate")
+    StoredOutputs(out_folder(config), store, config.run.name).copy()
     return found
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from jobs.runtime.cli import command, did_you_mean, say
 from jobs.runtime.export import export_policy
+from jobs.runtime.stored_outputs import fetch_outputs
 from jobs.runtime.stores import find_run
 from pipeline.errors import BadConfig
 from pipeline.reports.card import model_card
@@ -68,6 +69,24 @@ def selected(place: str, run: str | None, phase: str | None, to: Path) -> None:
     Path(file.name).chmod(0o644)
     Path(file.name).replace(to)
     print(f"{to}: {rows} responses selected in {phase or ', '.join(phases)}")
+
+
+def outputs(place: str, run: str | None, to: Path) -> None:
+    """Write what a run has put into its store for people into a folder, and say how many files.
+
+    Raises:
+        BadConfig: there is no such run, it has put nothing there, or `to` is there.
+    """
+    store, run = find_run(place, run)
+    if to.exists():
+        raise BadConfig(f"{to} is there already: name a folder that is not (--to)")
+    files = fetch_outputs(store, run, to)
+    if not files:
+        raise BadConfig(
+            f"run {run!r} has put no outputs into {store.url}: they lie beside that store, or the "
+            "run has not come so far"
+        )
+    print(f"{to}: {len(files)} files of run {run}")
 
 
 if __name__ == "__main__":

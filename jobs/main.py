@@ -59,7 +59,9 @@ for panel, commands in COMMANDS.items():
 
 def _version(wanted: bool) -> None:
     if wanted:
-        print(f"mstar-ray {installed('mstar-ray')}")
+        from jobs.runtime.code_identity import code_hash, commit
+
+        print(f"mstar-ray {installed('mstar-ray')}, code {code_hash()}, commit {commit()}")
         raise typer.Exit
 
 

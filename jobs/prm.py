@@ -14,11 +14,13 @@ from typing import Any
 
 from jobs.run import drive_to
 from jobs.runtime.cli import command
-from jobs.runtime.prepare import out_folder
+from jobs.runtime.prepare import out_folder, store_url
+from jobs.runtime.stored_outputs import StoredOutputs
 from pipeline.config.schema import Config
 from pipeline.errors import BadConfig
 from pipeline.phases.prm import NAME
 from pipeline.run.state import State
+from pipeline.storage.store import open_store
 
 
 def prm(config: Config, *, take_over: bool = False) -> dict[str, Any] | None:
@@ -36,6 +38,7 @@ def prm(config: Config, *, take_over: bool = False) -> dict[str, Any] | None:
     show(state, print)
     path = out_folder(config) / "prm_card.json"
     path.write_text(json.dumps(state.prm, indent=1, sort_keys=True) + "\n", "utf-8")
+    StoredOutputs(path.parent, open_store(store_url(config)), config.run.name).copy()
     print(path)
     card: dict[str, Any] = state.prm["card"]
     return card

@@ -2,7 +2,8 @@
 
 The same command starts a run, goes on with one that was interrupted, and says so when it is done.
 `--set section.key=value` changes one setting, as often as wanted. Outputs are in <out>/<run>/:
-summary.json, tensorboard/, and the store unless it is elsewhere.
+summary.json, tensorboard/, and the store unless it is elsewhere (then what a person reads is copied
+there, too: `jobs.runtime.stored_outputs`).
 
 This module only wires: settings to pools, pools to the driver. What is wrong is said before
 anything is written or started, as far as it can be known by then.
@@ -18,6 +19,8 @@ from typing import Any
 from actors.generation.engine_settings import engine_settings
 from jobs.runtime.cards import Cards
 from jobs.runtime.cli import command
+from jobs.runtime.cluster_job import check_shared
+from jobs.runtime.code_identity import say_code
 from jobs.runtime.console import PlainConsole, RichBars, make_console, warning
 from jobs.runtime.export import export_policy
 from jobs.runtime.prepare import (
@@ -28,6 +31,7 @@ from jobs.runtime.prepare import (
     store_url,
     upload_images,
 )
+from jobs.runtime.stored_outputs import StoredOutputs
 from jobs.runtime.tensorboard import Board
 from jobs.runtime.watchers import Watchers
 from jobs.runtime.world import REAL, Parts, check_here, run_store
@@ -78,6 +82,7 @@ def evolve(config: Config, *, take_over: bool = False, parts: Parts = REAL) -> d
         found = summary(job.state, job.program, job.store)
         path = out_folder(config) / "summary.json"
         path.write_text(json.dumps(found, indent=1, sort_keys=True) + "\n", "utf-8")
+        job.outputs.copy()
         show(found, config, console)
         if job.state.finished is not None:
             job.hand_over()
@@ -104,6 +109,9 @@ class Job:
     def __init__(self, config: Config, console: PlainConsole | RichBars, parts: Parts) -> None:
         self.console = console
         self.parts = parts
+        if config.cluster.address is not None:
+            check_shared(config)
+            say_code(console.say)
         self.state = state_so_far(config, open_store(store_url(config), say=console.say))
         if self.state.config is None:
             check_outputs(config)
@@ -111,6 +119,7 @@ class Job:
             console.say(warning(line))
         check_here(config)
         self.store = run_store(config, console.say)
+        self.outputs = StoredOutputs(out_folder(config), self.store, config.run.name)
         self.dataset: Dataset = load_data(config, console.say)
         engine = engine_settings(config).identity()
         self.program = RunSpec.of(
@@ -143,7 +152,7 @@ class Job:
             if not store.conditional_writes():
                 only.take(take_over=take_over)
             cards = Cards(out_folder(config) / "cards", self.program)
-            watch = Watchers(self.console, board, cards)
+            watch = Watchers(self.console, board, cards, self.outputs)
             context = RunContext(self.program, store, ledger, workers, watch, lease=lease)
             self.state = drive(context, until)
 

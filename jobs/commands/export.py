@@ -1,4 +1,4 @@
-"""`mstar-ray export policy` and `mstar-ray export selected`."""
+"""`mstar-ray export policy`, `mstar-ray export selected` and `mstar-ray export outputs`."""
 
 from __future__ import annotations
 
@@ -63,3 +63,23 @@ def export_selected(
         from jobs.export import selected
 
         selected(one_place(place, store), run, phase, to)
+
+
+@export.command("outputs", epilog=EXIT_CODES)
+def export_outputs(
+    place: Place = None,
+    store: StoreOption = None,
+    run: RunInStore = None,
+    *,
+    to: Annotated[Path, typer.Option(metavar="FOLDER", help="The folder that is made.")],
+) -> None:
+    """Summary, cards, TensorBoard files and evaluations of a run whose driver was elsewhere.
+
+    A run whose store is not in OUT/RUN puts them there as it goes on.
+
+    Example: mstar-ray export outputs s3://bucket/prefix --run mine --to mine
+    """
+    with ending():
+        from jobs.export import outputs
+
+        outputs(one_place(place, store), run, to)

@@ -95,6 +95,7 @@ def settings(recipe: str, changes: list[str] | None, run: str | None, store: str
     """
     from json import dumps  # JSON is YAML: a name of digits stays a name
 
+    from jobs.runtime.cluster_job import on_its_cluster
     from jobs.runtime.recipes import load_recipe
     from jobs.runtime.stores import store_folder
     from pipeline.config.checks import unread
@@ -104,4 +105,4 @@ def settings(recipe: str, changes: list[str] | None, run: str | None, store: str
     config = load_recipe(recipe, [*(changes or []), *named])
     for line in unread(config):
         say(line)
-    return config
+    return on_its_cluster(config)

@@ -7,13 +7,13 @@ machine is found out before anything expensive is started.
 from __future__ import annotations
 
 import platform
-import subprocess
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 from actors.model.images import image_path
+from jobs.runtime.code_identity import code_hash, commit
 from pipeline.config.checks import check_data
 from pipeline.config.schema import Config
 from pipeline.datasets.dataset import Dataset, check_writable, load_dataset
@@ -34,12 +34,10 @@ PARALLEL_UPLOADS = 8
 OUTPUTS = ("summary.json", "tensorboard", "cards", "final")
 """What a run leaves for people in its folder once it has begun."""
 
-ROOT = Path(__file__).resolve().parents[2]
-
 
 def out_folder(config: Config) -> Path:
-    """Where a run writes what people read."""
-    return Path(config.run.out) / config.run.name
+    """Where a run writes what people read; absolute, so that it says on any node what is meant."""
+    return Path(config.run.out).absolute() / config.run.name
 
 
 def check_outputs(config: Config) -> None:
@@ -142,28 +140,16 @@ def repairer(store: Store, dataset: Dataset, config: Config, kept: Path) -> Call
 
 
 def versions() -> dict[str, str]:
-    """What runs: Python, the libraries that decide results, and this code's commit."""
+    """What runs: Python, the libraries that decide results, this code's files and its commit."""
     found = {"python": platform.python_version(), "mstar-ray": _installed("mstar-ray") or "source"}
     found |= {name: have for name in LIBRARIES if (have := _installed(name)) is not None}
-    commit = _commit()
-    return found | ({"commit": commit} if commit else {})
+    found["code"] = code_hash()
+    named = commit()
+    return found | ({"commit": named} if named else {})
 
 
 def _installed(name: str) -> str | None:
     try:
         return version(name)
     except PackageNotFoundError:
-        return None
-
-
-def _commit() -> str | None:
-    """The commit of the working tree, marked when files of it have changed since."""
-    if not (ROOT / ".git").exists():
-        return None
-    try:
-        command = ["git", "-C", str(ROOT), "describe", "--always", "--dirty", "--abbrev=40"]
-        return subprocess.run(
-            command, capture_output=True, text=True, check=True, timeout=20
-        ).stdout.strip()
-    except (OSError, subprocess.SubprocessError):
         return None

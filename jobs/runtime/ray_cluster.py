@@ -21,12 +21,13 @@ import psutil
 
 from actors.supervision.node_cache import job_folder
 from actors.supervision.process_guard import guard
+from jobs.runtime.cluster_job import is_submitted
+from jobs.runtime.code_identity import PACKAGES, ROOT, code_hash, code_place
 from jobs.runtime.ray_token import make_token
+from jobs.runtime.worker_environment import chain_names, environment_hook
 from pipeline.config.checks import check_machine
 from pipeline.config.schema import Config
 from pipeline.errors import BadConfig, UserError
-
-ROOT = Path(__file__).resolve().parents[2]
 
 RAY_STORE_BYTES = 256 << 20
 START_ATTEMPTS = 3
@@ -60,23 +61,26 @@ def start_ray(config: Config, say: Callable[[str], None] = logging.warning) -> I
     import ray
 
     guard()
+    address = config.cluster.address
     os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
     # Workers find this code however the job was started.
     os.environ["PYTHONPATH"] = os.pathsep.join(
         part for part in (str(ROOT), os.environ.get("PYTHONPATH")) if part
     )
     with ExitStack() as stack:
-        if config.cluster.address is None:
+        if address is None:
             make_token(say)
             folder = stack.enter_context(job_folder(Path(tempfile.gettempdir())))
             options = _private(config, folder, stack)
         else:
-            check_address(config.cluster.address)
-            options = {"address": config.cluster.address}
+            check_address(address)
+            options = {"address": address, "runtime_env": _worker_environment(say)}
         stack.callback(ray.shutdown)
         init_ray({"logging_level": logging.ERROR, "log_to_driver": False, **options})
         there = ray.cluster_resources()
         check_machine(config, there.get("CPU", 0.0), there.get("GPU", 0.0))
+        if address is not None:
+            check_workers()
         yield
 
 
@@ -122,7 +126,7 @@ def init_ray(options: dict[str, Any]) -> Any:
     import ray
 
     options = {"address": "local", **options}
-    _listen_on_loopback(options["address"] == "local")
+    _listen_on_loopback(_is_loopback(options["address"]))
     attempt = 0
     while True:
         attempt += 1
@@ -145,6 +149,48 @@ def init_ray(options: dict[str, Any]) -> Any:
                     f"Ray did not start within 30 s, {START_ATTEMPTS} times: the machine is too "
                     "busy. Start the job again when it is less so"
                 ) from error
+
+
+def _worker_environment(say: Callable[[str], None]) -> dict[str, Any]:
+    """The runtime environment of a cluster's workers: this code, unless Ray has given it to the
+    whole job, and what reaches the store (`jobs.runtime.worker_environment`)."""
+    if names := chain_names():
+        say(f"workers are given {', '.join(names)} of this process, where a node sets none")
+    code = {} if is_submitted() else {"py_modules": [str(ROOT / name) for name in PACKAGES]}
+    return {"worker_process_setup_hook": environment_hook(), **code}
+
+
+def check_workers() -> None:
+    """Start one worker of the job on this node, and see that it runs this very code.
+
+    Raises:
+        BadConfig: the job's runtime environment cannot be built, or other code is found first.
+    """
+    import ray
+    from ray.exceptions import RayError
+    from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+    here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
+    first = ray.remote(code_place).options(num_cpus=0, max_retries=0, scheduling_strategy=here)
+    try:
+        place, files = ray.get(first.remote())
+    except RayError as error:
+        raise BadConfig(
+            f"no worker of this job can be started on its own node: {str(error).strip()}"
+        ) from error
+    if files != code_hash():
+        raise BadConfig(
+            f"workers run the code in {place}, not that of this process ({ROOT}): an installed "
+            "mstar-ray is found first. Uninstall it on the cluster's nodes, or start this job with "
+            "the same version"
+        )
+
+
+def _is_loopback(address: str) -> bool:
+    """Whether a Ray at this address is one of this machine that listens on loopback only."""
+    if address == "auto":
+        return os.environ.get("RAY_ADDRESS", "").startswith("127.")
+    return address == "local" or address.removeprefix("ray://").startswith("127.")
 
 
 def _listen_on_loopback(only: bool) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from jobs.runtime.cards import Cards
 from jobs.runtime.console import PlainConsole, RichBars
+from jobs.runtime.stored_outputs import StoredOutputs
 from jobs.runtime.tensorboard import Board
 from pipeline.run.events.event import Event
 from pipeline.run.state import State
@@ -13,7 +14,7 @@ from pipeline.stages.workers import Progress as Moved
 class Watchers:
     """Several that look on as one."""
 
-    def __init__(self, *parts: PlainConsole | RichBars | Board | Cards) -> None:
+    def __init__(self, *parts: PlainConsole | RichBars | Board | Cards | StoredOutputs) -> None:
         self._parts = parts
 
     def event(self, event: Event, state: State) -> None:

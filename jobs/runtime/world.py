@@ -18,6 +18,7 @@ from actors.supervision.driver_lock import DriverLock
 from jobs.runtime.check_models import check_models
 from jobs.runtime.check_queries import check_queries
 from jobs.runtime.cli import interruptible
+from jobs.runtime.cluster_job import check_shared
 from jobs.runtime.learner_folder import learner_folder
 from jobs.runtime.prepare import out_folder, repairer, store_url, versions
 from jobs.runtime.ray_cluster import check_address, start_ray
@@ -45,6 +46,7 @@ def check_here(config: Config) -> None:
     if config.cluster.address is None:
         check_machine(config, os.cpu_count() or 1, _gpus_here(config))
     else:
+        check_shared(config)
         check_address(config.cluster.address)
     check_folder(out_folder(config))
 
