@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -69,38 +68,40 @@ def evaluate(
         BadConfig: the run has no such policy, and no folder is there; the data has no such split.
     """
     check_here(config)
-    with ExitStack() as stack:
-        store = run_store(config, print)
-        policy = chosen(state_so_far(config, store), name, config, store)
-        config = policy.config
-        split, dataset, queries = questions(config, split, data)
-        identity = engine_settings(config).identity()
-        program = RunSpec(
-            config, {split: tuple(queries)}, identity, grader_version(config.prompt.shapes)
-        )
-        parts.check_models(config)
-        parts.check_queries(config, queries, dataset, print)
-        upload_images(store, dataset, images_of(program))
-        reference = policy.reference or publish_folder(store, Path(config.policy.path))
-        prm = policy.prm
-        scoring = None if prm is None else Scoring(prm, "all", config.prm.aggregate)
-        workers = stack.enter_context(parts.workers(program, store, dataset, print))
+    store = run_store(config, print)
+    policy = chosen(state_so_far(config, store), name, config, store)
+    config = policy.config
+    split, dataset, queries = questions(config, split, data)
+    identity = engine_settings(config).identity()
+    grader = grader_version(config.prompt.shapes)
+    program = RunSpec(config, {split: tuple(queries)}, identity, grader)
+    parts.check_models(config)
+    parts.check_queries(config, queries, dataset, print)
+    upload_images(store, dataset, images_of(program))
+    reference = policy.reference or publish_folder(store, Path(config.policy.path))
+    scoring = None if policy.prm is None else Scoring(policy.prm, "all", config.prm.aggregate)
+    with parts.workers(program, store, dataset, print) as workers:
         through = Through(program, store, workers, scoring)
-        found: dict[str, Any] = {
-            "policy": {"name": name, "version": reference.version},
-            "data": data or config.data.path,
-            "split": split,
-            "temperature": temperature,
-            **through.measured(reference, split, samples, temperature),
-        }
-        if prm is not None and samples:
-            groups = through.groups(reference, split, samples, temperature)
-            about = {key: found[key] for key in ("policy", "split", "temperature")}
-            scored = {"prm": prm.version, "aggregate": config.prm.aggregate}
-            found["figure_2"] = figure_2(groups) | about | scored
+        found = figures(through, name, reference, samples, temperature)
+    found["data"] = data or config.data.path
     found["warnings"] = evaluation_warnings(name, split, queries, found["greedy"])
     write(found, out_folder(config) / "evaluate")
     StoredOutputs(out_folder(config), store, config.run.name).copy()
+    return found
+
+
+def figures(
+    through: Through, name: str, policy: PolicyRef, samples: int, temperature: float
+) -> dict[str, Any]:
+    """What is measured of a policy on the one split of `through`, and which policy that is."""
+    (split,) = through.program.splits
+    version = {"name": name, "version": policy.version}
+    about = {"policy": version, "split": split, "temperature": temperature}
+    found: dict[str, Any] = about | through.measured(policy, split, samples, temperature)
+    if through.scoring is not None and samples:
+        groups = through.groups(policy, split, samples, temperature)
+        prm, aggregate = through.scoring.prm.version, through.scoring.aggregate
+        found["figure_2"] = figure_2(groups) | about | {"prm": prm, "aggregate": aggregate}
     return found
 
 

@@ -282,7 +282,7 @@ class GroupLearner:
         policy = self._began = self._fetch("policies", job.policy.path)
         if job.prm is not None:
             headed = self._new_folder("headed")
-            policy = write_headed(policy, headed, likelihood=job.prm.surprise)
+            policy = write_headed(policy, headed, likelihood=job.prm.likelihood)
         checkpoint = None if start is None else self._fetch("checkpoints", start.path)
         if group is None:
             self._doing(job, f"starting the learner: {settings.ranks} ranks load the policy")

@@ -10,11 +10,13 @@ jobs are done that trained nothing. Only the grades of evaluations, which the dr
 from __future__ import annotations
 
 import json
-import os
 import resource
 import sys
 import time
+from functools import partial
 from pathlib import Path
+
+import psutil
 
 from pipeline.config.load import config_from_dict
 from pipeline.datasets.dataset import Dataset
@@ -29,11 +31,12 @@ from pipeline.refs import CheckpointRef, PolicyRef
 from pipeline.run.events import wire
 from pipeline.run.events.event import Event
 from pipeline.run.events.lifecycle import IterationClosed
+from pipeline.run.events.sampling import ShardAccepted
 from pipeline.run.ledger import Ledger
 from pipeline.run.spec import RunSpec
 from pipeline.run.state import State
 from pipeline.selection.coverage import Coverage
-from pipeline.simulation.workers import InProcess
+from pipeline.simulation.workers import AtOnce, in_process
 from pipeline.stages.grade import GradeDone, GradeTask
 from pipeline.stages.tasks import TaskContext
 from pipeline.stages.workers import Progress, Workers
@@ -54,83 +57,53 @@ def replay(store: Store) -> dict[str, float]:
     return {"seconds": took, "MB": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1000.0}
 
 
-class Fleet:
-    """Every shard is sampled at once, by nobody."""
-
-    def __init__(self) -> None:
-        self._done: list[ShardDone] = []
-        self.shards = 0
-
-    def submit(self, spec: ShardSpec, policy: PolicyRef) -> None:
-        self.shards += 1
-        path = f"shards/rollout/{spec.key}/{sha256_hex(spec.key.encode())}.parquet"
-        self._done.append(ShardDone(spec.key, path, spec.rows, 100 * spec.rows, 0.1))
-
-    def poll(self) -> list[ShardDone]:
-        done, self._done = self._done, []
-        return done
+def sampled(spec: ShardSpec, policy: PolicyRef) -> ShardDone:
+    """A shard that nobody has sampled."""
+    path = f"shards/rollout/{spec.key}/{sha256_hex(spec.key.encode())}.parquet"
+    return ShardDone(spec.key, path, spec.rows, 100 * spec.rows, 0.1)
 
 
-def _count(task: GradeTask, query: str) -> int:
-    return task.samples if isinstance(task.samples, int) else task.samples[query]
-
-
-class Grader:
-    """Every response is right."""
-
-    def __init__(self, store: Store) -> None:
-        self._store = store
-        self._done: list[GradeDone] = []
-
-    def submit(self, task: GradeTask) -> None:
+def graded(store: Store, task: GradeTask) -> GradeDone:
+    """Every response is correct; only grades of evaluations, which have no rule, are stored."""
+    counts = [
+        task.samples if isinstance(task.samples, int) else task.samples[query.content_hash]
+        for query in task.queries_Q
+    ]
+    grades = f"shards/grade/{task.key}/{'0' * 64}.parquet"
+    if task.rule is None:
         rows = [
             Grade(query.content_hash, index, "correct", query.answer)
-            for query in task.queries_Q
-            for index in range(_count(task, query.content_hash))
+            for query, count in zip(task.queries_Q, counts, strict=True)
+            for index in range(count)
         ]
-        count = len(rows)
-        kept = count if task.rule is not None else 0
-        if task.rule is None:
-            grades = put_content(self._store, "grade", task.key, to_parquet(rows, Grade), "parquet")
-        else:
-            grades = f"shards/grade/{task.key}/{'0' * 64}.parquet"
-        coverage = Coverage(queries=len(task.queries_Q), samples=count, correct=count, kept=kept)
-        selected = f"shards/select/{task.key}/{'1' * 64}.parquet" if kept else None
-        self._done.append(GradeDone(task.key, task.rollout, grades, selected, coverage, 0.1))
-
-    def poll(self) -> list[GradeDone]:
-        done, self._done = self._done, []
-        return done
+        grades = put_content(store, "grade", task.key, to_parquet(rows, Grade), "parquet")
+    total = sum(counts)
+    kept = total if task.rule is not None else 0
+    coverage = Coverage(queries=len(task.queries_Q), samples=total, correct=total, kept=kept)
+    selected = f"shards/select/{task.key}/{'1' * 64}.parquet" if kept else None
+    return GradeDone(task.key, task.rollout, grades, selected, coverage, 0.1)
 
 
-class Learner:
-    """Every job is done in one step."""
-
-    def __init__(self) -> None:
-        self._done: list[LearnDone] = []
-
-    def submit(self, job: LearnJob, resume: CheckpointRef | None) -> None:
-        sha = sha256_hex(job.name.encode())
-        step = 1 + (job.start.step if job.start else 0)
-        checkpoint = CheckpointRef(f"checkpoints/{RUN}/{sha}", sha, job.name, 1, step)
-        policy = PolicyRef(f"policy-{sha[:16]}", f"policies/model/{sha}")
-        self._done.append(LearnDone(job.name, checkpoint, policy, 1, 8, 800, 0.5, 0.1))
-
-    def poll(self) -> list[LearnDone]:
-        done, self._done = self._done, []
-        return done
+def learned(job: LearnJob, resume: CheckpointRef | None) -> LearnDone:
+    """A job that was done in one step."""
+    sha = sha256_hex(job.name.encode())
+    step = 1 + (job.start.step if job.start else 0)
+    checkpoint = CheckpointRef(f"checkpoints/{RUN}/{sha}", sha, job.name, 1, step)
+    policy = PolicyRef(f"policy-{sha[:16]}", f"policies/model/{sha}")
+    return LearnDone(job.name, checkpoint, policy, 1, 8, 800, 0.5, 0.1)
 
 
 class Memory:
-    """Looks at the process's memory whenever an iteration is closed."""
+    """Looks at the process's memory whenever an iteration is closed, and counts shards."""
 
     def __init__(self) -> None:
         self.mb: list[float] = []
+        self.shards = 0
 
     def event(self, event: Event, state: State) -> None:
+        self.shards += isinstance(event, ShardAccepted)
         if isinstance(event, IterationClosed):
-            pages = int(Path("/proc/self/statm").read_text().split()[1])
-            self.mb.append(pages * os.sysconf("SC_PAGE_SIZE") / 1e6)
+            self.mb.append(psutil.Process().memory_info().rss / 1e6)
 
     def progress(self, progress: Progress) -> None:
         """Not kept."""
@@ -163,14 +136,18 @@ def live(store: Store, iterations: int) -> dict[str, float]:
     ]
     engine = EngineIdentity("nobody", "1", "float32", 1, 512)
     program = RunSpec.of(config, Dataset(queries, {}), engine, "nobody-1")
-    fleet, watch = Fleet(), Memory()
-    ledger = Ledger(store, RUN)
-    world = Workers(fleet, Grader(store), Learner(), InProcess(TaskContext(store, program)))
+    watch, ledger = Memory(), Ledger(store, RUN)
+    world = Workers(
+        AtOnce(sampled),
+        AtOnce(partial(graded, store)),
+        AtOnce(learned),
+        in_process(TaskContext(store, program)),
+    )
     drive(RunContext(program, store, ledger, world, watch, sleep=lambda seconds: None))
     return {
         "first_tenth": watch.mb[len(watch.mb) // 10],
         "end": watch.mb[-1],
-        "shards": float(fleet.shards),
+        "shards": float(watch.shards),
         "entries": float(ledger.position + 1),
     }
 

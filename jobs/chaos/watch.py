@@ -144,17 +144,18 @@ class Watch:
         position, at_s = self._position, self._now()
         pid = self._struck(kill)
         with self._lock:
-            if pid is None:
-                self._busy = False  # it was not at work; at the next chance
-            else:
+            if pid is not None:
                 self._done(kill, pid, position, at_s)
 
     def _struck(self, kill: Kill) -> int | None:
+        """Its process; None when it was not at work: it is struck at the next chance."""
+        pid = None
         try:
-            return self._strike(kill)
-        except BaseException:
-            self._busy = False  # whoever was not struck now can be later
-            raise
+            pid = self._strike(kill)
+        finally:
+            if pid is None:
+                self._busy = False
+        return pid
 
     def _window(self, seen: Seen, path: str) -> Verdict:
         window = window_of(seen.method, path, len(seen.body), seen.moment, seen.status)
@@ -171,7 +172,6 @@ class Watch:
         at_s = self._now()
         pid = self._struck(kill)
         if pid is None:
-            self._busy = False
             return "pass"
         self._done(kill, pid, self._position, at_s)
         return "cut" if cut else "drop"

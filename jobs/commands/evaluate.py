@@ -9,6 +9,10 @@ import typer
 from jobs.runtime.cli import ending
 from jobs.runtime.options import Place, Recipe, Run, Set, Store, one_place, settings
 
+POLICIES = "base, warmup, control, final, one of an iteration (evolve/3), or a model folder."
+DATA = "Other data than the run's: a file or folder."
+SPLIT = "Split; empty: the first test split, or all of --data."
+
 
 def evaluate(
     place: Place = None,
@@ -17,19 +21,9 @@ def evaluate(
     set_: Set = None,
     run: Run = None,
     store: Store = None,
-    policy: Annotated[
-        str,
-        typer.Option(
-            help="base, warmup, control, final, one of an iteration (evolve/3), or a model folder."
-        ),
-    ] = "final",
-    data: Annotated[
-        str | None,
-        typer.Option(metavar="PATH", help="Other data than the run's: a file or folder."),
-    ] = None,
-    split: Annotated[
-        str, typer.Option(help="Split; empty: the first test split, or all of --data.")
-    ] = "",
+    policy: Annotated[str, typer.Option(help=POLICIES)] = "final",
+    data: Annotated[str | None, typer.Option(metavar="PATH", help=DATA)] = None,
+    split: Annotated[str, typer.Option(help=SPLIT)] = "",
     samples: Annotated[int, typer.Option(min=0, help="K of Pass@K; 0: greedy only.")] = 16,
     temperature: Annotated[float, typer.Option(min=0.01, help="T of the samples.")] = 1.0,
 ) -> None:

@@ -4,8 +4,8 @@
 
 The loop's engine, trainer and scorer in one process, without Ray and driver. Samples a warm-up
 policy, labels steps by Monte-Carlo completions, trains a PRM, and measures on validation questions,
-with the process checker, what the loop will depend on: AUC within a question between true and lucky
-responses with a right answer, and how much of the way from random to oracle its Top-2 goes.
+with the process checker, what the loop will depend on: AUC within a question between true and
+false-positive responses, and how much of the way from random to oracle its Top-2 goes.
 
 Five PRMs: trained as a whole on soft and on hard labels; on the checker's truth, which says whether
 labels or capacity are the limit (an oracle, here only); the head alone, where it also sees how
@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import json
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
@@ -234,19 +234,25 @@ def truth_of(judged: Judged) -> list[float]:
     return [float(first is None or step < first) for step in range(len(judged.verdict.steps_S))]
 
 
-def run(
-    study: Study,
-    policy: Path,
-    out: Path,
-    scratch: Path,
-    *,
-    queries: int,
-    held_out: int,
-    pairs: int,
-    early_stop: bool,
-) -> None:
-    """Sample, label, train and measure."""
-    pool = study.split("train")[:queries]
+Steps = Sequence[float]
+"""A number for each step of a response."""
+
+Label = tuple[Query, Labelled, Steps, Steps]
+"""A query, a response to it, the measured values of its steps, and the checker's truth."""
+
+TARGETS: dict[str, tuple[Variant, Callable[[Steps, Steps], Steps]]] = {
+    "soft": (WHOLE, lambda values_S, truth_S: values_S),
+    "hard": (WHOLE, lambda values_S, truth_S: [target(value, "hard") for value in values_S]),
+    "truth": (WHOLE, lambda values_S, truth_S: truth_S),
+    "likelihood": (HEAD_ALONE, lambda values_S, truth_S: values_S),
+}
+"""The PRMs that are trained: how, and what each step of a response is to be given."""
+
+
+def label(
+    study: Study, out: Path, pool: Sequence[Query], *, pairs: int, early_stop: bool
+) -> list[Label]:
+    """The responses whose steps could be measured; how good these labels are is recorded."""
     by_hash = {query.content_hash: query for query in pool}
     sampled = sample(study, pool, SAMPLES)
     judged = {(one.row.query, one.row.sample_index): one.judged for one in sampled}
@@ -262,33 +268,33 @@ def run(
     study.say(f"{counts}; {cost(responses, COMPLETIONS)}")
     reached = annotate(study, by_hash, responses, early_stop=early_stop)
     valued = [(one, step_values(one, reached, early_stop=early_stop)) for one in responses]
-    known = [(one, values) for one, values in valued if values is not None]
-    truths = [truth_of(judged[one.query, one.sample_index]) for one, _ in known]
-    quality = label_quality([values for _, values in known], truths)
+    measured = [(one, values) for one, values in valued if values is not None]
+    truths = [truth_of(judged[one.query, one.sample_index]) for one, _ in measured]
+    quality = label_quality([values for _, values in measured], truths)
     record(study, out, "labels", quality | {"counts": counts.to_dict()})
-    chosen = sample(study, study.split("validation")[:held_out], CHOICE)
+    return [
+        (by_hash[one.query], one, values_S, truth_S)
+        for (one, (values_S, _)), truth_S in zip(measured, truths, strict=True)
+    ]
+
+
+def run(
+    study: Study, policy: Path, out: Path, labels: Sequence[Label], chosen: Sequence[Sampled]
+) -> None:
+    """Train on the labels, and measure on the responses that were chosen for it."""
     study.engine.close()  # and with it the process group of its own
-    join_group(0, 1, f"file://{scratch}/group")
-    soft = [values[0] for _, values in known]
-    hard = [[target(value, "hard") for value in values_S] for values_S in soft]
-    targets: dict[str, tuple[Variant, Sequence[Sequence[float]]]] = {
-        "soft": (WHOLE, soft),
-        "hard": (WHOLE, hard),
-        "truth": (WHOLE, truths),
-        "likelihood": (HEAD_ALONE, soft),
-    }
-    for name, (variant, targets_Q) in targets.items():
-        labelled = [
-            (by_hash[one.query], one, targets_S)
-            for (one, _), targets_S in zip(known, targets_Q, strict=True)
-            if len(targets_S) == len(one.step_ends_S)
-        ]
-        prm = train(study, policy, scratch / name, labelled, variant)
-        record(study, out, name, measure(study, prm, chosen))
-    prm = write_headed(policy, scratch / "likely", likelihood=True)
-    config = json.loads((prm / "config.json").read_text("utf-8"))
-    (prm / "config.json").write_text(json.dumps({**config, LIKELIHOOD_KEY: 1.0}), "utf-8")
-    record(study, out, "likely", measure(study, prm, chosen))
+    with tempfile.TemporaryDirectory() as folder:
+        scratch = Path(folder)
+        join_group(0, 1, f"file://{scratch}/group")
+        for name, (variant, targets_of) in TARGETS.items():
+            targets = [(query, one, targets_of(*of_steps)) for query, one, *of_steps in labels]
+            labelled = [row for row in targets if len(row[2]) == len(row[1].step_ends_S)]
+            prm = train(study, policy, scratch / name, labelled, variant)
+            record(study, out, name, measure(study, prm, chosen))
+        prm = write_headed(policy, scratch / "likely", likelihood=True)
+        config = json.loads((prm / "config.json").read_text("utf-8"))
+        (prm / "config.json").write_text(json.dumps({**config, LIKELIHOOD_KEY: 1.0}), "utf-8")
+        record(study, out, "likely", measure(study, prm, chosen))
 
 
 def main(
@@ -304,17 +310,10 @@ def main(
     """Measure what a PRM of this policy is worth; each part's figures go to `<out>/<part>.json`."""
     out.mkdir(parents=True, exist_ok=True)
     study = Study(policy, seed)
-    with tempfile.TemporaryDirectory() as scratch:
-        run(
-            study,
-            policy,
-            out,
-            Path(scratch),
-            queries=queries,
-            held_out=held_out,
-            pairs=pairs,
-            early_stop=early_stop,
-        )
+    pool = study.split("train")[:queries]
+    labels = label(study, out, pool, pairs=pairs, early_stop=early_stop)
+    chosen = sample(study, study.split("validation")[:held_out], CHOICE)
+    run(study, policy, out, labels, chosen)
 
 
 if __name__ == "__main__":

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from jobs.runtime.single_round import StageFailed, first_of
+from jobs.runtime.single_round import answer
 from pipeline.errors import BadData
 from pipeline.generation.adoption import adoptable
 from pipeline.generation.fleet import ShardDone
@@ -107,10 +107,7 @@ class Through:
         """Rollouts and grades of a shard; what is in the store already is not made again."""
         done = adoptable(self.store, spec)
         if done is None:
-            self.world.fleet.submit(spec, policy)
-            done = first_of(self.world, self.world.fleet)
-            if not isinstance(done, ShardDone):
-                raise StageFailed(f"generation: {done.reason}")
+            done = answer(self.world, self.world.fleet, ShardDone, "generation", spec, policy)
         bad = {one.query for one in done.bad}
         by_hash = self.program.by_hash
         task = GradeTask(
@@ -122,10 +119,7 @@ class Through:
             rule=None,
             seed=0,
         )
-        self.world.grader.submit(task)
-        graded = first_of(self.world, self.world.grader)
-        if not isinstance(graded, GradeDone):
-            raise StageFailed(f"grading: {graded.reason}")
+        graded = answer(self.world, self.world.grader, GradeDone, "grading", task)
         return GradedShard(spec, done.rollout, graded.grades, graded.coverage)
 
     def _scored(self, shard: GradedShard, greedy: dict[str, bool]) -> list[Group]:
@@ -141,11 +135,7 @@ class Through:
             rule=None,
             seed=0,
         )
-        assert self.world.scorer is not None
-        self.world.scorer.submit(task)
-        done = first_of(self.world, self.world.scorer)
-        if not isinstance(done, ScoreDone):
-            raise StageFailed(f"scoring: {done.reason}")
+        done = answer(self.world, self.world.scorer, ScoreDone, "scoring", task)
         rows, graded = graded_rows(self.store, rollout, grades)
         scores: list[Score] = read_rows(self.store, done.scores, Score)
         rewards = rewards_by_sample(rows, scores)

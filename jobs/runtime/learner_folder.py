@@ -28,10 +28,8 @@ def learner_folder(config: Config) -> Iterator[Path]:
     hold(folder, salvage=lambda dead: _inherit(dead, folder))
     try:
         yield folder
-    except BaseException:
+    finally:
         let_go(folder)
-        raise
-    let_go(folder)
     sweep(folder.parent)
 
 

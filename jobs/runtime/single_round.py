@@ -7,9 +7,9 @@ ledger is written; what is stored are the objects that the roles themselves stor
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, TypeVar
 
 from pipeline.generation.fleet import BadQuery, ShardDone
 from pipeline.generation.shards import SamplingParams, ShardSpec, shard_specs
@@ -26,32 +26,32 @@ from pipeline.stages.workers import Workers
 from pipeline.storage.artifacts import put_content, read_rows
 from pipeline.storage.parquet import to_parquet
 from pipeline.storage.store import Store
-from pipeline.training.job import LearnDone, LearnFailed, LearnJob
+from pipeline.training.job import LearnDone, LearnJob, LearnProgress, LearnSaved
 from pipeline.training.settings import LearnSettings
 
 POLL_S = 0.1
+
+Answer = TypeVar("Answer")
 
 
 class StageFailed(Exception):
     """A stage gave no result; the message says which and why."""
 
 
-class Role(Protocol):
-    """Any role of a `World`."""
-
-    def poll(self) -> Sequence[Any]: ...
-
-
-def first_of(world: Workers, role: Role, kinds: type | tuple[type, ...] = object) -> Any:
-    """The first answer of a role that is of one of these kinds; others are passed over.
+def answer(world: Workers, role: Any, kind: type[Answer], stage: str, *asked: Any) -> Answer:
+    """Submit to a role what `asked` is, and wait for its answer.
 
     Raises:
-        RunStopped: no answer can come any more (`World.check`).
+        StageFailed: naming the stage, when the answer is of another kind than this.
+        RunStopped: no answer can come any more (`Workers.check`).
     """
+    role.submit(*asked)
     while True:
-        for answer in role.poll():
-            if isinstance(answer, kinds):
-                return answer
+        for given in role.poll():
+            if isinstance(given, kind):
+                return given
+            if not isinstance(given, LearnProgress | LearnSaved):
+                raise StageFailed(f"{stage}: {given.reason}")
         world.check()
         time.sleep(POLL_S)
 
@@ -102,19 +102,13 @@ class OneRound:
             prompt=prompt,
             templates=config.prompt.templates,
         )
-        self.world.fleet.submit(spec, policy)
-        done = first_of(self.world, self.world.fleet)
-        if not isinstance(done, ShardDone):
-            raise StageFailed(f"generation: {done.reason}")
+        done = answer(self.world, self.world.fleet, ShardDone, "generation", spec, policy)
         bad = {one.query for one in done.bad}
         kept = tuple(query for query in self.queries if query.content_hash not in bad)
         task = GradeTask(
             spec.key, done.rollout, kept, sampling.samples, prompt, Rule(), config.run.seed
         )
-        self.world.grader.submit(task)
-        graded = first_of(self.world, self.world.grader)
-        if not isinstance(graded, GradeDone):
-            raise StageFailed(f"grading: {graded.reason}")
+        graded = answer(self.world, self.world.grader, GradeDone, "grading", task)
         return Sampled(
             spec,
             done.rollout,
@@ -134,7 +128,6 @@ class OneRound:
             StageFailed: naming scoring.
         """
         config = self.program.config
-        assert self.world.scorer is not None
         task = ScoreTask(
             sampled.spec.key,
             sampled.rollout,
@@ -145,10 +138,7 @@ class OneRound:
             None,
             config.run.seed,
         )
-        self.world.scorer.submit(task)
-        done = first_of(self.world, self.world.scorer)
-        if not isinstance(done, ScoreDone):
-            raise StageFailed(f"scoring: {done.reason}")
+        done = answer(self.world, self.world.scorer, ScoreDone, "scoring", task)
         return read_rows(self.store, done.scores, Score), done.excluded
 
     def train(self, rows: Iterable[Rollout], policy: PolicyRef) -> LearnDone:
@@ -172,11 +162,7 @@ class OneRound:
             temperature=config.generate.temperature,
             top_p=config.generate.top_p,
         )
-        self.world.learner.submit(job, None)
-        done = first_of(self.world, self.world.learner, (LearnDone, LearnFailed))
-        if not isinstance(done, LearnDone):
-            raise StageFailed(f"learning: {done.reason}")
-        return done
+        return answer(self.world, self.world.learner, LearnDone, "learning", job, None)
 
     def _store_rows(self, rows: Iterable[Rollout]) -> str:
         chosen = [

@@ -54,7 +54,7 @@ def needed(store: Store, runs: Iterable[str]) -> Named:
     Raises:
         BadData: a ledger is damaged; it says which, and that an audit says more.
     """
-    found = Named()
+    keep = Named()
     for run in runs:
         try:
             paths = _named_by(store, run)
@@ -65,11 +65,11 @@ def needed(store: Store, runs: Iterable[str]) -> Named:
             ) from error
         for path in paths:
             if path.startswith(TREES):
-                found.trees.add(path)
-                found.objects.add(manifest_path(path))
+                keep.trees.add(path)
+                keep.objects.add(manifest_path(path))
             else:
-                found.objects.add(path)
-    return found
+                keep.objects.add(path)
+    return keep
 
 
 def _named_by(store: Store, run: str) -> set[str]:
@@ -107,4 +107,6 @@ def garbage(
         and entry.path not in keep
         and now_unix_s - entry.modified_unix_s >= min_age_s
     ]
-    yield from sorted(old, key=lambda one: (not one.path.endswith(".manifest.json"), one.path))
+    yield from sorted(
+        old, key=lambda entry: (not entry.path.endswith(".manifest.json"), entry.path)
+    )

@@ -15,6 +15,7 @@ import math
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
+from pipeline.audit.shard import Found
 from pipeline.errors import CorruptObject, StoreMissing
 from pipeline.phases.prm import TRAINED
 from pipeline.phases.steps import Annotate, JudgePrm, Step
@@ -42,18 +43,14 @@ from pipeline.run.spec import RunSpec
 from pipeline.run.state import State
 from pipeline.stages.grade import with_grades
 from pipeline.stages.score import Scoring
-from pipeline.storage.artifacts import get_verified
+from pipeline.storage.artifacts import get_verified, inspect_rows
 from pipeline.storage.models import policy_at
-from pipeline.storage.parquet import from_parquet
 from pipeline.storage.store import Store
 from pipeline.storage.trees import read_manifest
 
 Decoder = Callable[[PolicyRef], Decode]
 """Gives what turns a policy's tokens into text. Raises CorruptObject or
 StoreMissing: it cannot be read."""
-
-Found = tuple[str, str]
-"""A path and what is wrong with it."""
 
 
 class PrmAudit:
@@ -89,9 +86,6 @@ class PrmAudit:
                 return None
         return self._decode
 
-    def _rows(self, path: str, kind: type[Any]) -> list[Any]:
-        return from_parquet(get_verified(self._store, path, quarantine=False), kind)
-
     # --- completions ----------------------------------------------------------------------------
 
     def round(self, state: State, step: Annotate, number: int) -> tuple[CompletionSpec, ...]:
@@ -117,8 +111,8 @@ class PrmAudit:
         if self._responses is None:
             rows, outcomes, shards = [], [], []
             for _, shard in sorted(state.shards[step.rollouts].items()):
-                grades = self._rows(_told(shard.grades), Grade)
-                graded = with_grades(self._rows(shard.rollout, Rollout), grades)
+                grades = inspect_rows(self._store, _told(shard.grades), Grade)
+                graded = with_grades(inspect_rows(self._store, shard.rollout, Rollout), grades)
                 rows += graded[0]
                 outcomes += [grade.outcome for grade in graded[1]]
                 shards += [shard.rollout] * len(graded[0])
@@ -136,7 +130,7 @@ class PrmAudit:
             if spec.key not in self._values:
                 shard = state.shards[spec.purpose][spec.index]
                 truncated = cut_places(get_verified(self._store, shard.rollout, quarantine=False))
-                grades = self._rows(_told(shard.grades), Grade)
+                grades = inspect_rows(self._store, _told(shard.grades), Grade)
                 self._values[spec.key] = reached(spec, grades, truncated)
             values |= self._values[spec.key]
         return values
@@ -159,7 +153,7 @@ class PrmAudit:
                 responses,
                 lambda _, specs: self._completed(state, specs),
             )
-            got: list[StepValues] = self._rows(path, StepValues)
+            got: list[StepValues] = inspect_rows(self._store, path, StepValues)
         except (CorruptObject, StoreMissing):
             self.lost = True
             return
@@ -167,14 +161,14 @@ class PrmAudit:
         want = valued_rows(run_spec, responses, values)
         if path.split("/")[2] != labels_key(want):
             yield path, "its key is not that of the values which its completions give"
-        told = labels_told(run_spec, path, want, counts, responses)
-        if event.compared() != told.compared():
+        counted = labels_told(run_spec, path, want, counts, responses)
+        if event.compared() != counted.compared():
             yield path, "its event counts other responses or another cost"
         if len(got) != len(want):
             yield path, f"it holds {len(got)} responses, and {len(want)} were labelled"
-        for one, other in zip(got, want, strict=False):
-            if one != other:
-                yield path, _difference(one, other)
+        for got_row, want_row in zip(got, want, strict=False):
+            if got_row != want_row:
+                yield path, _difference(got_row, want_row)
 
     # --- the verdict ----------------------------------------------------------------------------
 
@@ -183,7 +177,7 @@ class PrmAudit:
         if state.labels is None:
             return None
         try:
-            labels: list[StepValues] = self._rows(state.labels["path"], StepValues)
+            labels: list[StepValues] = inspect_rows(self._store, state.labels["path"], StepValues)
         except (CorruptObject, StoreMissing):
             return None
         prm = state.policies[TRAINED]
@@ -205,20 +199,20 @@ class PrmAudit:
         try:
             if self._weights(path) != self._weights(step.prm.path):
                 yield path, f"it is not the model that was trained, {step.prm.path}, with a card"
-            told = json.loads(self._store.get(f"{path}/{CARD}"))
-            labels = self._rows(state.labels["path"], StepValues)
+            stored = json.loads(self._store.get(f"{path}/{CARD}"))
+            labels = inspect_rows(self._store, state.labels["path"], StepValues)
             shards = state.shards[step.rollouts.purpose]
             scores: list[Score] = []
             for _, shard in sorted(shards.items()):
-                scores += self._rows(_told(shard.scores), Score)
+                scores += inspect_rows(self._store, _told(shard.scores), Score)
         except (CorruptObject, StoreMissing):
             return
-        if not _same(told["gate"], card) or told["labels"]["path"] != state.labels["path"]:
+        if not _same(stored["gate"], card) or stored["labels"]["path"] != state.labels["path"]:
             yield path, f"{CARD} in it tells of another judgement"
         if of_others(labels, shards.values()):
             yield path, "its labels are of other responses than were scored"
-        found = list(judged(self._run_spec.by_hash, labels, scores))
-        if not _same(gate_card(found, excluded_of(shards.values())), card):
+        scored = list(judged(self._run_spec.by_hash, labels, scores))
+        if not _same(gate_card(scored, excluded_of(shards.values())), card):
             yield path, "its card is not what its labels and their scores give"
 
     def _weights(self, path: str) -> dict[str, str]:

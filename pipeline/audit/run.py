@@ -20,12 +20,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any, TypeVar
 
 from pipeline.audit.prm import Decoder, PrmAudit
-from pipeline.audit.shard import RECORDS_OF, Judge, ShardFiles, check_shard
+from pipeline.audit.shard import RECORDS_OF, Found, Judge, ShardFiles, check_shard
 from pipeline.errors import (
     BadConfig,
     CorruptObject,
@@ -148,7 +148,7 @@ class _Audit:
         if problem not in self.report.problems:
             self.report.problems.append(problem)
 
-    def _all_bad(self, problems: Iterable[tuple[str, str]]) -> None:
+    def _all_bad(self, problems: Iterable[Found]) -> None:
         for path, what in problems:
             self._bad(path, what)
 
@@ -383,12 +383,12 @@ class _Audit:
         shas = {sha for part in run_spec.splits.values() for query in part for sha in query.images}
         self._each(sorted(shas), self._image)
 
-    def _image(self, sha: str) -> list[Problem]:
+    def _image(self, sha: str) -> list[Found]:
         path = f"images/{sha}"
         try:
             get_verified(self.store, path, quarantine=False)
         except (StoreMissing, CorruptObject) as error:
-            return [Problem(path, str(error))]
+            return [(path, str(error))]
         return []
 
     def _objects(self) -> None:
@@ -404,8 +404,7 @@ class _Audit:
         with ThreadPoolExecutor(PARALLEL) as pool:
             for problems in pool.map(check, items):
                 self.report.objects += 1
-                for problem in problems:
-                    self._bad(problem.path, problem.what)
+                self._all_bad(problems)
 
     def _judge(self, run_spec: RunSpec) -> Judge:
         """Text is needed of completions and of scored responses only."""
@@ -413,25 +412,20 @@ class _Audit:
         decode = self.prm.decode(self.state) if texts and self.prm is not None else None
         return Judge(self.store, run_spec, decode)
 
-    def _shard(self, judge: Judge, files: ShardFiles) -> list[Problem]:
+    def _shard(self, judge: Judge, files: ShardFiles) -> list[Found]:
         """A shard that was lost and not made again is not needed."""
         if not self.needed.keys() & set(files.paths):
             return []
-        return [Problem(*one) for one in check_shard(judge, files)]
+        return check_shard(judge, files)
 
-    def _object(self, path: str) -> list[Problem]:
+    def _object(self, path: str) -> list[Found]:
         if not shard_stage(path):
-            return [Problem(path, line) for line in check_tree(self.store, path)]
+            return [(path, line) for line in check_tree(self.store, path)]
         try:
             data = get_verified(self.store, path, quarantine=False)
             record = RECORDS_OF.get(str(shard_stage(path)))
             if record is not None:
                 read_table(data, record)
         except StoreError as error:
-            return [Problem(path, str(error))]
+            return [(path, str(error))]
         return []
-
-
-def to_dict(report: Report) -> dict[str, Any]:
-    """Plain JSON form."""
-    return asdict(report) | {"clean": report.clean}

@@ -35,8 +35,8 @@ from pipeline.stages.score import (
     with_scores,
 )
 from pipeline.stages.select import outcomes_of, select_key
-from pipeline.storage.artifacts import get_verified
-from pipeline.storage.parquet import Record, from_parquet
+from pipeline.storage.artifacts import inspect_rows
+from pipeline.storage.parquet import Record
 from pipeline.storage.store import Store
 
 RECORDS_OF: Mapping[str, type[Record]] = {
@@ -77,8 +77,8 @@ class ShardFiles:
         """Its objects: rollout, then grades, scores and selection where there are any."""
         grades = None if self.graded is None else self.graded.grades
         scores = None if self.scored is None else self.scored.scores
-        found = [self.accepted.rollout, grades, scores, self.selected]
-        return [path for path in found if path]
+        paths = [self.accepted.rollout, grades, scores, self.selected]
+        return [path for path in paths if path]
 
 
 @dataclass(frozen=True)
@@ -93,13 +93,13 @@ class Judge:
 
 def check_shard(judge: Judge, files: ShardFiles) -> list[Found]:
     """What is wrong with a shard; nothing, usually."""
-    found: list[Found] = []
+    problems: list[Found] = []
 
     def rows(path: str, kind: type[Any]) -> list[Any] | None:
         try:
-            return from_parquet(get_verified(judge.store, path, quarantine=False), kind)
+            return inspect_rows(judge.store, path, kind)
         except StoreError as error:
-            found.append((path, str(error)))
+            problems.append((path, str(error)))
             return None
 
     rollouts = rows(files.accepted.rollout, Rollout)
@@ -107,18 +107,18 @@ def check_shard(judge: Judge, files: ShardFiles) -> list[Found]:
     scores = None if files.scored is None else rows(files.scored.scores, Score)
     selected = rows(files.selected, Selected) if files.selected else None
     if rollouts is None:
-        return found
-    found += _rollouts(judge, files, rollouts)
+        return problems
+    problems += _rollouts(judge, files, rollouts)
     if grades is None:
-        return found
-    found += _grades(judge, files, rollouts, grades)
+        return problems
+    problems += _grades(judge, files, rollouts, grades)
     graded = _Graded.of(files, rollouts, grades)
     if scores is not None:
-        found += _scores(judge, files, graded, scores)
+        problems += _scores(judge, files, graded, scores)
     if files.scored is None or scores is not None:
         wrong = list(_selected(files, graded, selected or ()))
-        found += wrong or _chosen(judge, files, graded, scores, selected)
-    return found
+        problems += wrong or _chosen(judge, files, graded, scores, selected)
+    return problems
 
 
 @dataclass(frozen=True)

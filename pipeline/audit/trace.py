@@ -18,8 +18,7 @@ from pipeline.run.ledger import Ledger
 from pipeline.run.queries import spec_of
 from pipeline.run.spec import RunSpec
 from pipeline.run.state import State
-from pipeline.storage.artifacts import get_verified
-from pipeline.storage.parquet import from_parquet
+from pipeline.storage.artifacts import get_verified, inspect_rows
 from pipeline.storage.store import Store
 
 
@@ -48,7 +47,7 @@ def parse(text: str, purposes: list[str]) -> Wanted:
             f"sample {text!r}: write QUERY/K, or PURPOSE:QUERY/K as in evolve/1:train-17/3; QUERY "
             "is the query's id or the beginning of its content hash, K the sample's index"
         )
-    purpose = next((one for one in purposes if rest.startswith(f"{one}:")), None)
+    purpose = next((name for name in purposes if rest.startswith(f"{name}:")), None)
     return Wanted(purpose, rest[len(purpose) + 1 :] if purpose else rest, int(number))
 
 
@@ -71,21 +70,17 @@ def trace(store: Store, run: str, sample: str) -> list[dict[str, Any]]:
             shards.setdefault((event.purpose, event.index), {}).update(vars(event))
     chosen = {place: facts for place, facts in shards.items() if facts.get("selected")}
     wanted = parse(sample, sorted({purpose for purpose, _ in chosen}, key=len, reverse=True))
-    found = []
+    uses = []
     for place, facts in chosen.items():
         if wanted.purpose not in (None, place[0]):
             continue
-        for row in _rows(store, facts["selected"], Selected):
+        for row in inspect_rows(store, facts["selected"], Selected):
             if wanted.fits(row.query, row.query_id, row.sample_index):
                 origin = _Origin(store, run_spec, state, facts)
-                found.append(origin.of(row) | {"trained_by": _trained_by(events, place[0])})
-    if not found:
+                uses.append(origin.of(row) | {"trained_by": _trained_by(events, place[0])})
+    if not uses:
         raise BadConfig(f"run {run!r} was trained on no sample {sample!r}")
-    return found
-
-
-def _rows(store: Store, path: str, kind: type[Any]) -> list[Any]:
-    return from_parquet(get_verified(store, path, quarantine=False), kind)
+    return uses
 
 
 def _trained_by(events: Sequence[Event], purpose: str) -> list[dict[str, Any]]:
@@ -155,7 +150,7 @@ class _Origin:
         }
 
     def _one(self, row: Selected, path: str, kind: type[Any]) -> Any:
-        for other in _rows(self.store, path, kind):
+        for other in inspect_rows(self.store, path, kind):
             if (other.query, other.sample_index) == (row.query, row.sample_index):
                 return other
         raise CorruptObject(f"{path} has no sample {row.sample_index} of {row.query_id}")

@@ -12,7 +12,6 @@ from pipeline.grading import algebra
 from pipeline.grading.forms import (
     INFINITY,
     MINUS_INFINITY,
-    REALS,
     TERMS,
     Expression,
     Form,
@@ -142,7 +141,3 @@ def solved(said: Inequality) -> Named | Inequality:
             low, high = (op == "<=" for op in ops)
             return Named(name.name, interval(terms[0], terms[2], low, high))
     return said
-
-
-def is_reals(found: Region) -> bool:
-    return normal(found) == REALS.intervals

@@ -9,26 +9,16 @@ Axes: Q queries, K samples of a query.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, Protocol
+from typing import Any
 
 from pipeline.metrics.accuracy import Summary, image_groups, summarise
-from pipeline.metrics.intervals import Estimate
+from pipeline.metrics.intervals import as_json
 from pipeline.metrics.pass_at_k import pass_at_k_mean, pass_at_k_Q
 from pipeline.query import Query
+from pipeline.records import Grade
 
 
-class GradeRow(Protocol):
-    """What measuring reads of a grade."""
-
-    @property
-    def query(self) -> str: ...
-    @property
-    def sample_index(self) -> int: ...
-    @property
-    def outcome(self) -> str: ...
-
-
-def outcomes_by_query(rows: Sequence[GradeRow]) -> dict[str, list[str]]:
+def outcomes_by_query(rows: Sequence[Grade]) -> dict[str, list[str]]:
     """Outcomes of each query in the order of its sample indices."""
     ordered = sorted(rows, key=lambda row: row.sample_index)
     found: dict[str, list[str]] = {}
@@ -38,7 +28,7 @@ def outcomes_by_query(rows: Sequence[GradeRow]) -> dict[str, list[str]]:
 
 
 def measure_greedy(
-    queries_Q: Sequence[Query], rows: Sequence[GradeRow], coverage: Mapping[str, int]
+    queries_Q: Sequence[Query], rows: Sequence[Grade], coverage: Mapping[str, int]
 ) -> dict[str, Any]:
     """Greedy accuracy over all queries and by family, with what it must be read against."""
     found = outcomes_by_query(rows)
@@ -62,7 +52,7 @@ def _greedy(summary: Summary) -> dict[str, Any]:
 
 
 def measure_sampled(
-    queries_Q: Sequence[Query], rows: Sequence[GradeRow], coverage: Mapping[str, int], samples: int
+    queries_Q: Sequence[Query], rows: Sequence[Grade], coverage: Mapping[str, int], samples: int
 ) -> dict[str, Any]:
     """Pass@k for k = 1, 2, 4, ... and K (unbiased, bootstrapped by image), and K's by family."""
     found = outcomes_by_query(rows)
@@ -71,20 +61,20 @@ def measure_sampled(
     groups_Q = image_groups(there_Q)
     ks = [k for k in (1 << bit for bit in range(11)) if k < samples] + [samples]
     passes = {str(k): pass_at_k_mean(correct_Q_K, groups_Q, k, seed=0) for k in ks}
-    whole_Q = pass_at_k_Q(correct_Q_K, samples)
-    families: dict[str, list[float]] = {}
-    for query, value in zip(there_Q, whole_Q, strict=True):
-        families.setdefault(query.source, []).append(float(value))
     return {
         "n": len(there_Q),
         "samples": samples,
-        "pass_at": {k: _plain(estimate) for k, estimate in passes.items()},
-        "families": {name: sum(part) / len(part) for name, part in sorted(families.items())},
+        "pass_at": as_json(passes),
+        "families": family_means(there_Q, pass_at_k_Q(correct_Q_K, samples).tolist()),
         "cut": coverage["cut"] / max(1, coverage["samples"]),
         "unparsed": coverage["unparsed"] / max(1, coverage["samples"]),
         "timeouts": coverage["timeout"],
     }
 
 
-def _plain(estimate: Estimate) -> dict[str, Any]:
-    return {"value": estimate.value, "n": estimate.n, "ci95": list(estimate.ci95)}
+def family_means(queries_Q: Sequence[Query], values_Q: Sequence[float]) -> dict[str, float]:
+    """The mean of a number over the queries of each family, families sorted."""
+    families: dict[str, list[float]] = {}
+    for query, value in zip(queries_Q, values_Q, strict=True):
+        families.setdefault(query.source, []).append(value)
+    return {name: sum(part) / len(part) for name, part in sorted(families.items())}

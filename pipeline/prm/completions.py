@@ -13,7 +13,6 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Protocol
 
 from pipeline.generation.shards import (
     SEED_BITS,
@@ -26,7 +25,7 @@ from pipeline.hashing import canonical_json, key_of, sha256_hex
 from pipeline.prm.labels import Prefix, Reached
 from pipeline.prompts import PromptTemplates
 from pipeline.query import Query
-from pipeline.records import Rollout
+from pipeline.records import Grade, Rollout
 from pipeline.storage.parquet import read_table
 
 # Changing how seeds are made changes every completion: the rule's name is part of every key.
@@ -120,17 +119,6 @@ def completion_specs(
     return tuple(specs)
 
 
-class GradeRow(Protocol):
-    """What counting reads of a grade."""
-
-    @property
-    def query(self) -> str: ...
-    @property
-    def sample_index(self) -> int: ...
-    @property
-    def outcome(self) -> str: ...
-
-
 def cut_places(rollouts: bytes) -> frozenset[tuple[str, int]]:
     """The completions of a stored shard that the length limit cut, by query and sample index.
 
@@ -146,7 +134,7 @@ def cut_places(rollouts: bytes) -> frozenset[tuple[str, int]]:
 
 
 def reached(
-    spec: CompletionSpec, grades: Iterable[GradeRow], cut: Collection[tuple[str, int]]
+    spec: CompletionSpec, grades: Iterable[Grade], cut: Collection[tuple[str, int]]
 ) -> dict[Prefix, Reached]:
     """For each prefix of a shard, how many of its completions reached the gold answer.
 

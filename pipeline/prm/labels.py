@@ -160,7 +160,7 @@ def pick(
     """The responses to label, in order of query and sample index, and what was left out.
 
     rows, outcomes, shards: parallel; whole query groups. seed: of the draw among the responses of
-    one question, which is by lot, since every sample has a seed of its own.
+    one question, which is at random, since every sample has a seed of its own.
     """
     place = {(row.query, row.sample_index): i for i, row in enumerate(rows)}
     groups: dict[str, list[SampledRow]] = {row.query: [] for row in rows}

@@ -7,7 +7,7 @@ from typing import Any
 
 from pipeline.errors import ArtifactLost
 from pipeline.metrics.accuracy import image_groups
-from pipeline.metrics.evaluation import outcomes_by_query
+from pipeline.metrics.evaluation import family_means, outcomes_by_query
 from pipeline.metrics.intervals import paired_difference
 from pipeline.records import Grade
 from pipeline.refs import PolicyRef
@@ -82,12 +82,10 @@ def _paired(
     a_Q = [float(a[query.content_hash]) for query in queries_Q]
     b_Q = [float(b[query.content_hash]) for query in queries_Q]
     whole = paired_difference(a_Q, b_Q, groups_Q, seed=0)
-    families: dict[str, list[float]] = {}
-    for query, left, right in zip(queries_Q, a_Q, b_Q, strict=True):
-        families.setdefault(query.source, []).append(left - right)
+    differences_Q = [left - right for left, right in zip(a_Q, b_Q, strict=True)]
     return {
         "diff": whole.value,
         "n": whole.n,
         "ci95": list(whole.ci95),
-        "families": {name: sum(part) / len(part) for name, part in sorted(families.items())},
+        "families": family_means(queries_Q, differences_Q),
     }

@@ -50,7 +50,7 @@ def ceilings(
     """By the labels: how well the checker, and how well the question alone, tells steps apart.
 
     checker_step: step AUC of scores that are 1 up to the first step that does not hold and 0 from
-    there on. checker_within: AUC within a question of 1 for true and 0 for lucky responses.
+    there on. checker_within: AUC within a question of 1 for true and 0 for false positives.
     question_step: step AUC of the mean label of the question's *other* responses, which knows
     nothing of the step. Responses whose steps the checker counts otherwise are left out.
     """

@@ -198,11 +198,12 @@ def prm_row(runs: Three, truth: Mapping[str, Truth]) -> dict[str, Any]:
     """What one seed found.
 
     auc_step: between correct and wrong steps of held-out labels (the PRM's card). auc_within: of
-    the reward between true and lucky responses to a question, and closed: see `prm_gate.closed`;
-    both by the checker. *_checked and *_labels: the same by the other source. gate: what the card
-    says by held-out labels, with n and intervals. ceiling: what these labels say of the checker
-    itself (`prm_ceiling`). final_*: greedy accuracy on the test split; diff: Top-2 minus Random-2,
-    all_diff: Top-2 minus all."""
+    the reward between true and false-positive responses to a question, and closed: see
+    `prm_gate.closed`; both by the checker. *_checked and *_labels: the same by the other source.
+    gate: what the card says by held-out labels, with n and intervals. ceiling: what these labels
+    say of the checker itself (`prm_ceiling`). final_*: greedy accuracy on the test split; diff:
+    Top-2 minus Random-2, all_diff: Top-2 minus all.
+    """
     top2, test = runs.top2, runs.top2.test
     prm = top2.state.prm or {}
     outcomes = {kind: getattr(runs, kind).outcomes("final", test) for kind in RULES}

@@ -8,14 +8,14 @@ they came from, and with the questions that were asked.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 from pipeline.records import Grade, Rollout, Selected
 from pipeline.run.events.event import Event
 from pipeline.run.events.sampling import OfShard
 from pipeline.run.spec import RunSpec
-from pipeline.storage.artifacts import get_verified
-from pipeline.storage.parquet import from_parquet
+from pipeline.storage.artifacts import inspect_rows
 from pipeline.storage.store import Store
 
 
@@ -56,9 +56,7 @@ def _selections(
 def _shard(
     store: Store, spec: RunSpec, phase: str, facts: Mapping[str, Any]
 ) -> Iterator[dict[str, Any]]:
-    def rows(path: str, kind: type[Any]) -> list[Any]:
-        return from_parquet(get_verified(store, path, quarantine=False), kind)
-
+    rows = partial(inspect_rows, store)
     rollouts = {(row.query, row.sample_index): row for row in rows(facts["rollout"], Rollout)}
     grades = {(row.query, row.sample_index): row for row in rows(facts["grades"], Grade)}
     for row in rows(facts["selected"], Selected):

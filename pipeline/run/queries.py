@@ -17,8 +17,8 @@ from pipeline.records import QueryRow
 from pipeline.run.events.event import Event
 from pipeline.run.events.lifecycle import RunCreated
 from pipeline.run.spec import RunSpec
-from pipeline.storage.artifacts import get_verified, put_content
-from pipeline.storage.parquet import from_parquet, to_parquet
+from pipeline.storage.artifacts import inspect_rows, put_content
+from pipeline.storage.parquet import to_parquet
 from pipeline.storage.store import Store
 
 STAGE = "queries"
@@ -75,7 +75,7 @@ def spec_of(store: Store, created: Event) -> RunSpec:
         raise CorruptObject(f"the ledger begins with a {created.type} event: it has no run_created")
     path = created.queries
     splits: dict[str, list[Query]] = {}
-    for row in from_parquet(get_verified(store, path, quarantine=False), QueryRow):
+    for row in inspect_rows(store, path, QueryRow):
         splits.setdefault(row.split, []).append(_query(row))
     data = created.data
     spec = RunSpec(

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from functools import partial
 
-from pipeline.errors import ArtifactLost, StoreMissing
+from pipeline.errors import ArtifactLost
 from pipeline.generation.fleet import BadQuery, ShardDone, ShardFailed
 from pipeline.generation.shards import EngineIdentity, SamplePart, ShardSpec
 from pipeline.hashing import canonical_json, sha256_hex
@@ -19,7 +19,7 @@ from pipeline.records import Rollout
 from pipeline.refs import PolicyRef
 from pipeline.simulation.mail import Mail
 from pipeline.simulation.small_trees import read_small_tree
-from pipeline.storage.artifacts import ROLLOUTS, put_content
+from pipeline.storage.artifacts import ROLLOUTS, needed, put_content
 from pipeline.storage.parquet import to_parquet
 from pipeline.storage.store import Store
 
@@ -144,9 +144,7 @@ def _of_steps(query: Query, prefix: str, luck: object) -> tuple[str, bool]:
 
 def _read_image(store: Store, sha: str) -> None:
     """Raises ArtifactLost when a byte of an image is not what was put."""
-    try:
+    with needed(f"images/{sha}"):
         found = sha256_hex(store.get(f"images/{sha}"))
-    except StoreMissing as error:
-        raise ArtifactLost(f"images/{sha}", str(error)) from error
     if found != sha:
         raise ArtifactLost(f"images/{sha}", f"its bytes hash to {found}")

@@ -5,8 +5,9 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from pipeline.errors import ArtifactLost, CorruptObject, StoreMissing
+from pipeline.errors import ArtifactLost
 from pipeline.hashing import canonical_json, sha256_hex
+from pipeline.storage.artifacts import needed
 from pipeline.storage.store import Store
 from pipeline.storage.trees import Manifest, TreeFile, manifest_path, read_manifest
 
@@ -27,11 +28,9 @@ def read_small_tree(store: Store, prefix: str, name: str) -> dict[str, Any]:
     Raises:
         ArtifactLost: a byte of it is not what was put.
     """
-    try:
+    with needed(prefix):
         (file,) = read_manifest(store, prefix).files
         data = store.get(f"{prefix}/{name}")
-    except (CorruptObject, StoreMissing) as error:
-        raise ArtifactLost(prefix, str(error)) from error
     if sha256_hex(data) != file.sha256:
         raise ArtifactLost(prefix, f"{prefix}/{name} does not hash to what its manifest says")
     content: dict[str, Any] = json.loads(data)

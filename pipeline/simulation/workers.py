@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from random import Random
 from typing import Any
 
@@ -34,19 +35,27 @@ class ScriptedStages:
         return self.mail.deliver()
 
 
-class InProcess:
-    """A worker that does every task at once, in the caller's process."""
+class AtOnce:
+    """A worker that does everything when it is asked to, in the caller's process.
 
-    def __init__(self, context: TaskContext) -> None:
-        self._context = context
-        self._ended: list[TaskDone | TaskLost] = []
+    perform: from what is submitted to its answer.
+    """
 
-    def submit(self, task: StageTask) -> None:
-        self._ended.append(perform(task, self._context))
+    def __init__(self, perform: Callable[..., Any]) -> None:
+        self._perform = perform
+        self._ended: list[Any] = []
 
-    def poll(self) -> list[TaskDone | TaskLost]:
+    def submit(self, *asked: Any) -> None:
+        self._ended.append(self._perform(*asked))
+
+    def poll(self) -> list[Any]:
         ended, self._ended = self._ended, []
         return ended
+
+
+def in_process(context: TaskContext) -> AtOnce:
+    """A stage worker that does every task at once."""
+    return AtOnce(partial(perform, context=context))
 
 
 @dataclass(frozen=True)

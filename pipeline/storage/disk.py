@@ -81,10 +81,10 @@ def _full_places() -> str:
     """Where there is no room: most libraries do not say which file they were writing."""
     import psutil
 
-    found: dict[int, str] = {}
+    full: dict[int, str] = {}
     for part in psutil.disk_partitions(all=True):
         with suppress(OSError):  # another user's, or gone
             usage = psutil.disk_usage(part.mountpoint)
             if usage.total and usage.percent >= _FULL_PERCENT and "rw" in part.opts.split(","):
-                found.setdefault(os.stat(part.mountpoint).st_dev, part.mountpoint)
-    return ", ".join(found.values()) or "`df -h` shows which"
+                full.setdefault(os.stat(part.mountpoint).st_dev, part.mountpoint)
+    return ", ".join(full.values()) or "`df -h` shows which"

@@ -20,7 +20,7 @@ import secrets
 import stat
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Container, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -61,17 +61,22 @@ def store_error(error: OSError, what: str) -> StoreError:
     return StoreRefused(f"{why}. Check that the folder exists and that this user may write to it.")
 
 
+@contextmanager
+def _ignoring(numbers: Container[int | None]) -> Iterator[None]:
+    """`suppress`, by the number of the system's error."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in numbers:
+            raise
+
+
 def _lock(handle: int) -> bool:
     """Take the file's lock without waiting; False when it is held or there are no locks here."""
-    try:
+    with suppress(BlockingIOError), _ignoring(_NO_LOCKS):
         fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    except OSError as error:
-        if error.errno in _NO_LOCKS:
-            return False
-        raise
-    return True
+        return True
+    return False
 
 
 class LocalBackend:
@@ -226,30 +231,22 @@ class LocalBackend:
             self._publish(temporary, path)
 
     def stat(self, path: str) -> Entry | None:
-        with self._errors(path):
-            try:
-                found = os.stat(self.folder / path)
-            except OSError as error:
-                if error.errno in _ABSENT:
-                    return None
-                raise
-        if not stat.S_ISREG(found.st_mode):
-            return None
-        return Entry(path, found.st_size, found.st_mtime)
+        with self._errors(path), _ignoring(_ABSENT):
+            status = os.stat(self.folder / path)
+            if stat.S_ISREG(status.st_mode):
+                return Entry(path, status.st_size, status.st_mtime)
+        return None
 
     def list(self, folder: str) -> list[Entry]:
         self._check_inside(folder)
         with self._errors(folder):
-            found = list(self._walk(folder))
-        return sorted(found, key=lambda entry: entry.path)
+            entries = list(self._walk(folder))
+        return sorted(entries, key=lambda entry: entry.path)
 
     def _walk(self, folder: str) -> Iterator[Entry]:
-        try:
+        inside: list[os.DirEntry[str]] = []
+        with _ignoring(_ABSENT):
             inside = list(os.scandir(self.folder / folder))
-        except OSError as error:
-            if error.errno in _ABSENT:
-                return
-            raise
         for item in inside:
             path = f"{folder}/{item.name}" if folder else item.name
             if path == TEMPORARY:
@@ -258,19 +255,14 @@ class LocalBackend:
                 yield from self._walk(path)
             elif item.is_file(follow_symlinks=False):
                 with suppress(FileNotFoundError):  # deleted while we looked
-                    found = item.stat()
-                    yield Entry(path, found.st_size, found.st_mtime)
+                    status = item.stat()
+                    yield Entry(path, status.st_size, status.st_mtime)
 
     def delete(self, path: str) -> None:
         target = self.folder / path
         self._check_inside(path.rpartition("/")[0])
-        with self._errors(path):
-            try:
-                target.unlink()
-            except OSError as error:
-                if error.errno in _ABSENT:
-                    return
-                raise
+        with self._errors(path), _ignoring(_ABSENT):
+            target.unlink()
             self._fsync_folder(target.parent)
 
     def move(self, source: str, target: str) -> None:
@@ -291,11 +283,8 @@ class LocalBackend:
         """A hard link is; a file system without them refuses here, before anything is lost."""
         with self._errors(), self._temporary() as (_, temporary):
             link = temporary.with_suffix(".link")
-            try:
+            with _ignoring(_NO_LINKS):
                 os.link(temporary, link)
-            except OSError as error:
-                if error.errno in _NO_LINKS:
-                    return False
-                raise
-            link.unlink()
-            return True
+            linked = link.exists()
+            link.unlink(missing_ok=True)
+            return linked

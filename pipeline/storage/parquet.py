@@ -166,8 +166,8 @@ def read_table(data: bytes, cls: type[Record], columns: Sequence[str] | None = N
     return table
 
 
-def _check_schema(found: pa.Schema, cls: type[Record]) -> None:
-    label = {key.decode(): value.decode() for key, value in (found.metadata or {}).items()}
+def _check_schema(stored: pa.Schema, cls: type[Record]) -> None:
+    label = {key.decode(): value.decode() for key, value in (stored.metadata or {}).items()}
     record, version = label.get("mstar.record"), label.get("mstar.version")
     if record != label_of(cls):
         raise RecordError(f"this is {record or 'no record of ours'}, not {label_of(cls)}")
@@ -177,15 +177,15 @@ def _check_schema(found: pa.Schema, cls: type[Record]) -> None:
             "use the code that wrote it, or let the stage run again"
         )
     wanted = schema(cls)
-    if found.equals(wanted, check_metadata=False):
+    if stored.equals(wanted, check_metadata=False):
         return
     lacks = [
         f"{field.name} {field.type}"
         for field in wanted
-        if field.name not in found.names
-        or not found.field(field.name).equals(field, check_metadata=False)
+        if field.name not in stored.names
+        or not stored.field(field.name).equals(field, check_metadata=False)
     ]
-    extra = [name for name in found.names if name not in wanted.names]
+    extra = [name for name in stored.names if name not in wanted.names]
     raise RecordError(
         f"this {record} is not as version {version} is: it lacks {', '.join(lacks) or 'nothing'}, "
         f"has in addition {', '.join(extra) or 'nothing'}, or has another order"

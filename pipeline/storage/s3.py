@@ -106,9 +106,9 @@ def _md5(data: bytes) -> str:
 def _response(error: BaseException | None) -> dict[str, Any] | None:
     """The server's answer inside a chain of exceptions, None when it never answered."""
     while error is not None:
-        found = getattr(error, "response", None)
-        if isinstance(found, dict):
-            return found
+        response = getattr(error, "response", None)
+        if isinstance(response, dict):
+            return response
         error = error.__cause__
     return None
 
@@ -206,11 +206,11 @@ def _errors(what: str) -> Iterator[None]:
         yield
     except (OSError, BotoCoreError, ResponseParserError, aiohttp.ClientError) as error:
         answer = _response(error)
-        found = silence_error(error, what) if answer is None else answer_error(answer, what)
-        if found is None:
+        failure = silence_error(error, what) if answer is None else answer_error(answer, what)
+        if failure is None:
             raise
         # the original's text can hold the signed request, so it is not chained
-        raise found from None
+        raise failure from None
 
 
 class S3Backend:
@@ -237,14 +237,14 @@ class S3Backend:
         if self._filesystem is None or self._filesystem[0] != process:
             import s3fs
 
-            made = s3fs.S3FileSystem(
+            filesystem = s3fs.S3FileSystem(
                 skip_instance_cache=True,
                 use_listings_cache=False,
                 default_cache_type="none",
                 config_kwargs=_CONFIG,
             )
-            made.retries = 1
-            self._filesystem = (process, made)
+            filesystem.retries = 1
+            self._filesystem = (process, filesystem)
         return self._filesystem[1]
 
     def _name(self, path: str) -> str:
@@ -350,10 +350,10 @@ class S3Backend:
 
     def stat(self, path: str) -> Entry | None:
         try:
-            found = self._call("head_object", path)
+            head = self._call("head_object", path)
         except StoreMissing:
             return None
-        return Entry(path, found["ContentLength"], found["LastModified"].timestamp())
+        return Entry(path, head["ContentLength"], head["LastModified"].timestamp())
 
     def list(self, folder: str) -> list[Entry]:
         prefix = self.prefix + (f"{folder}/" if folder else "")

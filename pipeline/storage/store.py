@@ -192,10 +192,10 @@ class Store:
         With `unless`, an object that has this sha256 stays (None is returned): it was repaired by
         someone else since the caller looked.
         """
-        found = self.hash_of(path)
-        if found == unless:
+        sha256 = self.hash_of(path)
+        if sha256 == unless:
             return None
-        target = f"quarantine/{path}/{found[:16]}"
+        target = f"quarantine/{path}/{sha256[:16]}"
         self._call(self.backend.move, path, target)
         if unless is not None and self.hash_of(target) == unless:
             self._call(self.backend.move, target, path)
@@ -304,9 +304,9 @@ def open_store(
             f"store: {almost[0].strip()}… is no URL, a slash (or the colon) is missing: write "
             f"{almost[1].lower()}://…, as in s3://bucket/prefix"
         )
-    scheme, found, rest = text.partition("://")
-    if not found or scheme == "file":
-        folder = Path(rest if found else text).expanduser()
+    scheme, separator, rest = text.partition("://")
+    if not separator or scheme == "file":
+        folder = Path(rest if separator else text).expanduser()
         return Store(LocalBackend(folder), patience_s=patience_s, say=say)
     if scheme == "memory":
         backend = _memory.setdefault(rest, MemoryBackend(text)) if rest else MemoryBackend(text)

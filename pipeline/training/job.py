@@ -90,7 +90,7 @@ class PrmLearning:
     labels: Literal["soft", "hard"]
     loss: Literal["bce", "mse"]
     frozen: tuple[str, ...]
-    surprise: bool = False
+    likelihood: bool = False
 
     @property
     def identity(self) -> dict[str, object]:
@@ -99,7 +99,7 @@ class PrmLearning:
             "labels": self.labels,
             "loss": self.loss,
             "frozen": self.frozen,
-            "surprise": self.surprise,
+            "surprise": self.likelihood,
         }
 
 

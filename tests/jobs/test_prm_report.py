@@ -158,7 +158,7 @@ def test_what_is_measured_is_what_was_kept(folders: dict[str, Path]) -> None:
     """The shares again, from the rows that the run trained on and the truth alone."""
     run = finished(folders["top2"])
     row = prm_row(by_seed(*([finished(one)] for one in folders.values()))[0], BUILT.truth)
-    lucky: dict[tuple[str, str], dict[int, bool]] = defaultdict(dict)
+    false_ones: dict[tuple[str, str], dict[int, bool]] = defaultdict(dict)
     kept: dict[tuple[str, str], list[bool]] = defaultdict(list)
     for event in run.events:
         if event["type"] != "shard_scored" or not event["purpose"].startswith("evolve/"):
@@ -174,20 +174,20 @@ def test_what_is_measured_is_what_was_kept(folders: dict[str, Path]) -> None:
             if not one.text.endswith("?") and (one.query, one.text) not in texts:
                 texts.add((one.query, one.text))
                 name = event["purpose"], one.query
-                lucky[name][one.sample_index] = not verdict_.process_true
+                false_ones[name][one.sample_index] = not verdict_.process_true
         for one in selected:
             kept[event["purpose"], one.query].append(false[one.query, one.sample_index])
-    asked = [name for name, found in lucky.items() if len(found) >= 3]
+    asked = [name for name, found in false_ones.items() if len(found) >= 3]
     assert row["questions"] == len(asked) > 5
 
     def mean(values: list[float]) -> float:
         return sum(values) / len(values)
 
-    drawn = mean([mean([float(x) for x in lucky[name].values()]) for name in asked])
+    drawn = mean([mean([float(x) for x in false_ones[name].values()]) for name in asked])
     assert row["wrong_process"]["random"] == pytest.approx(drawn)
     top = mean([mean([float(x) for x in kept[name]]) for name in asked])
     assert row["wrong_process"]["top"] == pytest.approx(top)
-    best = mean([max(0, 2 - list(lucky[name].values()).count(False)) / 2 for name in asked])
+    best = mean([max(0, 2 - list(false_ones[name].values()).count(False)) / 2 for name in asked])
     assert row["wrong_process"]["oracle"] == pytest.approx(best)
     assert row["closed"] == pytest.approx((drawn - top) / (drawn - best))
 

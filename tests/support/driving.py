@@ -55,7 +55,10 @@ class CrashingBackend(MemoryBackend):
 
 
 class Bench:
-    """A store and a ledger that outlive drivers, and drivers over them."""
+    """A store and a ledger that outlive drivers, and drivers over them.
+
+    current: the driver that was made last; it has not begun. fleet and so on: its workers.
+    """
 
     fleet: ScriptedFleet
     grader: ScriptedGrader
@@ -68,6 +71,7 @@ class Bench:
         self.backend = CrashingBackend()
         self.clock = Clock()
         self.watch = Quiet()
+        self.context()
 
     @property
     def store(self) -> Store:
@@ -81,7 +85,7 @@ class Bench:
         store = own_store or self.store
         self.fleet, self.grader = scripted.fleet, scripted.grader
         self.learner, self.scorer = scripted.learner, scripted.scorer
-        return RunContext(
+        self.current = RunContext(
             self.program,
             store,
             Ledger(store, self.program.config.run.name),
@@ -90,9 +94,14 @@ class Bench:
             clock=self.clock,
             sleep=self.clock.sleep,
         )
+        return self.current
+
+    def drive(self) -> State:
+        """The life of the driver whose workers these are."""
+        return drive(self.current)
 
     def run(self, seed: int = 0, twice: float = 0.0, phases: Sequence[Phase] = PHASES) -> State:
-        """A driver's life."""
+        """The life of another driver, with new workers."""
         return drive(self.context(seed, twice), phases=phases)
 
     @property

@@ -10,6 +10,7 @@ paths it gives up) and one word in `pipeline.run.events.wire.EVENTS`.
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import Annotated, Any, ClassVar
 
@@ -23,7 +24,7 @@ Purpose = Annotated[ShardSet, PlainValidator(lambda name: ShardSet(str(name)))]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Event:
+class Event(ABC):
     """One thing that happened in a run.
 
     type: its name in the ledger. COMPARED: the fields that two equal runs share; none: it says
@@ -44,9 +45,9 @@ class Event:
     stage: str = ""
     at: float = 0.0
 
+    @abstractmethod
     def fold(self, state: State) -> None:
         """Change the state by what happened."""
-        raise NotImplementedError(self.type)
 
     def compared(self) -> dict[str, Any]:
         """What two runs of one meaning share of this event, as JSON."""

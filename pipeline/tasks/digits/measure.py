@@ -1,7 +1,8 @@
 """What the samples of a policy say about the `digits` task: head-room, choice, label quality.
 
 Measurement only. A response is *correct* when its answer is graded correct, *true* when the process
-checker also finds its steps true and its answer settled by them, *lucky* when correct and not true.
+checker also finds its steps true and its answer settled by them, and a *false positive* when it is
+correct and not true.
 
 Axes: Q queries, K samples of a query, S steps.
 """
@@ -40,10 +41,6 @@ class Judged:
     def correct(self) -> bool:
         return self.outcome == "correct"
 
-    @property
-    def lucky(self) -> bool:
-        return self.correct and not self.true
-
 
 def judge(text: str, finished: bool, query: Query, truth: Truth) -> Judged:
     """Grade and check one response; one cut by the length limit is unparsed."""
@@ -67,7 +64,7 @@ def headroom_table(
     """Per family: greedy, Pass@K and process-true Pass@K, their gap, and what there is to choose.
 
     `choice` and `mixed` are shares of the queries with a correct sample: those with three or more
-    distinct correct ones, and those where, besides, some of these are true and some lucky.
+    distinct correct ones, and those where, besides, some of these are true and some are not.
     """
     groups_Q = image_groups(queries_Q)
     columns = {

@@ -63,7 +63,7 @@ def make_prm(folder: Path, seed: int, likelihood: float | None = None) -> Path:
 
 
 # A random token costs about 6 nats: a weight that moves a probability, but not to 0.
-@pytest.fixture(scope="module", params=[None, 0.01], ids=["hidden", "surprise"])
+@pytest.fixture(scope="module", params=[None, 0.01], ids=["hidden", "likelihood"])
 def folder(tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest) -> Path:
     return make_prm(tmp_path_factory.mktemp("prm") / "prm", 0, request.param)
 

@@ -35,7 +35,7 @@ def _group(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
         yield
 
 
-@pytest.fixture(scope="module", params=[False, True], ids=["hidden", "surprise"])
+@pytest.fixture(scope="module", params=[False, True], ids=["hidden", "likelihood"])
 def headed(tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest) -> Path:
     folder = tmp_path_factory.mktemp("headed") / "prm"
     return write_headed(tiny_policy(), folder, likelihood=request.param)

@@ -13,7 +13,6 @@ import pytest
 from pipeline.audit.diff import first_difference
 from pipeline.audit.run import Report, audit
 from pipeline.audit.trace import lines, trace
-from pipeline.driver.driver import drive
 from pipeline.prm.labels import Decode
 from pipeline.records import Rollout, Score, Selected, StepValues
 from pipeline.refs import PolicyRef
@@ -138,7 +137,6 @@ def test_a_run_that_made_its_labels_again_is_clean_and_did_the_same(
     scored: Bench, tmp_path: Path, purpose: str
 ) -> None:
     bench = Bench(tmp_path, prm_config())
-    context = bench.context()
     taken: set[str] = set()
 
     def take(event: events.Event) -> None:
@@ -150,7 +148,7 @@ def test_a_run_that_made_its_labels_again_is_clean_and_did_the_same(
             bench.store.delete(getattr(event, "grades", "") or getattr(event, "path", ""))
 
     bench.watch.react = take
-    drive(context)
+    bench.drive()
     assert len(bench.of_type("labels_lost")) == 1
     assert bench.of_type("object_lost")
     assert audit(bench.store, RUN, decoder).problems == []
@@ -280,19 +278,18 @@ def test_scores_of_the_gate_after_a_loss_are_held_against_the_prm(
 ) -> None:
     """Grades that are gone while the gate is scored: made again, and what follows is audited."""
     bench = Bench(tmp_path, prm_config())
-    context = bench.context()
     taken: list[str] = []
 
     def take(event: events.Event) -> None:
         if isinstance(event, ShardScored) and event.stage == "prm/judge" and not taken:
-            taken.append(context.state.shards[event.purpose][event.index].grades or "")
+            taken.append(bench.current.state.shards[event.purpose][event.index].grades or "")
             bench.store.delete(taken[0])
             bench.store.delete(event.scores)
-            loss = context.loss(event.purpose, taken[0], "a test took it")
-            context.commit([replace(loss, stage=event.stage)])
+            loss = bench.current.loss(event.purpose, taken[0], "a test took it")
+            bench.current.commit([replace(loss, stage=event.stage)])
 
     bench.watch.react = take
-    drive(context)
+    bench.drive()
     assert bench.of_type("object_lost")
     assert audit(bench.store, RUN, decoder).problems == []
     event = next(e for e in bench.of_type("shard_scored") if e["stage"] == "prm/judge"

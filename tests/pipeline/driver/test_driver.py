@@ -20,14 +20,6 @@ from tests.support.driving import Bench, result
 from tests.support.scripted import Crash, make_config, make_program
 
 
-@pytest.fixture(scope="module")
-def plain(tmp_path_factory: pytest.TempPathFactory) -> Bench:
-    """A run that nothing disturbs."""
-    bench = Bench(tmp_path_factory.mktemp("plain"))
-    bench.run()
-    return bench
-
-
 def test_a_run_goes_through_every_stage_in_order(plain: Bench) -> None:
     kinds = [
         (event["type"], event.get("name") or event.get("job") or event.get("purpose"))
@@ -82,7 +74,6 @@ def test_moments_are_inherited_and_the_control_is_as_long(plain: Bench) -> None:
 
 def test_a_falling_rate_of_the_warmup_ends_with_its_epochs(tmp_path: Path) -> None:
     bench = Bench(tmp_path, make_config(warmup={"schedule": "linear", "flat_evaluations": 9}))
-    context = bench.context()
     jobs: dict[str, LearnJob] = {}
     submit = bench.learner.submit
 
@@ -91,7 +82,7 @@ def test_a_falling_rate_of_the_warmup_ends_with_its_epochs(tmp_path: Path) -> No
         submit(job, resume)
 
     bench.learner.submit = note  # type: ignore[method-assign]
-    state = drive(context)
+    state = bench.drive()
     rounds = [name for name in jobs if name.startswith("warmup/")]
     assert len(rounds) == 3
     steps = sum(state.jobs[name].steps for name in rounds)
@@ -114,14 +105,12 @@ def test_replay_and_snapshot_give_the_drivers_state(plain: Bench) -> None:
 
 def test_a_finished_run_started_again_does_nothing(plain: Bench) -> None:
     before = dict(plain.backend._objects)
-    context = plain.context()
-    drive(context)
+    plain.run()
     assert plain.backend._objects == before
     assert plain.fleet.generated == []
 
 
-def test_dispatch_is_in_plan_order_and_bounded(plain: Bench, tmp_path: Path) -> None:
-    bench = Bench(tmp_path)
+def test_dispatch_is_in_plan_order_and_bounded(plain: Bench, bench: Bench) -> None:
     context = bench.context(seed=5)
     seen: list[tuple[str, int, int]] = []
     original = context.workers.fleet.submit
@@ -142,15 +131,13 @@ def test_dispatch_is_in_plan_order_and_bounded(plain: Bench, tmp_path: Path) -> 
 
 
 @pytest.mark.parametrize("seed", range(6))
-def test_order_and_duplicates_change_nothing(plain: Bench, tmp_path: Path, seed: int) -> None:
-    bench = Bench(tmp_path)
+def test_order_and_duplicates_change_nothing(plain: Bench, bench: Bench, seed: int) -> None:
     bench.run(seed=seed + 1, twice=0.5)
     assert result(bench) == result(plain)
     assert len(bench.fleet.generated) == len(set(bench.fleet.generated))
 
 
-def test_another_run_in_the_same_store_adopts_everything(plain: Bench, tmp_path: Path) -> None:
-    bench = Bench(tmp_path)
+def test_another_run_in_the_same_store_adopts_everything(plain: Bench, bench: Bench) -> None:
     bench.run()
     run = bench.config.run.model_copy(update={"name": "another"})
     bench.program = make_program(bench.config.model_copy(update={"run": run}))
@@ -237,8 +224,7 @@ def test_free_and_noted_changes_go_on(plain: Bench, tmp_path: Path) -> None:
     assert len(started["changes"]) == 1
 
 
-def test_other_data_under_the_same_config_are_refused(tmp_path: Path) -> None:
-    bench = Bench(tmp_path)
+def test_other_data_under_the_same_config_are_refused(bench: Bench) -> None:
     bench.backend.at = 60
     with pytest.raises(Crash):
         bench.run()

@@ -11,7 +11,6 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipeline.driver.driver import drive
 from pipeline.errors import RunStopped
 from pipeline.generation.fleet import ShardDone, ShardFailed
 from pipeline.generation.shards import ShardSpec
@@ -22,19 +21,11 @@ from pipeline.run.events.sampling import ShardAccepted
 from pipeline.run.events.wire import replay
 from pipeline.run.state import State
 from pipeline.simulation.fleet import ScriptedFleet
-from pipeline.simulation.workers import InProcess
+from pipeline.simulation.workers import in_process
 from pipeline.stages.tasks import TaskContext
 from pipeline.storage.artifacts import read_rows
 from tests.support.driving import Bench, result
 from tests.support.scripted import Crash, make_config
-
-
-@pytest.fixture(scope="module")
-def plain(tmp_path_factory: pytest.TempPathFactory) -> Bench:
-    """A run that nothing disturbs."""
-    bench = Bench(tmp_path_factory.mktemp("plain"))
-    bench.run()
-    return bench
 
 
 def run_through(bench: Bench, crashes: Sequence[tuple[int, bool]], seed: int) -> None:
@@ -68,15 +59,13 @@ def test_killed_at_any_write_ends_the_same(
 
 def test_killed_once_at_writes_from_the_first_to_the_last(plain: Bench, tmp_path: Path) -> None:
     """At every 23rd, since every single one would take minutes; others are drawn above."""
-    total = plain.backend.writes
-    for at in range(1, total, 23):
+    for at in range(1, plain.backend.writes, 23):
         bench = Bench(tmp_path)
         run_through(bench, [(at, at % 2 == 0)], seed=at)
         assert result(bench) == result(plain), at
 
 
-def test_no_accepted_shard_is_generated_again_after_a_kill(tmp_path: Path) -> None:
-    bench = Bench(tmp_path)
+def test_no_accepted_shard_is_generated_again_after_a_kill(bench: Bench) -> None:
     for at in (40, 40, 40, 40, -1):
         bench.backend.writes, bench.backend.at = 0, at
         accepted = {e["key"] for e in bench.of_type("shard_accepted")}
@@ -116,9 +105,8 @@ def corrupt(bench: Bench, part: str, when: str) -> None:
     ],
 )
 def test_a_corrupt_object_is_made_again_and_never_trained_on(
-    plain: Bench, tmp_path: Path, part: str, when: str
+    plain: Bench, bench: Bench, part: str, when: str
 ) -> None:
-    bench = Bench(tmp_path)
     corrupt(bench, part, when)
     bench.run()
     if part != "grade":
@@ -128,9 +116,7 @@ def test_a_corrupt_object_is_made_again_and_never_trained_on(
     assert state.evaluations == expected.evaluations
 
 
-def test_a_store_that_keeps_nothing_stops_the_run(tmp_path: Path) -> None:
-    bench = Bench(tmp_path)
-    context = bench.context()
+def test_a_store_that_keeps_nothing_stops_the_run(bench: Bench) -> None:
     original = bench.watch.event
 
     def event(event: Event, state: State) -> None:
@@ -140,16 +126,14 @@ def test_a_store_that_keeps_nothing_stops_the_run(tmp_path: Path) -> None:
 
     bench.watch.event = event  # type: ignore[method-assign]
     with pytest.raises(RunStopped, match="does not keep what it is given"):
-        drive(context)
+        bench.drive()
 
 
 def test_a_dying_learner_is_started_again_from_its_last_checkpoint(
-    plain: Bench, tmp_path: Path
+    plain: Bench, bench: Bench
 ) -> None:
-    bench = Bench(tmp_path)
-    context = bench.context()
     bench.learner.fail = 3
-    drive(context)
+    bench.drive()
     assert result(bench) == result(plain)
     assert sum("the learner died" in line for line in bench.watch.said) == 3
     resumed = [cursor for _, cursor in bench.learner.submitted]
@@ -158,41 +142,34 @@ def test_a_dying_learner_is_started_again_from_its_last_checkpoint(
 
 def test_a_learner_that_always_dies_stops_the_run(tmp_path: Path) -> None:
     bench = Bench(tmp_path, make_config(learn={"attempts": 4}))
-    context = bench.context()
     bench.learner.fail = 10**6
     with pytest.raises(RunStopped, match=r"died 4 times .*learn.attempts = 4.*rank 1 died"):
-        drive(context)
+        bench.drive()
     assert bench.clock.now >= 1 + 2 + 4
 
 
-def test_the_guard_stops_the_run(tmp_path: Path) -> None:
-    bench = Bench(tmp_path)
-    context = bench.context()
+def test_the_guard_stops_the_run(bench: Bench) -> None:
     bench.learner.guard = "log-probabilities deviate by 0.3 nats"
     with pytest.raises(RunStopped, match="deviate by 0"):
-        drive(context)
+        bench.drive()
     assert not any(event["job"].startswith("evolve") for event in bench.of_type("job_done"))
 
 
-def test_a_fleet_that_gives_up_stops_the_run(tmp_path: Path) -> None:
-    bench = Bench(tmp_path)
-    context = bench.context()
+def test_a_fleet_that_gives_up_stops_the_run(bench: Bench) -> None:
     bench.fleet.fail = {1}
     with pytest.raises(RunStopped, match="every engine died"):
-        drive(context)
+        bench.drive()
 
 
-def test_what_somebody_has_a_copy_of_is_put_back(plain: Bench, tmp_path: Path) -> None:
-    bench = Bench(tmp_path)
-    context = bench.context()
+def test_what_somebody_has_a_copy_of_is_put_back(plain: Bench, bench: Bench) -> None:
     bench.fleet.lost = "images/abc"
 
     def repair(path: str) -> bool:
         bench.fleet.lost = ""
         return path == "images/abc"
 
-    context.workers = replace(context.workers, repair=repair)
-    drive(context)
+    bench.current.workers = replace(bench.current.workers, repair=repair)
+    bench.drive()
     assert result(bench) == result(plain)
     assert any("has been put back" in line for line in bench.watch.said)
 
@@ -225,16 +202,14 @@ class Repeating:
 
 
 def test_a_shard_that_is_found_as_its_answer_comes_is_accepted_once(
-    plain: Bench, tmp_path: Path
+    plain: Bench, bench: Bench
 ) -> None:
     """A failure that is told twice has its work forgotten: the next look finds what it stored."""
-    bench = Bench(tmp_path)
-    context = bench.context()
     fleet = Repeating(bench.fleet)
-    stage = InProcess(TaskContext(bench.store, bench.program))
-    workers = replace(context.workers, fleet=fleet, stage=stage, repair=lambda path: True)
-    context.workers = workers
-    drive(context)
+    stage = in_process(TaskContext(bench.store, bench.program))
+    workers = replace(bench.current.workers, fleet=fleet, stage=stage, repair=lambda path: True)
+    bench.current.workers = workers
+    bench.drive()
     assert fleet.told == 3
     accepted = [(e["purpose"], e["index"]) for e in bench.of_type("shard_accepted")]
     assert len(accepted) == len(set(accepted))
@@ -242,38 +217,33 @@ def test_a_shard_that_is_found_as_its_answer_comes_is_accepted_once(
     assert result(bench) == result(plain)
 
 
-def test_what_nobody_has_a_copy_of_stops_the_run(tmp_path: Path) -> None:
-    bench = Bench(tmp_path)
-    context = bench.context()
+def test_what_nobody_has_a_copy_of_stops_the_run(bench: Bench) -> None:
     bench.fleet.lost = "policies/model/abc"
     with pytest.raises(RunStopped, match="it is corrupt"):
-        drive(context)
+        bench.drive()
 
 
 def test_bad_queries_are_skipped_up_to_a_limit(tmp_path: Path) -> None:
     config = make_config(generate={"max_bad_queries": 1})
     bench = Bench(tmp_path / "one", config)
-    context = bench.context()
     first = bench.program.pool[0]
     bench.fleet.bad = {first}
-    state = drive(context)
+    state = bench.drive()
     assert state.bad_queries == {first: "prompt too long"}
     assert all(first not in line for lines in bench.learner.trained_rows.values() for line in lines)
     bench = Bench(tmp_path / "two", config)
-    context = bench.context()
     bench.fleet.bad = set(bench.program.pool[:2])
     with pytest.raises(RunStopped, match="max_bad_queries = 1") as caught:
-        drive(context)
+        bench.drive()
     assert "train-" in str(caught.value)
 
 
 def test_queries_that_cannot_be_graded_are_skipped_up_to_a_limit(tmp_path: Path) -> None:
     config = make_config(generate={"max_bad_queries": 1})
     bench = Bench(tmp_path / "one", config)
-    context = bench.context()
     refused = bench.program.pool[0]
     bench.grader.refused = {refused}
-    state = drive(context)
+    state = bench.drive()
     assert state.bad_queries == {refused: "no number"}
     assert sum("left out: train-" in line for line in bench.watch.said) == 1
     for event in bench.of_type("shard_graded"):
@@ -281,24 +251,21 @@ def test_queries_that_cannot_be_graded_are_skipped_up_to_a_limit(tmp_path: Path)
             rows = read_rows(bench.store, path, kind) if path else []
             assert all(row.query != refused for row in rows)
     bench = Bench(tmp_path / "two", config)
-    context = bench.context()
     bench.grader.refused = set(bench.program.pool[:2])
     with pytest.raises(RunStopped, match="max_bad_queries = 1"):
-        drive(context)
+        bench.drive()
 
 
 def test_lost_grades_of_a_shard_with_a_refused_query_are_made_again(tmp_path: Path) -> None:
     bench = Bench(tmp_path, make_config(generate={"max_bad_queries": 1}))
     corrupt(bench, "select", "sampling_closed")
-    context = bench.context()
     bench.grader.refused = set(bench.program.pool[:1])
-    drive(context)
+    bench.drive()
     assert {event["path"].split("/")[1] for event in bench.of_type("object_lost")} == {"select"}
 
 
 def test_a_bad_test_query_lowers_n_and_is_not_a_wrong_answer(tmp_path: Path) -> None:
     bench = Bench(tmp_path, make_config(generate={"max_bad_queries": 1}))
-    context = bench.context()
     bench.fleet.bad = {bench.program.splits["test"][0].content_hash}
-    drive(context)
+    bench.drive()
     assert {e["result"]["n"] for e in bench.of_type("evaluated") if e["split"] == "test"} == {4}

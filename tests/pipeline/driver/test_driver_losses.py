@@ -28,6 +28,11 @@ from tests.support.chaos_world import RUN, Lives, undisturbed
 HOW: tuple[Damage, ...] = ("flip", "cut", "empty", "remove")
 
 
+@pytest.fixture
+def lives(tmp_path: Path) -> Lives:
+    return Lives(tmp_path)
+
+
 def harm(lives: Lives, start: str, how: Damage, when: Callable[[Mapping[str, Any]], bool]) -> None:
     """Damage the newest object whose path begins with `start`, once, when an event is committed."""
     done: list[str] = []
@@ -60,9 +65,8 @@ def stays_whole(lives: Lives) -> None:
     ],
 )
 def test_a_shard_is_made_again(
-    tmp_path: Path, start: str, kind: str, purpose: str, how: Damage
+    lives: Lives, start: str, kind: str, purpose: str, how: Damage
 ) -> None:
-    lives = Lives(tmp_path)
     harm(
         lives,
         start,
@@ -80,10 +84,9 @@ def test_a_shard_is_made_again(
 @pytest.mark.parametrize("how", HOW)
 @pytest.mark.parametrize("step", [1, 2])
 def test_a_checkpoint_inside_a_job_costs_the_job_so_far(
-    tmp_path: Path, step: int, how: Damage
+    lives: Lives, step: int, how: Damage
 ) -> None:
     """At step 2 that of step 1 is retired, and comes back when the job starts again."""
-    lives = Lives(tmp_path)
     lives.learner_dies_at = step
 
     def saved(event: Mapping[str, Any]) -> bool:
@@ -114,9 +117,8 @@ def test_a_checkpoint_inside_a_job_costs_the_job_so_far(
     [("policies/", "job_done", "evolve/0"), ("checkpoints/", "iteration_closed", None)],
 )
 def test_a_policy_or_checkpoint_is_put_back_from_a_copy(
-    tmp_path: Path, start: str, kind: str, job: str | None, how: Damage
+    lives: Lives, start: str, kind: str, job: str | None, how: Damage
 ) -> None:
-    lives = Lives(tmp_path)
     harm(lives, start, how, lambda event: event["type"] == kind and event.get("job") == job)
     assert lives.live() is not None
     assert any("has been put back" in line for line in lives.watch.said)
@@ -124,8 +126,7 @@ def test_a_policy_or_checkpoint_is_put_back_from_a_copy(
 
 
 @pytest.mark.parametrize("how", HOW)
-def test_a_policy_without_a_copy_stops_the_run_by_name(tmp_path: Path, how: Damage) -> None:
-    lives = Lives(tmp_path)
+def test_a_policy_without_a_copy_stops_the_run_by_name(lives: Lives, how: Damage) -> None:
     harm(lives, "policies/", how, lambda event: event.get("job") == "evolve/0")
     with pytest.raises(RunStopped) as caught:
         lives.drive(copies=False)
@@ -137,8 +138,7 @@ def test_a_policy_without_a_copy_stops_the_run_by_name(tmp_path: Path, how: Dama
 
 
 @pytest.mark.parametrize("how", ["flip", "cut", "empty"])
-def test_a_ledger_entry_stops_the_next_driver_by_name(tmp_path: Path, how: Damage) -> None:
-    lives = Lives(tmp_path)
+def test_a_ledger_entry_stops_the_next_driver_by_name(lives: Lives, how: Damage) -> None:
     lives.live(lives.crash_at(400))
     path = max(one for one in lives.memory.good if one.startswith(f"runs/{RUN}/ledger"))
     lives.memory.lay(path, damaged(lives.memory.good[path], how, 77))
@@ -150,8 +150,7 @@ def test_a_ledger_entry_stops_the_next_driver_by_name(tmp_path: Path, how: Damag
     assert lives.outcome() == undisturbed()
 
 
-def test_a_missing_ledger_entry_in_the_middle_stops_the_next_driver(tmp_path: Path) -> None:
-    lives = Lives(tmp_path)
+def test_a_missing_ledger_entry_in_the_middle_stops_the_next_driver(lives: Lives) -> None:
     lives.live(lives.crash_at(250))
     path = f"runs/{RUN}/ledger/0000000007.json"
     lives.memory.lay(path, None)
@@ -160,8 +159,7 @@ def test_a_missing_ledger_entry_in_the_middle_stops_the_next_driver(tmp_path: Pa
 
 
 @pytest.mark.parametrize("how", HOW)
-def test_a_snapshot_costs_time_only(tmp_path: Path, how: Damage) -> None:
-    lives = Lives(tmp_path)
+def test_a_snapshot_costs_time_only(lives: Lives, how: Damage) -> None:
     lives.live(lives.crash_at(880))
     newest = max(one for one in lives.memory.good if one.startswith(f"runs/{RUN}/snapshots"))
     lives.memory.lay(newest, damaged(lives.memory.good[newest], how, 77))
@@ -176,8 +174,7 @@ def test_a_snapshot_costs_time_only(tmp_path: Path, how: Damage) -> None:
 
 
 @pytest.mark.parametrize("at", [30, 300, 500])
-def test_a_store_that_is_gone_for_a_while_is_waited_for_and_said(tmp_path: Path, at: int) -> None:
-    lives = Lives(tmp_path)
+def test_a_store_that_is_gone_for_a_while_is_waited_for_and_said(lives: Lives, at: int) -> None:
     lives.fail_calls(at, 9, StoreUnavailable("no answer from the server"))
     assert lives.live() is not None
     waited = [line for line in lives.heard if "the store does not answer" in line]
@@ -197,10 +194,9 @@ def test_a_store_that_is_gone_for_a_while_is_waited_for_and_said(tmp_path: Path,
     ids=lambda error: type(error).__name__,
 )
 def test_a_store_that_is_full_or_refuses_or_stays_away_stops_the_run(
-    tmp_path: Path, at: int, error: StoreError
+    lives: Lives, at: int, error: StoreError
 ) -> None:
     """At once where asking again is no use; and the same command goes on once it is mended."""
-    lives = Lives(tmp_path)
     lives.fail_calls(at, 10**6, error)
     with pytest.raises(type(error)) as caught:
         lives.drive()
@@ -234,9 +230,8 @@ def spoil(lives: Lives, path: str, how: Damage) -> None:
 
 @pytest.mark.parametrize(("how", "rollout_too"), [("flip", False), ("remove", True)])
 def test_grades_lost_after_their_evaluation_are_made_again_before_the_end(
-    tmp_path: Path, how: Damage, rollout_too: bool
+    lives: Lives, how: Damage, rollout_too: bool
 ) -> None:
-    lives = Lives(tmp_path)
 
     def react(event: Event) -> None:
         if isinstance(event, IterationClosed) and not lives.ever_damaged:
@@ -261,9 +256,8 @@ def test_grades_lost_after_their_evaluation_are_made_again_before_the_end(
     [("base", "cut"), ("warmup", "flip"), ("control", "empty"), ("final", "remove")],
 )
 def test_a_finished_run_makes_lost_grades_again_and_is_finished(
-    tmp_path: Path, name: str, how: Damage
+    lives: Lives, name: str, how: Damage
 ) -> None:
-    lives = Lives(tmp_path)
     before = lives.live()
     assert before is not None
     told = summary(before, lives.program, lives.store)
@@ -282,8 +276,7 @@ def test_a_finished_run_makes_lost_grades_again_and_is_finished(
     assert lives.live() == state
 
 
-def test_a_store_that_loses_an_evaluation_for_ever_stops_the_run(tmp_path: Path) -> None:
-    lives = Lives(tmp_path)
+def test_a_store_that_loses_an_evaluation_for_ever_stops_the_run(lives: Lives) -> None:
 
     def react(event: Event) -> None:
         if isinstance(event, Evaluated) and event.split == "test":

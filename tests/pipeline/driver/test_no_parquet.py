@@ -7,8 +7,6 @@ from pathlib import Path
 import pytest
 
 from pipeline.config.schema import Config
-from pipeline.driver.context import RunContext
-from pipeline.driver.driver import drive
 from pipeline.run.events.event import Event
 from pipeline.storage.store import Store
 from tests.support.driving import Bench, result
@@ -16,8 +14,8 @@ from tests.support.scripted import Crash, make_config, prm_config
 from tests.support.scripted_store import ScriptedBackend
 
 
-def refusing(bench: Bench) -> tuple[Store, RunContext]:
-    """A driver whose own store refuses parquet after its first event, and that store."""
+def refusing(bench: Bench) -> Store:
+    """Another driver, whose own store refuses parquet after its first event: that store."""
     started: list[Event] = []
     bench.watch.react = started.append
 
@@ -26,7 +24,8 @@ def refusing(bench: Bench) -> tuple[Store, RunContext]:
             raise AssertionError(f"the driver's process asks to {operation} {path}")
 
     store = Store(ScriptedBackend(bench.backend, refuse), sleep=bench.clock.sleep)
-    return store, bench.context(own_store=store)
+    bench.context(own_store=store)
+    return store
 
 
 @pytest.mark.parametrize(
@@ -38,12 +37,12 @@ def test_a_run_goes_through_without_the_driver_touching_a_shard(
     plain = Bench(tmp_path / "plain", config)
     plain.run()
     bench = Bench(tmp_path / "run", config)
-    store, context = refusing(bench)
+    refusing(bench)
     bench.backend.at = plain.backend.writes // 2
     with pytest.raises(Crash):
-        drive(context)
-    store, context = refusing(bench)  # taken up in the middle, it does not either
-    drive(context)
+        bench.drive()
+    store = refusing(bench)  # taken up in the middle, it does not either
+    bench.drive()
     assert result(bench) == result(plain)
     path = next(iter(bench.store.list("shards/rollout")))
     with pytest.raises(AssertionError, match="asks to read"):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -18,14 +17,6 @@ from pipeline.run.state import State
 from tests.support.driving import Bench, result
 from tests.support.scripted import Crash
 from tests.support.side_by_side import SIDE_BY_SIDE, Only
-
-
-@pytest.fixture(scope="module")
-def plain(tmp_path_factory: pytest.TempPathFactory) -> Bench:
-    """One step at a time."""
-    bench = Bench(tmp_path_factory.mktemp("plain"))
-    bench.run()
-    return bench
 
 
 @pytest.fixture(scope="module")
@@ -73,8 +64,7 @@ def test_each_step_commits_in_its_own_order(plain: Bench, beside: Bench) -> None
 
 
 @pytest.mark.parametrize("part", range(10))
-def test_a_crash_leaves_a_ledger_that_resumes(beside: Bench, tmp_path: Path, part: int) -> None:
-    bench = Bench(tmp_path)
+def test_a_crash_leaves_a_ledger_that_resumes(beside: Bench, bench: Bench, part: int) -> None:
     bench.backend.at = 5 + part * beside.backend.writes // 10
     bench.backend.after = bool(part % 2)
     with pytest.raises(Crash):

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from pipeline.audit.run import audit
-from pipeline.driver.driver import drive
+from pipeline.config.schema import Config
 from pipeline.errors import RunStopped
 from pipeline.records import Grade, Rollout, Score, Selected, StepValues
 from pipeline.run.events.event import Event
@@ -25,10 +25,8 @@ from tests.support.scripted import Crash, prm_config
 
 
 @pytest.fixture(scope="module")
-def plain(tmp_path_factory: pytest.TempPathFactory) -> Bench:
-    bench = Bench(tmp_path_factory.mktemp("plain"), prm_config())
-    bench.run()
-    return bench
+def config() -> Config:
+    return prm_config()
 
 
 def stages(bench: Bench) -> list[str]:
@@ -53,7 +51,7 @@ def test_values_are_shares_of_completions_of_sampled_prefixes(plain: Bench) -> N
     assert made["trained"] + made["held_out"] == len(rows)
     assert {row.held_out for row in rows} == {True, False}
     rollouts: dict[tuple[str, tuple[int, ...]], list[bool]] = {}
-    lucky = 0
+    truncated = 0
     for event in plain.of_type("shard_accepted"):
         if not event["purpose"].startswith("prm/values"):
             continue
@@ -69,11 +67,12 @@ def test_values_are_shares_of_completions_of_sampled_prefixes(plain: Bench) -> N
         for row in read_rows(plain.store, event["rollout"], Rollout):
             whole = tuple(row.text.encode())
             prefix = whole[: len(whole) - len(row.token_ids)]
-            hit = outcomes[row.query, row.sample_index] == "correct" and row.finish == "stop"
-            lucky += outcomes[row.query, row.sample_index] == "correct" and row.finish == "length"
-            rollouts.setdefault((row.query, prefix), []).append(hit)
+            correct = outcomes[row.query, row.sample_index] == "correct"
+            truncated += correct and row.finish == "length"
+            hits = rollouts.setdefault((row.query, prefix), [])
+            hits.append(correct and row.finish == "stop")
     assert all(len(hits) == 3 for hits in rollouts.values())
-    assert lucky, "a cut completion whose answer reads right counts as wrong"
+    assert truncated, "a truncated completion whose answer is correct counts as wrong"
     measured = 0
     for row in rows:
         for end, value, graded_n in zip(row.step_ends, row.values, row.completions, strict=True):
@@ -87,18 +86,16 @@ def test_values_are_shares_of_completions_of_sampled_prefixes(plain: Bench) -> N
     assert measured > 20
 
 
-def test_what_annotation_costs_is_said_before_its_first_completion(tmp_path: Path) -> None:
-    bench = Bench(tmp_path, prm_config())
-    context = bench.context()
+def test_what_annotation_costs_is_said_before_its_first_completion(bench: Bench) -> None:
 
     def stop(call: str) -> None:
-        if call == "before fleet.submit" and "prm/rollouts" in context.state.closed:
+        if call == "before fleet.submit" and "prm/rollouts" in bench.current.state.closed:
             raise Crash
 
     fleet = Hooked(bench.fleet, "fleet", stop)
-    context.workers = replace(context.workers, fleet=fleet)
+    bench.current.workers = replace(bench.current.workers, fleet=fleet)
     with pytest.raises(Crash):
-        drive(context)
+        bench.drive()
     (told,) = [line for line in bench.watch.said if line.startswith("annotation:")]
     assert "prefixes; at most" in told
 
@@ -169,10 +166,9 @@ def test_the_card_lies_in_the_prms_folder(plain: Bench, tmp_path: Path) -> None:
 def test_responses_that_are_too_long_to_score_are_counted_everywhere(tmp_path: Path) -> None:
     """Held out for the gate, or right and not selected; scored by the other engine."""
     bench = Bench(tmp_path, prm_config(engine="transformers"))
-    context = bench.context()
     # Answers of two characters are too long.
     longest = bench.scorer.longest = len("a0\n\nb0\n\n# Answer\n\n7")
-    state = drive(context)
+    state = bench.drive()
     assert state.prm is not None
     assert state.labels is not None
     card = state.prm["card"]
@@ -189,9 +185,8 @@ def test_responses_that_are_too_long_to_score_are_counted_everywhere(tmp_path: P
 
 def without_quality(bench: Bench) -> State:
     """A run whose process reward model says nothing."""
-    context = bench.context()
     bench.scorer.quality = 0.0
-    return drive(context)
+    return bench.drive()
 
 
 def test_a_prm_below_the_bar_is_not_used_unless_told_so(tmp_path: Path) -> None:
@@ -243,8 +238,7 @@ def selected_by_score(bench: Bench) -> list[tuple[str, int, str]]:
 
 
 @pytest.mark.parametrize("seed", [1, 2])
-def test_order_and_duplicates_change_nothing(plain: Bench, tmp_path: Path, seed: int) -> None:
-    bench = Bench(tmp_path, prm_config())
+def test_order_and_duplicates_change_nothing(plain: Bench, bench: Bench, seed: int) -> None:
     bench.run(seed, twice=0.3)
     assert result(bench) == result(plain)
     assert selected_by_score(bench) == selected_by_score(plain)
@@ -252,10 +246,9 @@ def test_order_and_duplicates_change_nothing(plain: Bench, tmp_path: Path, seed:
 
 @pytest.mark.parametrize("step", range(12))
 def test_a_driver_that_dies_while_the_prm_is_built_changes_nothing(
-    plain: Bench, tmp_path: Path, step: int
+    plain: Bench, bench: Bench, step: int
 ) -> None:
     first, last = prm_writes(plain)
-    bench = Bench(tmp_path, prm_config())
     bench.backend.at = first + step * (last - first) // 12
     bench.backend.after = bool(step % 2)
     with pytest.raises(Crash):
@@ -272,8 +265,7 @@ def prm_writes(plain: Bench) -> tuple[int, int]:
     return tuple(plain.backend.writes * place // len(at) for place in (first, last))  # type: ignore[return-value]
 
 
-def test_lost_labels_and_scores_are_made_again(plain: Bench, tmp_path: Path) -> None:
-    bench = Bench(tmp_path, prm_config())
+def test_lost_labels_and_scores_are_made_again(plain: Bench, bench: Bench) -> None:
     taken: set[str] = set()
 
     def take(event: Event) -> None:

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import pytest
 
 from pipeline.audit.run import audit
-from pipeline.driver.driver import drive
+from pipeline.config.schema import Config
 from pipeline.records import StepValues
 from pipeline.run.events.event import Event
 from pipeline.run.events.sampling import SamplingClosed
@@ -19,11 +17,16 @@ from tests.support.driving import Bench
 from tests.support.scripted import Crash, prm_config
 
 
+@pytest.fixture(scope="module")
+def config() -> Config:
+    return prm_config()
+
+
 def goes_on_otherwise(bench: Bench) -> State:
     """The next driver, whose engines give other responses for the process reward model."""
-    context = bench.context()
+    bench.context()
     bench.fleet.drifts = "prm/"
-    return drive(context)
+    return bench.drive()
 
 
 @pytest.mark.parametrize(
@@ -35,21 +38,19 @@ def goes_on_otherwise(bench: Bench) -> State:
     ],
 )
 def test_what_came_out_otherwise_is_never_mixed_with_what_was_made_of_the_old(
-    tmp_path: Path, purpose: str, moment: str
+    bench: Bench, purpose: str, moment: str
 ) -> None:
     """An engine that is not deterministic, and a shard that is lost after others were made of it.
 
     The audit derives every label and every prefix again, so it is clean only where all belongs
     together.
     """
-    bench = Bench(tmp_path, prm_config())
-    context = bench.context()
     lost: list[str] = []
 
     def lose(event: Event) -> None:
         closed = isinstance(event, SamplingClosed) and event.purpose == moment
         if (closed or (isinstance(event, JobDone) and event.job == moment)) and not lost:
-            shards = context.state.shards[purpose].values()
+            shards = bench.current.state.shards[purpose].values()
             lost.extend(shard.rollout for shard in shards)
             for path in [*lost, *(shard.grades for shard in shards if shard.grades)]:
                 bench.store.delete(path)
@@ -57,7 +58,7 @@ def test_what_came_out_otherwise_is_never_mixed_with_what_was_made_of_the_old(
 
     bench.watch.react = lose
     with pytest.raises(Crash):
-        drive(context)
+        bench.drive()
     assert lost
     state = goes_on_otherwise(bench)
     assert state.finished is not None
@@ -74,28 +75,26 @@ def test_what_came_out_otherwise_is_never_mixed_with_what_was_made_of_the_old(
     assert len(set(trained)) == 1 + (moment == "prm/0"), "it is trained on the labels that count"
 
 
-def test_a_prm_that_is_trained_again_is_judged_by_its_own_scores(tmp_path: Path) -> None:
+def test_a_prm_that_is_trained_again_is_judged_by_its_own_scores(bench: Bench) -> None:
     """Labels and completions are lost when every response is scored, and come out otherwise."""
-    bench = Bench(tmp_path, prm_config())
-    context = bench.context()
     lost: list[str] = []
 
     def lose(event: Event) -> None:
-        shards = context.state.shards.get("prm/rollouts", {}).values()
+        shards = bench.current.state.shards.get("prm/rollouts", {}).values()
         if lost or not shards or not all(shard.scores for shard in shards):
             return
         for wire in bench.events:
             if str(wire.get("purpose", "")).startswith("prm/values/"):
                 lost.extend(path for path in (wire.get("rollout"), wire.get("grades")) if path)
-        assert context.state.labels is not None
-        lost.append(context.state.labels["path"])
+        assert bench.current.state.labels is not None
+        lost.append(bench.current.state.labels["path"])
         for path in set(lost):
             bench.store.delete(path)
         raise Crash
 
     bench.watch.react = lose
     with pytest.raises(Crash):
-        drive(context)
+        bench.drive()
     before = {task.rollout for task, _ in bench.scorer.asked}
     state = goes_on_otherwise(bench)
     keys = [event["key"] for event in bench.of_type("job_done") if event["job"] == "prm/0"]

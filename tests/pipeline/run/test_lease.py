@@ -45,6 +45,11 @@ def store() -> Store:
     return Store(MemoryBackend(), say=lambda line: None)
 
 
+@pytest.fixture
+def time() -> Time:
+    return Time()
+
+
 def lease(store: Store, time: Time | None = None, **more: Any) -> Lease:
     time = time or Time()
     settings: dict[str, Any] = {
@@ -56,10 +61,15 @@ def lease(store: Store, time: Time | None = None, **more: Any) -> Lease:
     return Lease(store, "run", **{**settings, **more})
 
 
-def test_the_first_driver_waits_for_nobody(store: Store) -> None:
-    time = Time()
-    first = lease(store, time)
-    first.acquire()
+def held(store: Store, time: Time | None = None, **more: Any) -> Lease:
+    """A lease that is acquired."""
+    mine = lease(store, time, **more)
+    mine.acquire()
+    return mine
+
+
+def test_the_first_driver_waits_for_nobody(store: Store, time: Time) -> None:
+    first = held(store, time)
     assert time.now_s == 1000.0
     assert first.inherited_position == -1
     found = last_tenure(store, "run")
@@ -67,22 +77,21 @@ def test_the_first_driver_waits_for_nobody(store: Store) -> None:
     assert found[0] == Tenure(0, first.nonce, ELSEWHERE, 15.0)
 
 
-def test_a_released_lease_is_free_at_once_and_hands_its_position_on(store: Store) -> None:
-    first = lease(store)
-    first.acquire()
+def test_a_released_lease_is_free_at_once_and_hands_its_position_on(
+    store: Store, time: Time
+) -> None:
+    first = held(store)
     first.position = 41
     first.release()
-    time = Time()
-    second = lease(store, time)
-    second.acquire()
+    second = held(store, time)
     assert time.now_s == 1000.0
     assert second.inherited_position == 41
 
 
-def test_a_live_lease_refuses_the_second_driver_and_says_what_to_do(store: Store) -> None:
-    first = lease(store)
-    first.acquire()
-    time = Time()
+def test_a_live_lease_refuses_the_second_driver_and_says_what_to_do(
+    store: Store, time: Time
+) -> None:
+    first = held(store)
     time.events[1004.0] = first.renew
     said: list[str] = []
     with pytest.raises(LeaseHeld) as caught:
@@ -95,10 +104,8 @@ def test_a_live_lease_refuses_the_second_driver_and_says_what_to_do(store: Store
     first.renew()
 
 
-def test_a_lease_unchanged_for_its_own_time_to_live_has_expired(store: Store) -> None:
-    first = lease(store, ttl_s=60.0)
-    first.acquire()
-    time = Time()
+def test_a_lease_unchanged_for_its_own_time_to_live_has_expired(store: Store, time: Time) -> None:
+    first = held(store, ttl_s=60.0)
     lease(store, time, ttl_s=5.0).acquire()
     assert 1060.0 <= time.now_s <= 1067.0, "the holder's time to live counts, not the newcomer's"
     with pytest.raises(LedgerFenced, match="taken it over"):
@@ -107,10 +114,8 @@ def test_a_lease_unchanged_for_its_own_time_to_live_has_expired(store: Store) ->
         first.check()
 
 
-def test_a_time_in_which_the_store_was_away_does_not_count(store: Store) -> None:
-    first = lease(store)
-    first.acquire()
-    time = Time()
+def test_a_time_in_which_the_store_was_away_does_not_count(store: Store, time: Time) -> None:
+    first = held(store)
 
     def outage() -> None:
         time.now_s += 3600.0
@@ -121,10 +126,8 @@ def test_a_time_in_which_the_store_was_away_does_not_count(store: Store) -> None
         lease(store, time).acquire()
 
 
-def test_take_over_waits_for_nobody_and_fences_the_first(store: Store) -> None:
-    first = lease(store)
-    first.acquire()
-    time = Time()
+def test_take_over_waits_for_nobody_and_fences_the_first(store: Store, time: Time) -> None:
+    first = held(store)
     second = lease(store, time)
     second.acquire(take_over=True)
     assert time.now_s == 1000.0
@@ -134,9 +137,8 @@ def test_take_over_waits_for_nobody_and_fences_the_first(store: Store) -> None:
     second.check()
 
 
-def test_of_two_newcomers_one_wins(store: Store) -> None:
+def test_of_two_newcomers_one_wins(store: Store, time: Time) -> None:
     lease(store).acquire()
-    time = Time()
     quick, slow = lease(store), lease(store, time)
     time.events[1014.9] = lambda: quick.acquire(take_over=True)
     with pytest.raises(LeaseHeld):
@@ -144,9 +146,11 @@ def test_of_two_newcomers_one_wins(store: Store) -> None:
     quick.check()
 
 
-def test_a_newcomer_that_was_overtaken_after_its_last_look_takes_nothing(store: Store) -> None:
+def test_a_newcomer_that_was_overtaken_after_its_last_look_takes_nothing(
+    store: Store, time: Time
+) -> None:
     lease(store).acquire()
-    time, quick = Time(), lease(store)
+    quick = lease(store)
 
     def clock() -> float:
         if time.now_s >= 1015.0:  # asked after the last look
@@ -173,24 +177,21 @@ def test_two_newcomers_at_the_same_instant(store: Store) -> None:
     other.check()
 
 
-def test_a_damaged_lease_blocks_for_its_time_and_no_longer(store: Store) -> None:
+def test_a_damaged_lease_blocks_for_its_time_and_no_longer(store: Store, time: Time) -> None:
     lease(store).acquire()
     store.replace("runs/run/lease/000000.json", b'{"epoch": 0, "nonce"')
-    time = Time()
-    second = lease(store, time)
-    second.acquire()
+    second = held(store, time)
     assert 1015.0 <= time.now_s <= 1018.0
     second.check()
 
 
-def test_a_holder_seen_dead_on_this_machine_is_not_waited_for(store: Store) -> None:
+def test_a_holder_seen_dead_on_this_machine_is_not_waited_for(store: Store, time: Time) -> None:
     with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as child:
         birth = Path(f"/proc/{child.pid}/stat").read_text().rpartition(")")[2].split()[19]
         me = this_process()
         holder = Process(me.host, child.pid, me.machine, birth)
         lease(store, process=holder).acquire()
         assert not is_dead(holder)
-        time = Time()
 
         def die() -> None:
             child.kill()
@@ -238,8 +239,7 @@ def test_a_kept_lease_is_renewed_and_released(store: Store) -> None:
             beats.set()
         return None
 
-    mine = lease(Store(ScriptedBackend(store.backend, count)), ttl_s=0.03)
-    mine.acquire()
+    mine = held(Store(ScriptedBackend(store.backend, count)), ttl_s=0.03)
     with mine.kept():
         mine.position = 7
         until(beats)
@@ -250,8 +250,7 @@ def test_a_kept_lease_is_renewed_and_released(store: Store) -> None:
 
 def test_a_lease_lost_while_kept_shows_at_the_next_check_and_is_not_released(store: Store) -> None:
     lost = threading.Event()
-    first = lease(store, ttl_s=0.03, say=lambda line: lost.set())
-    first.acquire()
+    first = held(store, ttl_s=0.03, say=lambda line: lost.set())
     second = lease(store)
 
     def drive() -> None:
@@ -282,8 +281,7 @@ def test_a_store_that_is_away_for_a_moment_does_not_end_the_lease(store: Store) 
         return None
 
     backend = ScriptedBackend(store.backend, away)
-    mine = lease(Store(backend, patience_s=0.0, say=lambda line: None), ttl_s=0.03)
-    mine.acquire()
+    mine = held(Store(backend, patience_s=0.0, say=lambda line: None), ttl_s=0.03)
     with mine.kept():
         until(renewed)
         mine.check()
@@ -295,8 +293,7 @@ def test_a_store_that_refuses_ends_the_lease(store: Store) -> None:
             raise StoreRefused("permissions were withdrawn")
 
     said = threading.Event()
-    mine = lease(Store(Refusing()), ttl_s=0.03, say=lambda line: said.set())
-    mine.acquire()
+    mine = held(Store(Refusing()), ttl_s=0.03, say=lambda line: said.set())
 
     def drive() -> None:
         with mine.kept():
@@ -308,8 +305,7 @@ def test_a_store_that_refuses_ends_the_lease(store: Store) -> None:
 
 
 def test_a_driver_that_fails_for_another_reason_releases_its_lease(store: Store) -> None:
-    mine = lease(store)
-    mine.acquire()
+    mine = held(store)
     with pytest.raises(KeyboardInterrupt), mine.kept():
         raise KeyboardInterrupt
     assert (found := last_tenure(store, "run"))
@@ -317,8 +313,7 @@ def test_a_driver_that_fails_for_another_reason_releases_its_lease(store: Store)
 
 
 def test_a_driver_whose_store_is_away_does_not_wait_to_release(store: Store) -> None:
-    mine = lease(store)
-    mine.acquire()
+    mine = held(store)
     with pytest.raises(StoreUnavailable), mine.kept():
         raise StoreUnavailable("gone")
     assert (found := last_tenure(store, "run"))

@@ -2,7 +2,6 @@
 
 import itertools
 import math
-from dataclasses import dataclass
 
 import pytest
 from hypothesis import given
@@ -11,18 +10,9 @@ from hypothesis import strategies as st
 from pipeline.metrics.votes import ranked, reward_pass, vote_accuracy, winner
 from pipeline.selection.rewards import reward_p
 from pipeline.selection.rules import Rule, select
+from tests.support.rows import Row
 
 COARSE = st.sampled_from([0.0, 0.25, 0.5, 0.5, 1.0])
-
-
-@dataclass(frozen=True)
-class Row:
-    query: str
-    sample_index: int
-    text: str
-    finish: str = "stop"
-    seed: int = 0
-    token_ids: tuple[int, ...] = (1,)
 
 
 def test_aggregates_of_step_scores() -> None:

@@ -1,7 +1,6 @@
 """Selection against a brute-force reference, and the traps of the paper's section 7."""
 
 import itertools
-from dataclasses import dataclass
 
 import pytest
 from hypothesis import given
@@ -9,16 +8,7 @@ from hypothesis import strategies as st
 
 from pipeline.selection.coverage import Coverage, coverage
 from pipeline.selection.rules import Rule, dedup, select
-
-
-@dataclass(frozen=True)
-class Row:
-    query: str
-    sample_index: int
-    text: str
-    finish: str = "stop"
-    seed: int = 0
-    token_ids: tuple[int, ...] = (1, 2, 3)
+from tests.support.rows import Row
 
 
 @st.composite

@@ -3,18 +3,13 @@
 from __future__ import annotations
 
 import errno
-import os
-import subprocess
-import sys
-import textwrap
 from pathlib import Path
 
 import pytest
 
 from pipeline.errors import DiskFull
 from pipeline.storage.disk import disk_full, writing_to
-
-ROOT = Path(__file__).resolve().parents[3]
+from tests.support.small_disk import on_a_small_disk
 
 WRITERS = """
     import sys
@@ -52,23 +47,7 @@ WRITERS = """
 
 
 def test_every_librarys_words_for_a_full_disk_are_known(tmp_path: Path) -> None:
-    script, disk = tmp_path / "script.py", tmp_path / "disk"
-    script.write_text(textwrap.dedent(WRITERS))
-    disk.mkdir()
-    alone = ["unshare", "--user", "--map-root-user", "--mount", "sh", "-c"]
-    mount = 'mount -t tmpfs -o size=512k none "$0"'
-    try:
-        subprocess.run([*alone, mount, disk], check=True, capture_output=True)
-    except (FileNotFoundError, subprocess.CalledProcessError):
-        pytest.skip("this machine lets no user mount a small file system")
-    done = subprocess.run(
-        [*alone, f'{mount} && exec "$1" "$2" "$0"', disk, sys.executable, script],
-        env=os.environ | {"PYTHONPATH": str(ROOT)},
-        capture_output=True,
-        text=True,
-        check=True,
-    )
-    lines = done.stdout.splitlines()
+    disk, lines = on_a_small_disk(WRITERS, tmp_path)
     assert [line.split()[0] for line in lines] == ["bytes", "safetensors", "arrow", "torch"]
     for line in lines:
         assert "a disk of this machine is full (" in line

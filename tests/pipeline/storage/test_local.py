@@ -19,6 +19,7 @@ from pipeline.errors import StoreMissing, StoreRefused, StoreUnavailable, UserEr
 from pipeline.storage.backend import StoreFull
 from pipeline.storage.local import LocalBackend, store_error
 from pipeline.storage.store import check_writable, open_store
+from tests.support.small_disk import on_a_small_disk
 
 ROOT = Path(__file__).resolve().parents[3]
 
@@ -135,23 +136,7 @@ FULL_DISK = """
 
 
 def test_a_full_disk_is_said_and_leaves_what_was_there(tmp_path: Path) -> None:
-    script, disk = tmp_path / "script.py", tmp_path / "disk"
-    script.write_text(textwrap.dedent(FULL_DISK))
-    disk.mkdir()
-    alone = ["unshare", "--user", "--map-root-user", "--mount", "sh", "-c"]
-    mount = 'mount -t tmpfs -o size=512k none "$0"'
-    try:
-        subprocess.run([*alone, mount, disk], check=True, capture_output=True)
-    except (FileNotFoundError, subprocess.CalledProcessError):
-        pytest.skip("this machine lets no user mount a small file system")
-    done = subprocess.run(
-        [*alone, f'{mount} && exec "$1" "$2" "$0"', disk, sys.executable, script],
-        env=os.environ | {"PYTHONPATH": str(ROOT)},
-        capture_output=True,
-        text=True,
-        check=True,
-    )
-    *refusals, left = done.stdout.splitlines()
+    _, (*refusals, left) = on_a_small_disk(FULL_DISK, tmp_path)
     assert len(refusals) == 3
     assert all("No space left on device. Free some space" in line for line in refusals)
     assert left == "['small'] 0"

@@ -141,7 +141,7 @@ SCENE = Scene("grid", (0, 1, 2, 3), (3, 5, 4, 9))
         ("top left is 3\n\ntop right is 5", "8", False),  # nothing settles the answer
         ("top left is 3\n\ntop right is 5\n\n5 plus 3 is 9", "9", False),
         ("top left is 3\n\ntop right is 5\n\n3 plus 5 is 8", "9", False),  # another answer
-        ("top left is 4\n\ntop right is 4\n\n4 plus 4 is 8", "8", False),  # lucky
+        ("top left is 4\n\ntop right is 4\n\n4 plus 4 is 8", "8", False),  # a false positive
         ("top left is 3\n\ntop right is 5\n\n5 minus 3 is 2\n\n3 plus 5 is 8", "8", True),
         ("top left is 3\n\ntop right is 5\n\n5 minus 3 is 8", "8", False),
         ("top left is 3\n\ntop right is 5\n\nit must be 8\n\n3 plus 5 is 8", "8", False),
