@@ -138,6 +138,10 @@ def common_options(settings: EngineSettings) -> dict[str, Any]:
         "mm_processor_cache_gb": 0,
         "seed": 0,
     }
+    if settings.tensor_parallel_size > 1:
+        # Inside a placement group vLLM would otherwise ask for a bundle of one GPU for each part;
+        # the actor has one bundle that holds all of them.
+        options["distributed_executor_backend"] = "mp"
     if settings.block_size is not None:
         options["block_size"] = settings.block_size
     if not runs_on_cpu():

@@ -136,6 +136,16 @@ class Generator:
             bad=bad,
         )
 
+    def serve(self, policy: PolicyRef) -> None:
+        """Load a policy, if it is not loaded.
+
+        Raises:
+            BadModel: it cannot be used.
+            ArtifactLost: it is corrupt or gone.
+        """
+        with self._holding(policy):
+            pass
+
     @contextmanager
     def _holding(self, policy: PolicyRef) -> Iterator[Processor]:
         """The policy is loaded, and stays so until this shard's samples are there."""
@@ -270,13 +280,12 @@ class GeneratorActor:
         self._beat = Heartbeat()
         self._generator: Generator | None = None
 
-    def start(self) -> CallResult:
-        """Everything that needs no policy: the store, and the engine's imports."""
-        return call(self._start)
+    def start(self, work: ShardWork) -> CallResult:
+        """Build the engine, with the policy that a shard names: an engine that cannot be built
+        takes no work."""
+        return call(self._start, work)
 
-    def _start(self) -> None:
-        import vllm  # noqa: F401  half of an engine's start; the policy is not needed for it
-
+    def _start(self, work: ShardWork) -> None:
         from actors.generation.vllm_engine import VllmEngine
 
         images = ImageCache(StoreImages(self._store_url), limits=self._limits)
@@ -288,6 +297,7 @@ class GeneratorActor:
             max_model_len=self._engine.max_model_len,
             beat=self._beat,
         )
+        self._generator.serve(work.policy)
 
     def run(self, work: ShardWork) -> CallResult:
         """One shard. An engine that breaks raises, and the pool replaces this actor."""

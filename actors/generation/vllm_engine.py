@@ -7,7 +7,8 @@ What always holds:
   sampled ids of a prefix, and every sample says what it was fed;
 * forbidden ids have probability zero, and log-probabilities are those of the distribution that was
   drawn from (`actors.model.processor`);
-* after `load_policy` nothing computed with other weights is left in any cache;
+* after `load_policy` the engine holds the weights of that folder, read back from it, and nothing
+  computed with others is left in any cache;
 * an engine that failed once stays failed: its state is unknown, so it must be replaced.
 
     generate(a) ──┐  render (caller's thread, one at a time)
@@ -31,8 +32,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from actors.generation.engine_settings import EngineSettings, reload_llm, start_llm, tensor_bytes
+from actors.generation.held_weights import check_held, unfit_weights
 from actors.model.processor import Processor, load_processor, processor_sha256, tensor_shapes
 from actors.model.recent import Recent
+from actors.model.weights_check import check_weights
 from pipeline.errors import BadConfig, BadData, BadModel, UserError
 from pipeline.generation.engine import Finish, Sample, SampleRequest
 
@@ -86,6 +89,7 @@ class VllmEngine:
         self._beat = beat
         self._llm: Any = None
         self._shapes: dict[str, tuple[int, ...]] = {}
+        self._held: frozenset[bytes] = frozenset()
         self._processor_sha256 = ""
         self._running: dict[str, tuple[_Batch, int]] = {}
         self._requests = 0
@@ -99,9 +103,12 @@ class VllmEngine:
         """Start the engine on `folder`, or put its weights into the running one in place.
 
         Raises:
-            BadModel: when it cannot be loaded, or does not fit the policy that is there.
+            BadModel: when it cannot be loaded (naming the file), or does not fit the policy that is
+                there.
+            EngineBroken: what the engine holds afterwards is not what is in `folder`.
         """
         folder = Path(folder)
+        check_weights(folder)
         shapes = {
             name: shape
             for file in sorted(folder.glob("*.safetensors"))
@@ -115,10 +122,14 @@ class VllmEngine:
         else:
             self._check_same_model(folder, shapes)
             self._call(self._reload, folder)
+        self._call(self._read_back, folder)
         self._shapes = shapes
 
     def _start(self, folder: Path) -> None:
         self._llm = self._start_llm(folder, self.settings, self._ready().forbidden)
+
+    def _read_back(self, folder: Path) -> None:
+        self._held = check_held(self._llm, folder, self.settings.precision, self._held)
 
     def _check_same_model(self, folder: Path, shapes: dict[str, tuple[int, ...]]) -> None:
         """vLLM keeps the old value of a tensor that a checkpoint lacks, without a word."""
@@ -280,6 +291,8 @@ class VllmEngine:
             raise EngineBroken(self._broken)
         done = self._thread.submit(action, *args)
         error = done.exception()
+        if error is not None and action in (self._start, self._reload):
+            error = unfit_weights(error, *args) or error
         if error is not None:
             self._broken = f"{type(error).__name__}: {error}"
             if isinstance(error, UserError):

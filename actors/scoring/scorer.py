@@ -96,6 +96,11 @@ class ShardScorer:
             kind=scored_how(self._config),
         )
 
+    def serve(self, prm: PolicyRef) -> str:
+        """Load a PRM, if it is not loaded; the version that is served then."""
+        self._reader(prm)
+        return prm.version if self._served is None else self._served[0]
+
     def _scores(self, task: ScoreTask, rows: Sequence[Rollout]) -> list[Score | str]:
         """The scores of some rows of a task, or why they have none."""
         prm = task.scoring.prm
@@ -227,11 +232,11 @@ class ScorerActor:
         self._beat = Heartbeat()
         self._scorer: ShardScorer | None = None
 
-    def start(self) -> CallResult:
-        """Everything that needs no model: the store, and the engine's imports."""
-        return call(self._start)
+    def start(self, task: ScoreTask) -> CallResult:
+        """Build the engine, with the PRM that a task names; what it holds then is its version."""
+        return call(self._start, task)
 
-    def _start(self) -> None:
+    def _start(self, task: ScoreTask) -> str:
         fetch = StoreImages(self._store_url)
         limits = Limits(max_pixels=self._config.data.max_image_pixels)
         images = ImageCache(fetch, limits=limits)
@@ -244,6 +249,7 @@ class ScorerActor:
             engine=self._identity,
             beat=self._beat,
         )
+        return self._scorer.serve(task.scoring.prm)
 
     def _step_scorer(
         self, tag_ids: tuple[int, ...], images: ImageCache, fetch: Callable[[str], bytes]

@@ -112,7 +112,7 @@ class StageActor:
         self._beat = Heartbeat()
         self._stages: Stages | None = None
 
-    def start(self) -> CallResult:
+    def start(self, work: StageWork) -> CallResult:
         """Open the store; grading processes start when there is something to grade."""
         return call(self._start)
 

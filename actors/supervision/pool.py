@@ -1,27 +1,32 @@
-"""A fixed number of actors that are kept alive, and the work that is handed to them in order.
+"""Actors that are kept alive, as many as there is work for, and the work handed to them in order.
 
 What always holds:
 
 * every piece of work that was submitted ends in exactly one `Result`, whatever dies;
-* work is dispatched in the order it was submitted, what has to be tried again first;
-* work that was on an engine when it died is tried again *alone* on one: if it is what kills
-  engines, it takes no other work with it, and after `attempts` it is given up;
+* how many actors there are is decided by `pipeline.generation.pool_size`, and each change of it is
+  kept for whoever records it (`resized`);
+* work is dispatched in the order it was submitted. What was on an engine when that died is tried
+  again *alone* on one, so that what kills engines takes no other work with it, and on half of the
+  engines at most, so that it holds nothing up; after `attempts` it is given up;
 * an engine that died, hung or raised is replaced, after a pause that grows with every loss in a
-  row, and each loss is reported;
+  row, and each loss is reported. One that went with its node is replaced at once, and neither it
+  nor its work is blamed;
+* when every engine was lost `attempts` times and nothing ended in between, the pool breaks with
+  the engine's own error;
 * nothing outlives the process that made the pool: Ray ends its actors and frees its placement
   groups, and an engine runs in its actor's own process.
 
 One member:
 
     waiting ──(pause over)──► starting ──(start() returned)──► ready ──(died, hung, raised)──┐
-       ▲                          └──────(died, took longer than start_s)─────────────────┐  │
+       ▲                          └──────(died, no progress for start_s)──────────────────┐  │
        └──────────────────────────────────────────────────────────────────────────────────┴──┘
 
-An actor class of this pool has three methods: `start() -> CallResult` makes it able to work,
-`run(work) -> CallResult` does one piece of work, and `progress() -> (count, doing)` answers at
-once, from another thread, with a count that grows while work moves. A member whose count stands
-still for `hang_s` while it has work is hung. Time only counts while the pool is polled, so a driver
-that was itself asleep does not take its fleet for hung.
+An actor class of this pool has three methods: `start(work) -> CallResult` makes it able to do such
+work and fails where it cannot, `run(work) -> CallResult` does one piece of work, and `progress() ->
+(count, doing)` answers at once, from another thread, with a count that grows while work moves. A
+member whose count stands still for `hang_s` while it has work is hung. Time only counts while the
+pool is tended, so a driver that was itself asleep does not take its fleet for hung.
 """
 
 from __future__ import annotations
@@ -31,23 +36,14 @@ import logging
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal, Protocol
-
-import ray
-from ray.exceptions import RayError, RayTaskError
-from ray.util.placement_group import (
-    PlacementGroup,
-    placement_group,
-    placement_group_table,
-    remove_placement_group,
-)
-from ray.util.scheduling_strategies import (
-    NodeAffinitySchedulingStrategy,
-    PlacementGroupSchedulingStrategy,
-)
+from typing import Any, Protocol
 
 from actors.supervision.failures import CallResult, Failure
+from actors.supervision.members import Member, Task, Work
+from actors.supervision.ray_actors import ActorLost, ActorOptions, Actors, RayActors
+from actors.supervision.waiting import WaitingNote
 from pipeline.errors import UserError
+from pipeline.generation.pool_size import PoolLimits, PoolLoad, PoolSize, pool_size
 
 _log = logging.getLogger("mstar.pool")
 
@@ -56,14 +52,18 @@ _log = logging.getLogger("mstar.pool")
 class PoolSettings:
     """How many actors, what each asks of Ray, and how much patience there is.
 
-    inflight: pieces of work on one actor at a time. start_s: seconds a start may take, once there
-    is room for it. hang_s: seconds without progress. attempts: engines that one piece of work may
-    lose, and starts in a row that may fail, before it is given up. backoff_s: first pause after a
-    loss, doubled each time up to backoff_most_s. environment: variables of the actors' processes.
-    here: actors run on this process's own node, beside what else is there, and ask for no room.
+    size: members at most; least: members that stay without work (None: `size`), the others are
+    given back after idle_s. inflight: pieces of work on one actor at a time. start_s: seconds
+    without progress of a start, once there is room for it; hang_s: of work. attempts: engines that
+    one piece of work may lose, and losses in a row of every member after which the pool breaks.
+    backoff_s: first pause after a loss, doubled each time up to backoff_most_s. environment:
+    variables of the actors' processes. here: actors run on this process's own node, beside what
+    else is there, and ask for no room.
     """
 
     size: int = 1
+    least: int | None = None
+    idle_s: float = 300.0
     cpus: float = 1.0
     gpus: float = 0.0
     inflight: int = 1
@@ -76,12 +76,15 @@ class PoolSettings:
     environment: Mapping[str, str] = field(default_factory=dict)
     here: bool = False
 
+    def actor(self) -> ActorOptions:
+        """What one actor asks of Ray: threads for work, for `progress`, and one to spare."""
+        threads = self.inflight + 2
+        return ActorOptions(self.cpus, self.gpus, threads, self.environment, self.here)
 
-class Work(Protocol):
-    """A piece of work: a frozen dataclass, sent to an actor as it is. `key` names it."""
-
-    @property
-    def key(self) -> str: ...
+    def limits(self) -> PoolLimits:
+        """What its size may be."""
+        least = self.size if self.least is None else self.least
+        return PoolLimits(least, self.size, self.inflight, self.idle_s)
 
 
 @dataclass(frozen=True)
@@ -98,50 +101,26 @@ class Result:
     killed: int = 0
 
 
+@dataclass(frozen=True)
+class Resized:
+    """A pool asked for more members, or gave some back."""
+
+    pool: str
+    before: int
+    after: int
+    reason: str
+
+
 class PoolBroken(UserError):
-    """No member can be started, whatever was tried: the last reason is in the message."""
-
-
-@dataclass(order=True)
-class _Task:
-    """One piece of work, ordered as it is dispatched. losses: engines that died under it."""
-
-    fresh: bool
-    order: int
-    work: Work = field(compare=False)
-    losses: int = field(default=0, compare=False)
-    killed: int = field(default=0, compare=False)
-    not_before: float = field(default=0.0, compare=False)
-    begun: float = field(default=0.0, compare=False)
-
-
-@dataclass
-class _Member:
-    """One actor, or the place where the next one will be.
-
-    start, beat, runs: calls under way. count, doing: its last answer to `progress`. still_s:
-    seconds since that count moved (starting: since it had room to start). due: when to start.
-    """
-
-    name: str
-    state: Literal["waiting", "starting", "ready"] = "waiting"
-    due: float = 0.0
-    losses: int = 0
-    failed_starts: int = 0
-    group: PlacementGroup | None = None
-    actor: Any = None
-    start: Any = None
-    beat: Any = None
-    runs: dict[Any, _Task] = field(default_factory=dict)
-    placed: bool = False
-    count: int = -1
-    doing: str = ""
-    still_s: float = 0.0
-    asked: float = 0.0
+    """No member gets anything done, whatever was tried: the last reason is in the message."""
 
 
 class Pool:
-    """Members of one actor class. Not for several threads: one driver submits and polls."""
+    """Members of one actor class. Not for several threads: one driver submits and polls.
+
+    yielding: another role waits for room, so engines end what they are at and are given back.
+    runtime: what carries the actors.
+    """
 
     def __init__(
         self,
@@ -152,17 +131,23 @@ class Pool:
         name: str = "engine",
         say: Callable[[str], None] = _log.warning,
         clock: Callable[[], float] = time.monotonic,
+        runtime: Callable[[type, Sequence[Any], ActorOptions], Actors] = RayActors,
     ) -> None:
         self.settings = settings
-        self._actor = ray.remote(actor)
-        self._args = tuple(args)
+        self.name = name
+        self.yielding = False
+        self.actors = runtime(actor, args, settings.actor())
         self._say = say
         self._clock = clock
-        self._members = [_Member(f"{name}-{index}") for index in range(settings.size)]
-        self._queue: list[_Task] = []
+        self._members: list[Member] = []
+        self._queue: list[Task] = []
         self._keys: set[str] = set()
         self._orders = 0
+        self._ended = 0
+        self._latest: Work | None = None
         self._results: list[Result] = []
+        self._resized: list[Resized] = []
+        self._waiting = WaitingNote()
         self._last = clock()
 
     # --- for the driver ------------------------------------------------------------------------
@@ -173,133 +158,173 @@ class Pool:
             return
         self._keys.add(work.key)
         self._orders += 1
-        heapq.heappush(self._queue, _Task(True, self._orders, work))
+        self._latest = work
+        heapq.heappush(self._queue, Task(self._orders, work, self._ended))
 
     def poll(self, timeout_s: float = 0.0) -> list[Result]:
         """What has ended, as soon as something has, after `timeout_s` at the latest.
 
         Raises:
-            PoolBroken: when no member can be started.
+            PoolBroken: when no member gets anything done.
             UserError: when `start` says what a person has to mend.
         """
         end = self._clock() + timeout_s
         while True:
-            self._tend()
             pause = min(max(end - self._clock(), 0.0), self.settings.heartbeat_s / 2)
-            self._collect(0.0 if self._results else pause)
-            self._dispatch(self._clock())
+            self.tend(0.0 if self._results else pause)
             if self._results or self._clock() >= end:
                 ended, self._results = self._results, []
                 self._keys -= {result.key for result in ended}
                 return ended
+
+    def tend(self, pause_s: float = 0.0) -> None:
+        """Keep the members as they should be, for `pause_s` at most; what ends is kept for `poll`.
+
+        Raises: as `poll`.
+        """
+        now = self._clock()
+        # A driver that comes late (it was busy, or stopped) must not count as silence.
+        passed = min(now - self._last, 2 * self.settings.heartbeat_s)
+        self._last = now
+        self._resize(passed)
+        for member in self._members:
+            if member.state == "waiting" and now >= member.due:
+                self._start(member, now)
+            elif member.state != "waiting":
+                self._watch(member, now, passed)
+        self._tell_waiting(passed)
+        self._dispatch(now)
+        self._collect(pause_s)
+        self._dispatch(self._clock())
 
     @property
     def outstanding(self) -> int:
         """Pieces of work without a result yet."""
         return len(self._keys)
 
+    @property
+    def waited_s(self) -> float:
+        """How long members have waited for room; 0 when none does."""
+        return self._waiting.waited_s
+
+    def resized(self) -> list[Resized]:
+        """The changes of size since the last call."""
+        changes, self._resized = self._resized, []
+        return changes
+
     def close(self) -> None:
         """End every member at once."""
         for member in self._members:
             self._drop(member)
 
+    # --- how many ------------------------------------------------------------------------------
+
+    def _resize(self, passed: float) -> None:
+        """Have as many members as the work, the limits and other roles ask for."""
+        idle = [member for member in self._members if not member.runs]
+        for member in self._members:
+            rests = not member.runs and not self._queue
+            member.idle_s = member.idle_s + passed if rests else 0.0
+        before, busy = len(self._members), len(self._members) - len(idle)
+        left = len(self._queue) + sum(len(member.runs) for member in self._members)
+        idle_s = tuple(member.idle_s for member in idle)
+        size = pool_size(PoolLoad(left, busy, idle_s, self.yielding), self.settings.limits())
+        names = {member.name for member in self._members}
+        free = (name for i in range(size.members) if (name := f"{self.name}-{i}") not in names)
+        self._members += [Member(next(free)) for _ in range(size.members - before)]
+        # Who has no room yet goes first, then who has been idle longest.
+        idle.sort(key=lambda member: (member.placed, -member.idle_s))
+        for member in idle[: max(0, before - size.members)]:
+            self._drop(member)
+            self._members.remove(member)
+        self._note(before, size)
+
+    def _note(self, before: int, size: PoolSize) -> None:
+        if size.members != before:
+            self._resized.append(Resized(self.name, before, size.members, size.reason))
+
     # --- members -------------------------------------------------------------------------------
 
-    def _tend(self) -> None:
-        now = self._clock()
-        # A poll that comes late (the driver was busy, or stopped) must not count as silence.
-        passed = min(now - self._last, 2 * self.settings.heartbeat_s)
-        self._last = now
-        for member in self._members:
-            if member.state == "waiting" and now >= member.due:
-                self._start(member, now)
-            elif member.state != "waiting":
-                self._watch(member, now, passed)
-        self._dispatch(now)
-
-    def _place(self, member: _Member) -> dict[str, Any]:
-        """Where the next actor of a member goes, as options of Ray."""
-        settings = self.settings
-        if settings.here:
-            node = ray.get_runtime_context().get_node_id()
-            strategy = NodeAffinitySchedulingStrategy(node, soft=False)
-            return {"num_cpus": 0, "scheduling_strategy": strategy}
-        sizes = {"CPU": settings.cpus, "GPU": settings.gpus}
-        # One small group each: an engine fits in anywhere, and a lost one is placed anew.
-        member.group = placement_group([{key: size for key, size in sizes.items() if size}])
-        return {
-            "num_cpus": settings.cpus,
-            "num_gpus": settings.gpus,
-            "scheduling_strategy": PlacementGroupSchedulingStrategy(member.group, 0),
-        }
-
-    def _start(self, member: _Member, now: float) -> None:
-        settings = self.settings
-        member.actor = self._actor.options(
-            **self._place(member),
-            # Threads for the work, for `progress`, and one to spare.
-            max_concurrency=settings.inflight + 2,
-            max_restarts=0,
-            max_task_retries=0,
-            runtime_env={"env_vars": dict(settings.environment)},
-        ).remote(*self._args)
-        member.start = member.actor.start.remote()
-        member.state, member.doing = "starting", "waiting for room"
-        member.placed = settings.here
+    def _start(self, member: Member, now: float) -> None:
+        first = self._queue[0].work if self._queue else self._latest
+        member.first = first
+        member.launched = self.actors.launch()
+        member.locate = self.actors.locate(member.launched)
+        member.start = self.actors.call(member.launched, "start", first)
+        member.state, member.doing = "starting", "starting"
+        member.placed = self.settings.here
         member.count, member.still_s, member.asked = -1, 0.0, now
 
-    def _watch(self, member: _Member, now: float, passed: float) -> None:
+    def _watch(self, member: Member, now: float, passed: float) -> None:
         if member.beat is None and now - member.asked >= self.settings.heartbeat_s:
-            member.beat, member.asked = member.actor.progress.remote(), now
-            if not member.placed:
-                self._look_for_room(member)
+            member.beat, member.asked = self.actors.call(member.actor, "progress"), now
         if member.state == "starting":
             member.still_s += passed if member.placed else 0.0
             if member.still_s > self.settings.start_s:
-                self._lose(member, f"it did not start within {self.settings.start_s:g} s")
+                self._lose(member, f"no progress of its start for {self.settings.start_s:g} s")
+        elif member.actor.node in self.actors.leaving() and not member.runs:
+            self._say(f"{member.name} leaves its node, which is being drained")
+            self._drop(member)
         else:
             member.still_s = member.still_s + passed if member.runs else 0.0
             if member.still_s > self.settings.hang_s:
                 last = f", after {member.doing}" if member.doing else ""
                 self._lose(member, f"no progress for {self.settings.hang_s:g} s{last}")
 
-    def _look_for_room(self, member: _Member) -> None:
-        member.placed = placement_group_table(member.group)["state"] == "CREATED"
-        if member.placed:
-            member.doing = "starting"
-        elif member.count == -1:
-            member.count = -2  # said once
-            free = {key: ray.available_resources().get(key, 0.0) for key in ("CPU", "GPU")}
-            self._say(
-                f"{member.name} waits for room: it needs {self.settings.cpus:g} CPU and "
-                f"{self.settings.gpus:g} GPU; free are {free['CPU']:g} and {free['GPU']:g}"
-            )
+    def _tell_waiting(self, passed: float) -> None:
+        """Say for what members wait, and for how long, at a growing interval."""
+        waiting = [each for each in self._members if each.state == "starting" and not each.placed]
+        if not waiting:
+            self._waiting.over()
+        elif self._waiting.passed(passed):
+            for member in waiting:
+                member.placed = self.actors.has_room(member.actor)
+            count = sum(not member.placed for member in waiting)
+            if count:
+                self._say(
+                    f"{self.name}: {count} of {len(self._members)} wait for room, for "
+                    f"{self._waiting.waited_s:.0f} s now: each needs {self.settings.cpus:g} CPU "
+                    f"and {self.settings.gpus:g} GPU on one node; free are {self.actors.free()}"
+                )
 
-    def _lose(self, member: _Member, reason: str) -> None:
-        """Replace a member; its work goes back to the front of the queue."""
+    def _lose(self, member: Member, reason: str, *, node_gone: bool = False) -> None:
+        """Replace a member; its work is done again."""
         tasks = list(member.runs.values())
-        starting = member.state == "starting"
         self._drop(member)
-        member.losses += 1
-        member.failed_starts = member.failed_starts + 1 if starting else 0
-        pause = self._pause(member.losses)
-        member.due = self._clock() + pause
         ids = ", ".join(str(task.work.key) for task in tasks)
         again = f"; to be done again: {ids}" if ids else ""
+        if node_gone:
+            self._say(f"{member.name} is gone with its node: {reason}. Another one starts{again}")
+            for task in tasks:
+                heapq.heappush(self._queue, task)
+            return
+        member.losses += 1
+        pause = self._pause(member.losses)
+        member.due = self._clock() + pause
         self._say(f"{member.name} lost: {reason}. A new one starts in {pause:g} s{again}")
         for task in tasks:
+            task.deaths += 1
             task.killed += len(tasks) == 1
             self._again(task, Failure("infrastructure", reason), member)
-        if all(each.failed_starts >= self.settings.attempts for each in self._members):
-            raise PoolBroken(f"{member.name} cannot be started: {reason}")
+        self._check_broken(tasks, reason)
 
-    def _drop(self, member: _Member) -> None:
-        if member.actor is not None:
-            ray.kill(member.actor, no_restart=True)
-        if member.group is not None:
-            remove_placement_group(member.group)
-        member.state, member.doing = "waiting", ""
-        member.actor = member.group = member.start = member.beat = None
+    def _check_broken(self, tasks: Sequence[Task], reason: str) -> None:
+        """Break when nobody gets anything done. While others got something done, it is not the
+        engines that are broken but the work under which they die."""
+        attempts = self.settings.attempts
+        tried = [each for each in self._members if each.losses or each.placed]
+        culprit = any(task.ended < self._ended for task in tasks)
+        if not culprit and all(member.losses >= attempts for member in tried):
+            raise PoolBroken(
+                f"no {self.name} gets anything done: each of {len(tried)} was lost {attempts} "
+                f"times or more with nothing done in between. The last time: {reason}"
+            )
+
+    def _drop(self, member: Member) -> None:
+        if member.launched is not None:
+            self.actors.end(member.launched)
+        member.state, member.doing, member.placed = "waiting", "", False
+        member.launched = member.locate = member.start = member.beat = member.first = None
         member.runs = {}
 
     def _pause(self, losses: int) -> float:
@@ -307,115 +332,112 @@ class Pool:
 
     # --- work ----------------------------------------------------------------------------------
 
-    def _again(self, task: _Task, failure: Failure, member: _Member) -> None:
-        """Put work back to the front, or give it up after too many engines."""
+    def _again(self, task: Task, failure: Failure, member: Member) -> None:
+        """Put work back into the queue, or give it up after too many engines."""
         task.losses += 1
         if task.losses >= self.settings.attempts:
             self._end(task, None, failure, member)
-            return
-        task.fresh = False
-        heapq.heappush(self._queue, task)
+        else:
+            heapq.heappush(self._queue, task)
 
-    def _end(self, task: _Task, value: Any, failure: Failure | None, member: _Member) -> None:
+    def _end(self, task: Task, value: Any, failure: Failure | None, member: Member) -> None:
         attempts = task.losses + (failure is None or failure.kind != "infrastructure")
-        seconds = self._clock() - task.begun
+        seconds = self._clock() - task.begun if task.begun else 0.0
         self._results.append(
             Result(task.work.key, value, failure, attempts, seconds, member.name, task.killed)
         )
 
     def _dispatch(self, now: float) -> None:
+        """Hand out what can be handed out, in order."""
+        if self.yielding or not self._queue:
+            return
+        leaving = self.actors.leaving()
+        ready = [
+            each
+            for each in self._members
+            if each.state == "ready" and each.actor.node not in leaving
+        ]
+        shared = [each for each in ready if not any(t.alone for t in each.runs.values())]
+        # Of these one after the other runs empty for work that is to be tried alone.
+        alone_left = max(1, len(ready) // 2) - (len(ready) - len(shared))
         resting = []
         while self._queue:
             task = heapq.heappop(self._queue)
-            if task.not_before > now:
+            member = None
+            if task.not_before <= now and (not task.alone or alone_left > 0):
+                member = min(shared, key=lambda each: len(each.runs), default=None)
+            if member is not None and task.alone:
+                shared.remove(member)
+                alone_left -= 1
+            most = 0 if task.alone else self.settings.inflight - 1
+            if member is None or len(member.runs) > most:
                 resting.append(task)
                 continue
-            member = self._free_member(alone=not task.fresh)
-            if member is None:
-                # Nothing overtakes it: a member that is to work on it alone has to run empty first.
-                resting.append(task)
-                break
             task.begun = now
             member.still_s = 0.0 if not member.runs else member.still_s
-            member.runs[member.actor.run.remote(task.work)] = task
+            member.runs[self.actors.call(member.actor, "run", task.work)] = task
         for task in resting:
             heapq.heappush(self._queue, task)
-
-    def _free_member(self, alone: bool) -> _Member | None:
-        """The ready member with the least to do that can take one more piece of work."""
-        most = 0 if alone else self.settings.inflight - 1
-        free = [
-            member
-            for member in self._members
-            if member.state == "ready"
-            and len(member.runs) <= most
-            and all(task.fresh for task in member.runs.values())
-        ]
-        return min(free, key=lambda member: len(member.runs), default=None)
 
     # --- answers -------------------------------------------------------------------------------
 
     def _collect(self, timeout_s: float) -> None:
-        waiting: dict[Any, _Member] = {}
-        for member in self._members:
-            for ref in (member.start, member.beat, *member.runs):
-                if ref is not None:
-                    waiting[ref] = member
-        if not waiting:
-            time.sleep(timeout_s)
-            return
-        refs = list(waiting)
-        ray.wait(refs, num_returns=1, timeout=timeout_s)
-        ended, _ = ray.wait(refs, num_returns=len(refs), timeout=0)
-        for ref in ended:
-            self._take(waiting[ref], ref)
+        callers = {ref: member for member in self._members for ref in member.calls}
+        for ref in self.actors.ended(list(callers), timeout_s):
+            self._take(callers[ref], ref)
 
-    def _take(self, member: _Member, ref: Any) -> None:
-        if ref not in (member.start, member.beat, *member.runs):
+    def _take(self, member: Member, ref: Any) -> None:
+        if ref not in member.calls:
             return  # the member was lost while another of its calls was looked at
         try:
-            answer = ray.get(ref)
-        except RayError as error:
-            self._lose(member, _reason(error))
+            answer = self.actors.value(member.actor, ref)
+        except ActorLost as lost:
+            self._lose(member, lost.reason, node_gone=lost.node_gone)
             return
-        if ref == member.beat:
-            member.beat = None
+        if ref == member.locate:
+            member.actor.node, member.locate, member.placed = answer, None, True
+        elif ref == member.beat:
+            member.beat, member.placed = None, True
             if answer[0] != member.count:
-                member.still_s = 0.0 if member.state == "ready" else member.still_s
-            member.placed = True
+                member.still_s = 0.0
             member.count, member.doing = answer
         elif ref == member.start:
             self._started(member, answer)
         else:
             self._finished(member, member.runs.pop(ref), answer)
 
-    def _started(self, member: _Member, result: CallResult) -> None:
+    def _started(self, member: Member, result: CallResult) -> None:
         member.start = None
-        if result.failure is None:
+        failure = result.failure
+        if failure is None:
             member.state, member.doing, member.still_s = "ready", "", 0.0
-            member.failed_starts = 0
-        elif result.failure.kind == "user":
-            raise UserError(result.failure.reason)
-        else:
-            self._lose(member, result.failure.reason)
+        elif failure.kind == "user":
+            raise UserError(failure.reason)
+        elif failure.kind == "infrastructure" or not self._end_first(member, failure):
+            self._lose(member, failure.reason)
 
-    def _finished(self, member: _Member, task: _Task, result: CallResult) -> None:
+    def _end_first(self, member: Member, failure: Failure) -> bool:
+        """Let the work that a member was started for end as its start did (what it reads is gone):
+        whoever submitted it may mend that. False: it is not in the queue any more."""
+        task = next((each for each in self._queue if each.work is member.first), None)
+        if task is None:
+            return False
+        self._queue.remove(task)
+        heapq.heapify(self._queue)
+        self._end(task, None, failure, member)
+        self._drop(member)
+        return True
+
+    def _finished(self, member: Member, task: Task, result: CallResult) -> None:
         member.losses, member.still_s = 0, 0.0
         failure = result.failure
         if failure is None or failure.kind != "infrastructure":
+            self._ended += 1
             self._end(task, result.value, failure, member)
             return
         task.not_before = self._clock() + self._pause(task.losses + 1)
         self._say(f"{member.name}: {task.work.key} failed and is done again: {failure.reason}")
         self._again(task, failure, member)
-
-
-def _reason(error: RayError) -> str:
-    """One line of what happened; Ray's own texts are a page."""
-    if isinstance(error, RayTaskError):
-        return f"it raised {type(error.cause).__name__}: {error.cause}"
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return lines[0] if lines else type(error).__name__
 
 
 class PoolLike(Protocol):

@@ -95,7 +95,7 @@ class ScriptedActor:
         self.how = start
         self.count = 0
 
-    def start(self) -> CallResult:
+    def start(self, work: ScriptedWork) -> CallResult:
         self._note("start")
         return self._do(ScriptedWork("start", self.how, 1 if self.how == "exit" else 1_000_000))
 

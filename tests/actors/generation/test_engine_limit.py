@@ -1,4 +1,4 @@
-"""The token limit of an engine: what the settings allow, and no more than the model reads."""
+"""Options of an engine: its token limit, no more than the model reads, and its processes."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from actors.generation.engine_settings import engine_settings
+from actors.generation.engine_settings import EngineSettings, common_options, engine_settings
 from tests.support.scripted import make_config
 
 
@@ -28,3 +28,13 @@ def test_no_engine_is_built_for_more_tokens_than_its_model_reads(
     settings = make_config(generate={"max_model_len": 4096}, policy={"path": str(tmp_path)})
     assert engine_settings(settings).max_model_len == limit
     assert engine_settings(settings).identity().max_model_len == limit
+
+
+@pytest.mark.parametrize(("gpus", "backend"), [(1, None), (2, "mp")])
+def test_an_engine_on_several_gpus_runs_in_processes_of_its_own_node(
+    gpus: int, backend: str | None
+) -> None:
+    """Left to itself inside a placement group, vLLM takes Ray and refuses a bundle of two GPUs."""
+    options = common_options(EngineSettings(tensor_parallel_size=gpus))
+    assert options["tensor_parallel_size"] == gpus
+    assert options.get("distributed_executor_backend") == backend

@@ -18,6 +18,7 @@ import pytest
 import torch
 
 from actors.generation.engine_settings import EngineSettings
+from actors.generation.held_weights import stored_values
 from actors.generation.vllm_engine import EngineBroken, VllmEngine
 from actors.model.images import ImageCache
 from actors.model.processor import Processor, load_processor, sampling_logprobs
@@ -316,7 +317,8 @@ def test_a_policy_fits_though_the_folder_of_the_first_one_has_left_the_cache(
 class Breaking:
     """Stands where vLLM stands: it takes requests and fails at its first step."""
 
-    def __init__(self) -> None:
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
         self.llm_engine = self.renderer = self.default_cmpl_tok_params = self
 
     def with_kwargs(self, **_: Any) -> None:
@@ -327,6 +329,9 @@ class Breaking:
 
     def add_request(self, *_: Any) -> None:
         """Taken."""
+
+    def apply_model(self, _: Any) -> list[Any]:
+        return [stored_values(self.folder, "float32")]
 
     def step(self) -> list[Any]:
         raise RuntimeError("CUDA error: device-side assert triggered")
@@ -350,7 +355,7 @@ def test_an_engine_that_failed_stays_failed(
     folders: tuple[Path, Path], processor: Processor
 ) -> None:
     pictures = ImageCache(FILES.__getitem__)
-    broken = VllmEngine(SETTINGS, pictures.get, start=lambda *_: Breaking())
+    broken = VllmEngine(SETTINGS, pictures.get, start=lambda folder, *_: Breaking(folder))
     broken.load_policy(folders[0])
     for _ in range(2):
         with pytest.raises(EngineBroken, match="device-side assert"):

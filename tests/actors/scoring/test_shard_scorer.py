@@ -19,6 +19,7 @@ from actors.model.processor import Processor, load_processor
 from actors.model.value_head import HEAD, write_headed
 from actors.scoring.scorer import MakeScorer, ScorerActor, ShardScorer
 from actors.scoring.transformers_scorer import TransformersScorer
+from actors.supervision.failures import CallResult
 from pipeline.config.schema import Config
 from pipeline.errors import ArtifactLost, BadModel
 from pipeline.prm.step_scores import ScoreRequest
@@ -265,8 +266,8 @@ def test_the_actor_classifies_its_failures(
     store: Store, prm: Path, policy: Path, processor: Processor, tmp_path: Path
 ) -> None:
     actor = ScorerActor(CONFIG, engine_settings(CONFIG), ENGINE, store.url, str(tmp_path / "cache"))
-    assert actor.start().failure is None
     task = task_of(store, prm, processor)
+    assert actor.start(task) == CallResult(task.scoring.prm.version)
     result = actor.run(task)
     assert result.failure is None
     assert store.exists(result.value.selected)

@@ -82,7 +82,7 @@ class Harness:
     @property
     def losses(self) -> list[str]:
         """What was said, but for an engine that waited for room: Ray may be slow to make it."""
-        return [line for line in self.said if " waits for room: " not in line]
+        return [line for line in self.said if " wait for room, " not in line]
 
     def note(self, line: str) -> None:
         """For an actor that works until it is in the log."""
@@ -143,8 +143,8 @@ def test_a_lost_engine_is_replaced_and_its_work_comes_first(harness: Harness, ho
 def test_what_kills_engines_takes_nothing_with_it(harness: Harness) -> None:
     """Both were on the engine when it died; the retries are alone, so only the poison fails."""
     poison = ScriptedWork("poison", do="exit", times=9, until=("run neighbour", 1))
-    # Under way whenever the poison works, and done only once that has been given up.
-    neighbour = ScriptedWork("neighbour", until=("fail poison", QUICK.attempts))
+    # Under way when the poison first works, and done only once it has killed again, alone.
+    neighbour = ScriptedWork("neighbour", until=("fail poison", 2))
     results = harness.run(poison, neighbour, ScriptedWork("next"))
     assert results["neighbour"].failure is None
     assert results["next"].failure is None
@@ -226,12 +226,15 @@ def test_a_start_that_a_person_has_to_mend_says_so(tmp_path: Path) -> None:
 
 
 def test_a_pool_without_room_says_what_it_waits_for(tmp_path: Path) -> None:
-    harness = Harness(tmp_path, replace(QUICK, cpus=64.0))
+    harness = Harness(tmp_path, replace(QUICK, cpus=64.0, heartbeat_s=20.0))
     harness.submit(ScriptedWork("a"))
+    harness.pool.poll(0.1)
+    harness.clock.ahead_s += 30.0
     harness.poll_until(lambda: bool(harness.said))
     harness.pool.poll(1.0)
     (line,) = harness.said
-    assert "needs 64 CPU" in line
+    assert "for 40 s now: each needs 64 CPU" in line
+    assert "free are 2 of 2 CPUs" in line
     harness.pool.close()
 
 

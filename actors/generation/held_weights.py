@@ -1,0 +1,108 @@
+"""Which weights an engine holds: read back from its model after every load, before it takes work.
+
+An engine may rename, fuse and split tensors, so they are known by their first values (in the
+engine's precision), which fusing and splitting leave in front.
+"""
+
+from __future__ import annotations
+
+import traceback
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from pipeline.errors import BadModel
+
+VALUES = 16
+"""Values of a tensor that it is known by."""
+
+_LOADERS = {"load_weights", "weight_loader", "default_weight_loader"}
+
+
+class OtherWeights(RuntimeError):
+    """The engine does not hold the weights that it was told to load."""
+
+
+def check_held(
+    llm: Any, folder: Path, precision: str, before: frozenset[bytes]
+) -> frozenset[bytes]:
+    """Compare what a running vLLM holds with the weights in `folder`.
+
+    before: what this gave for the policy that was there until now.
+
+    Returns:
+        What the tensors in `folder` are known by.
+
+    Raises:
+        OtherWeights: it holds none of them, or one that only the policy before has.
+    """
+    new = stored_values(folder, precision)
+    held = frozenset[bytes]().union(*llm.apply_model(held_values))
+    stale = held & (before - new)
+    if stale or not held & new:
+        had = f"{len(stale)} tensors of the policy before it" if stale else "no tensor of it"
+        raise OtherWeights(f"the engine was told to load {folder} and holds {had}")
+    return new
+
+
+def held_values(model: Any) -> set[bytes]:
+    """What the parameters of a model are known by. Runs where the model runs."""
+    tensors = (each.detach() for each in model.parameters())
+    return {values for each in tensors if (values := _known_by(each)) is not None}
+
+
+def stored_values(folder: Path, precision: str) -> frozenset[bytes]:
+    """What the tensors of a model folder are known by, of which only the beginning is read."""
+    import torch
+
+    dtype = getattr(torch, precision)
+    tensors = (tensor.to(dtype) for tensor in _beginnings(folder))
+    return frozenset(values for each in tensors if (values := _known_by(each)) is not None)
+
+
+def _beginnings(folder: Path) -> Iterator[Any]:
+    """The first row of every tensor, or all of one that has no rows."""
+    from safetensors import safe_open
+
+    for file in sorted(folder.glob("*.safetensors")):
+        with safe_open(file, framework="pt") as opened:
+            for name in opened.keys():  # noqa: SIM118  it is no mapping
+                stored = opened.get_slice(name)
+                shape = stored.get_shape()
+                if shape:
+                    yield stored[: 1 if len(shape) > 1 else VALUES]
+
+
+def _known_by(tensor: Any) -> bytes | None:
+    """The first values; None where there are few, or all equal, as in a norm at its beginning."""
+    if not tensor.is_floating_point():
+        return None
+    first = tensor[:1] if tensor.dim() > 1 else tensor
+    values = first.flatten()[:VALUES].float().cpu()
+    return values.numpy().tobytes() if len(values.unique()) > 1 else None
+
+
+def unfit_weights(error: BaseException, folder: Path) -> BadModel | None:
+    """The weights that an engine could not load, by tensor and file; None: it failed elsewhere."""
+    from actors.model.weights_check import tensor_names
+
+    frames = [frame for frame, _ in traceback.walk_tb(error.__traceback__)]
+    loading = [frame for frame in frames if frame.f_code.co_name in _LOADERS]
+    if not loading:
+        return None
+    words = {value for frame in loading for value in frame.f_locals.values() if _text(value)}
+    for file in sorted(folder.glob("*.safetensors")):
+        for name in sorted(tensor_names(file)):
+            if name in words or name in str(error):
+                return BadModel(f"{file}: vLLM cannot load {name}: {_line(error)}")
+    files = ", ".join(str(file) for file in sorted(folder.glob("*.safetensors")))
+    return BadModel(f"vLLM cannot load the weights in {files}: {_line(error)}")
+
+
+def _text(value: object) -> bool:
+    return isinstance(value, str)
+
+
+def _line(error: BaseException) -> str:
+    lines = str(error).strip().splitlines()
+    return lines[0] if lines else type(error).__name__
