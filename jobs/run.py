@@ -144,11 +144,12 @@ class Job:
         ledger = Ledger(store, config.run.name, nonce=lease.nonce, guard=guard, say=say)
         board = Board(out_folder(config) / "tensorboard")
         with lease.kept(), closing(board), ExitStack() as stack:
+            # Ray comes first: what its cluster can never hold is refused before images are put.
+            kept = self.parts.workers(self.program, store, self.dataset, say)
+            workers = stack.enter_context(kept)
             count = upload_images(store, self.dataset, images_of(self.program))
             if count:
                 say(f"{count} images put into {store.url}")
-            kept = self.parts.workers(self.program, store, self.dataset, say)
-            workers = stack.enter_context(kept)
             if not store.conditional_writes():
                 only.take(take_over=take_over)
             cards = Cards(out_folder(config) / "cards", self.program)

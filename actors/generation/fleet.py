@@ -130,21 +130,36 @@ def _killed(result: Result) -> bool:
     return bool(result.killed) and result.killed >= result.attempts - 1
 
 
+def pool_settings(config: Config, *, most: int, least: int | None, inflight: int) -> PoolSettings:
+    """A pool of engines of this run, whatever they do: `most` at most, `least` without work (None:
+    all of them on a private Ray, which nobody else waits for, and none on a cluster)."""
+    cluster, generate = config.cluster, config.generate
+    return PoolSettings(
+        size=most,
+        least=(most if cluster.address is None else 0) if least is None else least,
+        idle_s=cluster.idle_s,
+        cpus=cluster.cpus_per_engine,
+        gpus=cluster.gpus_per_engine * generate.tensor_parallel_size,
+        inflight=inflight,
+        start_s=generate.start_s,
+        hang_s=generate.hang_s,
+        attempts=generate.attempts,
+        environment=engine_settings(config).environment(),
+    )
+
+
 def generator_pool(config: Config, store: Store, say: Callable[[str], None]) -> Pool:
-    """The pool of engines; nothing starts before it is first polled."""
-    engine, generate, cluster = engine_settings(config), config.generate, config.cluster
+    """The pool of engines; nothing starts before there is work."""
+    engine = engine_settings(config)
     return Pool(
         GeneratorActor,
         [config.data, engine, store.url, cache_place(config)],
-        PoolSettings(
-            size=generate.engines,
-            cpus=cluster.cpus_per_engine,
-            gpus=cluster.gpus_per_engine * generate.tensor_parallel_size,
+        pool_settings(
+            config,
+            most=config.generate.engines,
+            least=config.cluster.min_engines,
             # Two shards keep an engine's batch full while one of them drains.
             inflight=1 if config.run.deterministic else 2,
-            hang_s=generate.hang_s,
-            attempts=generate.attempts,
-            environment=engine.environment(),
         ),
         say=say,
     )

@@ -5,29 +5,27 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 from actors.generation.engine_settings import engine_settings
+from actors.generation.fleet import pool_settings
 from actors.scoring.scorer import ScorerActor
 from actors.supervision.node_cache import cache_place
-from actors.supervision.pool import Pool, PoolLike, PoolSettings, Result
+from actors.supervision.pool import Pool, PoolLike, Result
 from pipeline.config.schema import Config
 from pipeline.stages.score import ScoreDone, ScoreFailed, ScoreTask
 from pipeline.storage.store import Store
 
 
 def scorer_pool(config: Config, store: Store, say: Callable[[str], None]) -> Pool:
-    """The pool of process reward models; nothing starts before it is first polled."""
-    engine, cluster, generate = engine_settings(config), config.cluster, config.generate
+    """The pool of process reward models; nothing starts before there is work."""
+    engine = engine_settings(config)
     return Pool(
         ScorerActor,
         [config, engine, engine.identity(), store.url, cache_place(config)],
-        PoolSettings(
-            size=config.prm.scorers,
-            cpus=cluster.cpus_per_engine,
-            gpus=cluster.gpus_per_engine * generate.tensor_parallel_size,
+        pool_settings(
+            config,
+            most=config.prm.scorers,
+            least=config.cluster.min_scorers,
             # One is scored, one is read: see actors/scoring/scorer.py.
             inflight=2,
-            hang_s=generate.hang_s,
-            attempts=generate.attempts,
-            environment=engine.environment(),
         ),
         name="scorer",
         say=say,

@@ -10,6 +10,7 @@ work reads and writes the store, and on disk only this node's cache of trees.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -119,7 +120,8 @@ class StageActor:
     def _start(self) -> None:
         store, config = open_store(self._store_url), self._spec.config
         context = TaskContext(store, self._spec, PolicyDecoders(store, tree_cache(self._cache)))
-        graders = GradePool(config.grade.processes, config.grade.deadline_s, config.prompt.shapes)
+        processes = config.grade.processes or max(2, (os.cpu_count() or 1) // 2)
+        graders = GradePool(processes, config.grade.deadline_s, config.prompt.shapes)
         self._stages = Stages(context, graders)
 
     def run(self, work: StageWork) -> CallResult:

@@ -204,8 +204,9 @@ class Pool:
 
     @property
     def waited_s(self) -> float:
-        """How long members have waited for room; 0 when none does."""
-        return self._waiting.waited_s
+        """How long work has waited for a first member to have room; 0 when it does not."""
+        stuck = self._queue and not any(member.placed for member in self._members)
+        return self._waiting.waited_s if stuck else 0.0
 
     def resized(self) -> list[Resized]:
         """The changes of size since the last call."""

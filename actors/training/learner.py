@@ -99,6 +99,13 @@ def ray_start(images: StoreImages) -> Start:
     return start
 
 
+class LetGo:
+    """Asks the learner's thread to end the ranks between two jobs."""
+
+
+LET_GO = LetGo()
+
+
 class GroupLearner:
     """One learner group, kept alive from job to job."""
 
@@ -123,7 +130,7 @@ class GroupLearner:
         # Which checkpoint the ranks' memory equals; None: nothing that a job could continue.
         self._at: str | None = None
         self._began: Path | None = None  # what the group publishes beside its weights is from there
-        self._jobs: queue.SimpleQueue[tuple[LearnJob, CheckpointRef | None] | None]
+        self._jobs: queue.SimpleQueue[tuple[LearnJob, CheckpointRef | None] | LetGo | None]
         self._jobs = queue.SimpleQueue()
         self._events: queue.SimpleQueue[LearnEvent | BaseException] = queue.SimpleQueue()
         self._thread = threading.Thread(target=self._serve, name="learner", daemon=True)
@@ -143,6 +150,10 @@ class GroupLearner:
             found.append(event)
         return found
 
+    def let_go(self) -> None:
+        """End the ranks once no job is under way: another role waits for their room."""
+        self._jobs.put(LET_GO)
+
     def close(self) -> None:
         """End the ranks; a job that is under way ends with its group."""
         self._jobs.put(None)
@@ -157,6 +168,9 @@ class GroupLearner:
 
     def _serve(self) -> None:
         while (work := self._jobs.get()) is not None:
+            if isinstance(work, LetGo):
+                self._end_group()
+                continue
             job, resume = work
             try:
                 self._run(job, resume)

@@ -28,6 +28,7 @@ from pipeline.run.events.lifecycle import (
     DriverStarted,
     IterationClosed,
     PolicyPublished,
+    PoolResized,
     RunCreated,
 )
 from pipeline.run.events.sampling import SamplingClosed
@@ -51,6 +52,8 @@ def event_lines(event: Event, state: State, width: int | None = None) -> list[st
             lines = [f"going on where the run stopped: {done} iterations are done"]
         case PolicyPublished():
             lines = [f"{event.name} is {event.version}"]
+        case PoolResized():
+            lines = [f"{event.pool}s: {event.before} -> {event.after} ({event.reason})"]
         case SamplingClosed():
             lines = _sampling_lines(event)
         case Evaluated():

@@ -21,6 +21,7 @@ import psutil
 
 from actors.supervision.node_cache import job_folder
 from actors.supervision.process_guard import guard
+from jobs.runtime.capacity import check_joined
 from jobs.runtime.cluster_job import is_submitted
 from jobs.runtime.code_identity import PACKAGES, ROOT, code_hash, code_place
 from jobs.runtime.ray_token import make_token
@@ -55,7 +56,7 @@ def start_ray(config: Config, say: Callable[[str], None] = logging.warning) -> I
     together, whatever the machine has.
 
     Raises:
-        BadConfig: the cluster cannot be joined, or holds too little for the run.
+        BadConfig: the cluster cannot be joined, or can never hold enough for the run.
         UserError: a private Ray does not start.
     """
     import ray
@@ -77,9 +78,11 @@ def start_ray(config: Config, say: Callable[[str], None] = logging.warning) -> I
             options = {"address": address, "runtime_env": _worker_environment(say)}
         stack.callback(ray.shutdown)
         init_ray({"logging_level": logging.ERROR, "log_to_driver": False, **options})
-        there = ray.cluster_resources()
-        check_machine(config, there.get("CPU", 0.0), there.get("GPU", 0.0))
-        if address is not None:
+        if address is None:
+            there = ray.cluster_resources()
+            check_machine(config, there.get("CPU", 0.0), there.get("GPU", 0.0))
+        else:
+            check_joined(config, say)
             check_workers()
         yield
 

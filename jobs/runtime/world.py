@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from actors.generation.fleet import EngineFleet
 from actors.supervision.driver_lock import DriverLock
@@ -22,6 +22,7 @@ from jobs.runtime.cluster_job import check_shared
 from jobs.runtime.learner_folder import learner_folder
 from jobs.runtime.prepare import out_folder, repairer, store_url, versions
 from jobs.runtime.ray_cluster import check_address, start_ray
+from pipeline.config.capacity import check_capacity, declared
 from pipeline.config.checks import check_machine
 from pipeline.config.schema import Config
 from pipeline.datasets.dataset import Dataset
@@ -29,9 +30,13 @@ from pipeline.datasets.dataset import check_writable as check_folder
 from pipeline.errors import BadConfig
 from pipeline.query import Query
 from pipeline.run.spec import RunSpec
-from pipeline.stages.score import Scorer
 from pipeline.stages.workers import Workers
 from pipeline.storage.store import Store, check_writable, open_store
+
+if TYPE_CHECKING:
+    from actors.supervision.pool import Pool
+    from actors.training.learner import GroupLearner
+    from actors.training.room import LearnerRoom
 
 Say = Callable[[str], None]
 
@@ -47,6 +52,7 @@ def check_here(config: Config) -> None:
         check_machine(config, os.cpu_count() or 1, _gpus_here(config))
     else:
         check_shared(config)
+        check_capacity(config, declared(config))
         check_address(config.cluster.address)
     check_folder(out_folder(config))
 
@@ -94,10 +100,10 @@ def running(
     (`jobs.runtime.learner_folder`).
     """
     from actors.generation.fleet import generator_pool
-    from actors.model.images import StoreImages
+    from actors.scoring.pool_scorer import PoolScorer
     from actors.stages.worker import PoolStages, stage_pool
     from actors.supervision.node_watch import NodeWatch
-    from actors.training.learner import GroupLearner, ray_start
+    from jobs.runtime.upkeep import Upkeep
 
     config = program.config
     with ExitStack() as stack:
@@ -106,33 +112,52 @@ def running(
         say("starting Ray on this machine" if address is None else f"joining Ray at {address}")
         stack.enter_context(start_ray(config, say))
         interruptible()
-        pool = generator_pool(config, store, say)
-        stack.callback(pool.close)
+        engines = generator_pool(config, store, say)
+        scorers = _scorer_pool(config, store, say) if config.select.reward == "prm" else None
         beside = stage_pool(program, store, say)
-        stack.callback(beside.close)
+        pools = [engines] if scorers is None else [engines, scorers]
+        for pool in (*pools, beside):
+            stack.callback(pool.close)
         stages = PoolStages(beside, say)
-        scorer = _scorer(config, store, say, stack) if config.select.reward == "prm" else None
-        start = ray_start(StoreImages(store.url))
-        learner = GroupLearner(config, store, program.by_hash, kept, start)
+        learner, room = _learner(program, store, kept, say)
         stack.callback(learner.close)
+        if room is not None:
+            stack.callback(room.close)
+        upkeep = Upkeep(pools, room, turn_s=config.cluster.turn_s, node=NodeWatch().check, say=say)
         yield Workers(
             stage=stages,
-            fleet=EngineFleet(pool, program.by_hash),
+            fleet=EngineFleet(engines, program.by_hash),
             grader=stages.grader,
             learner=learner,
-            scorer=scorer,
+            scorer=None if scorers is None else PoolScorer(scorers),
             versions=versions(),
             repair=repairer(store, dataset, config, kept),
-            check=NodeWatch().check,
+            check=upkeep.check,
+            resized=upkeep.resized,
         )
 
 
-def _scorer(config: Config, store: Store, say: Say, stack: ExitStack) -> Scorer:
-    from actors.scoring.pool_scorer import PoolScorer, scorer_pool
+def _scorer_pool(config: Config, store: Store, say: Say) -> Pool:
+    from actors.scoring.pool_scorer import scorer_pool
 
-    pool = scorer_pool(config, store, say)
-    stack.callback(pool.close)
-    return PoolScorer(pool)
+    return scorer_pool(config, store, say)
+
+
+def _learner(
+    program: RunSpec, store: Store, kept: Path, say: Say
+) -> tuple[GroupLearner, LearnerRoom | None]:
+    """The learner, and on a cluster what waits for its room."""
+    from actors.model.images import StoreImages
+    from actors.supervision.ray_actors import free_resources
+    from actors.training.learner import GroupLearner, ray_start
+    from actors.training.room import LearnerRoom
+
+    config, start = program.config, ray_start(StoreImages(store.url))
+    if config.cluster.address is None:
+        return GroupLearner(config, store, program.by_hash, kept, start), None
+    room = LearnerRoom(lambda: learner.let_go(), free_resources, say)
+    learner = GroupLearner(config, store, program.by_hash, kept, room.around(start))
+    return learner, room
 
 
 @dataclass(frozen=True)

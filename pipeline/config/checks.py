@@ -12,7 +12,12 @@ from pipeline.prompts import check_templates
 def check(config: Config) -> None:
     """Refuses combinations that cannot work, whatever the machine and the data."""
     check_templates(config.prompt.templates)
-    problems = [*_sampling_problems(config), *_learning_problems(config), *_data_problems(config)]
+    problems = [
+        *_sampling_problems(config),
+        *_placement_problems(config),
+        *_learning_problems(config),
+        *_data_problems(config),
+    ]
     if problems:
         raise BadConfig("\n".join(problems))
 
@@ -44,6 +49,29 @@ def _sampling_problems(config: Config) -> Iterator[str]:
         yield (
             f"generate.lookahead = {generate.lookahead} keeps some of generate.engines = "
             f"{generate.engines} without work"
+        )
+
+
+def _placement_problems(config: Config) -> Iterator[str]:
+    cluster = config.cluster
+    for key, least, most_key, most in (
+        ("cluster.min_engines", cluster.min_engines, "generate.engines", config.generate.engines),
+        ("cluster.min_scorers", cluster.min_scorers, "prm.scorers", config.prm.scorers),
+    ):
+        if least is not None and least > most:
+            yield f"{key} = {least} is more than {most_key} = {most}"
+    if cluster.gpus_per_rank % 1:
+        yield (
+            f"cluster.gpus_per_rank = {cluster.gpus_per_rank:g}: two ranks cannot share a GPU; "
+            "give whole ones"
+        )
+    share, taken = cluster.gpus_per_engine, config.generate.gpu_memory_utilization
+    if share % 1 and (share > 1 or config.generate.tensor_parallel_size > 1):
+        yield f"cluster.gpus_per_engine = {share:g}: give a share of one GPU, or whole ones"
+    elif share % 1 and taken > share:
+        yield (
+            f"cluster.gpus_per_engine = {share:g} lets engines share a GPU, of which each takes "
+            f"generate.gpu_memory_utilization = {taken:g}: lower that to {share:g} or less"
         )
 
 

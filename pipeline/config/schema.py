@@ -175,7 +175,7 @@ class Prm(Section):
     """What computes the scores; transformers is for models that vLLM does not serve: nothing is
     reused there."""
     scorers: int = Field(default=1, ge=1, json_schema_extra=FREE)
-    """Scoring engines alive; each asks for what a generation engine does."""
+    """Scoring engines at most; each asks for what a generation engine does."""
     use_anyway: bool = False
     """Use a PRM that the gate does not pass."""
     least_auc_step: float = Field(default=0.6, ge=0.0, le=1.0)
@@ -237,7 +237,7 @@ class Generate(Section):
     shard_queries: int = Field(default=16, ge=1)
     """Queries in one shard; all K samples of a query are in the same shard."""
     engines: int = Field(default=1, ge=1, json_schema_extra=FREE)
-    """Engines alive."""
+    """Engines at most; there are as many as the shards to do can use. See cluster.min_engines."""
     lookahead: int = Field(default=4, ge=1, json_schema_extra=FREE)
     """Shards dispatched beyond the first unfinished one of the plan at most."""
     max_sequences: int = Field(default=256, ge=1, json_schema_extra=NUMERICS)
@@ -246,10 +246,14 @@ class Generate(Section):
     """GiB of key-value cache of a CPU engine."""
     gpu_memory_utilization: float = Field(default=0.9, gt=0.0, le=1.0, json_schema_extra=FREE)
     """Share of a GPU's memory that an engine on GPUs takes."""
+    start_s: float = Field(default=1800.0, gt=0.0, json_schema_extra=FREE)
+    """Seconds without progress of an engine's start, once there is room for it, after which it is
+    replaced: it fetches the policy, loads it and, on GPUs, compiles."""
     hang_s: float = Field(default=600.0, gt=0.0, json_schema_extra=FREE)
-    """Seconds without progress after which an engine is replaced."""
+    """Seconds without progress of its work after which an engine is replaced."""
     attempts: int = Field(default=5, ge=1, json_schema_extra=FREE)
-    """Times a shard is tried on the fleet before the run stops."""
+    """Times a shard is tried on the fleet before it is given up, and losses in a row of every
+    engine, with nothing done in between, before the run stops."""
     max_bad_queries: int = Field(default=0, ge=0, json_schema_extra=FREE)
     """Queries that may fail for a reason of their own (an image that cannot be read, a prompt that
     is too long, a gold answer that cannot be compared with); they are said and left out."""
@@ -258,8 +262,8 @@ class Generate(Section):
 class Grade(Section):
     """Comparing answers."""
 
-    processes: int = Field(default=2, ge=1, json_schema_extra=FREE)
-    """Grading processes."""
+    processes: int | None = Field(default=None, ge=1, json_schema_extra=FREE)
+    """Grading processes, beside the driver; null: half of that machine's CPUs, 2 at least."""
     deadline_s: float = Field(default=5.0, gt=0.0)
     """Seconds of processor time for one answer (a busy machine makes no difference), rounded up to
     whole ones; after that its outcome is `timeout`."""
@@ -382,6 +386,21 @@ class Cluster(Section):
     """Compute threads of a CPU engine."""
     rank_threads: int = Field(default=2, ge=1, json_schema_extra=NUMERICS)
     """Compute threads of one CPU rank."""
+    min_engines: int | None = Field(default=None, ge=0, json_schema_extra=FREE)
+    """Engines kept without work, once they have had some; null: generate.engines on a private Ray,
+    0 on a cluster, whose nodes then go away while the learner trains."""
+    min_scorers: int | None = Field(default=None, ge=0, json_schema_extra=FREE)
+    """Scorers kept without work; null: prm.scorers on a private Ray, 0 on a cluster."""
+    idle_s: float = Field(default=300.0, ge=0.0, json_schema_extra=FREE)
+    """Seconds without work after which an engine or scorer above that is given back."""
+    turn_s: float = Field(default=60.0, ge=0.0, json_schema_extra=FREE)
+    """Seconds that a role waits for room (an autoscaler may bring nodes) before the others give
+    back theirs as soon as they have nothing under way."""
+    most_cpus: float | None = Field(default=None, gt=0.0, json_schema_extra=FREE)
+    """CPUs that the cluster can ever have: what needs more is refused at once. null: what the
+    autoscaler says; where there is none, nothing is refused and a role waits for room."""
+    most_gpus: float | None = Field(default=None, gt=0.0, json_schema_extra=FREE)
+    """GPUs that the cluster can ever have."""
 
 
 class Config(Section):

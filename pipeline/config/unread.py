@@ -50,6 +50,9 @@ def _rules(config: Config) -> Iterator[Rule]:
         yield "learn.schedule = constant", "learn", {"schedule_steps"}
     if evaluate.samples == evaluate.test_samples == 0:
         yield "only greedy answers are evaluated", "evaluate", {"temperature"}
+    if config.cluster.address is None:
+        keys = {"most_cpus", "most_gpus", "turn_s"}
+        yield "a private Ray has this machine, and room for every role", "cluster", keys
     if config.cluster.gpus_per_engine == 0:
         yield "engines use no GPU", "generate", {"gpu_memory_utilization"}
     else:

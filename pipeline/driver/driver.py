@@ -104,6 +104,7 @@ def advance(context: RunContext, opened: Sequence[OpenStep]) -> None:
     events = [
         replace(event, stage=one.step.stage) for one in opened for event in one.advance(context)
     ]
+    events += [replace(event, stage=opened[0].step.stage) for event in context.workers.resized()]
     if events:
         context.commit(events)
     elif not any(one.done for one in opened):

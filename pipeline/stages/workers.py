@@ -11,12 +11,13 @@ has been retried by it and comes here only when it gave up.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
 from pipeline.generation.fleet import Fleet
 from pipeline.run.events.event import Event
+from pipeline.run.events.lifecycle import PoolResized
 from pipeline.run.state import State
 from pipeline.stages.grade import Grader
 from pipeline.stages.score import Scorer
@@ -63,6 +64,7 @@ class Workers:
     repair: puts an object that is corrupt or gone into the store again, from a copy elsewhere (an
     image of the data set, the base policy's folder); False when there is none.
     check: asked while nothing is ready. Raises RunStopped where nothing can ever be again.
+    resized: the changes of size of its pools since the last call.
     """
 
     fleet: Fleet
@@ -73,3 +75,4 @@ class Workers:
     versions: dict[str, str] = field(default_factory=dict)
     repair: Callable[[str], bool] = cannot_repair
     check: Callable[[], None] = lambda: None
+    resized: Callable[[], Sequence[PoolResized]] = lambda: ()

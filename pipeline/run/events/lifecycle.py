@@ -47,6 +47,22 @@ class DriverStarted(Event):
 
 
 @dataclass(frozen=True)
+class PoolResized(Event):
+    """A pool of engines or scorers asked for more members, or gave some back, and why. Written at
+    each change of size only, and of no meaning to what a run is."""
+
+    type = "pool_resized"
+
+    pool: str
+    before: int
+    after: int
+    reason: str
+
+    def fold(self, state: State) -> None:
+        """Nothing follows from it."""
+
+
+@dataclass(frozen=True)
 class PolicyPublished(Event):
     """A model folder of the user's lies in the store, under a name of this run."""
 

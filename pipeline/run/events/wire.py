@@ -15,6 +15,7 @@ from pipeline.run.events.lifecycle import (
     Finished,
     IterationClosed,
     PolicyPublished,
+    PoolResized,
     RunCreated,
 )
 from pipeline.run.events.prm import LabelsLost, LabelsMade, PrmJudged
@@ -36,7 +37,7 @@ from pipeline.run.events.training import (
 from pipeline.run.state import State
 
 EVENTS: tuple[type[Event], ...] = (
-    RunCreated, DriverStarted, PolicyPublished, IterationClosed, Finished,
+    RunCreated, DriverStarted, PolicyPublished, PoolResized, IterationClosed, Finished,
     ShardAccepted, ShardGraded, ShardScored, ObjectLost, SamplingClosed,
     CheckpointSaved, CheckpointLost, JobDone, JobSkipped, WarmupChosen, Retired,
     LabelsMade, LabelsLost, PrmJudged,

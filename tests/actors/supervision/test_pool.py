@@ -188,9 +188,9 @@ def test_an_infrastructure_failure_is_tried_again_on_the_same_engine(harness: Ha
 @pytest.mark.parametrize("harness", [SLOW_BEAT], indirect=True)
 def test_slow_work_that_moves_is_not_hung(harness: Harness) -> None:
     """Four times a third of `hang_s` passes, each time with progress in between."""
-    (member,) = harness.pool._members
     harness.submit(ScriptedWork("slow", until=("run enough", 1)))
     harness.poll_until(lambda: harness.log("run") == ["slow"])
+    (member,) = harness.pool._members
     for _ in range(4):
         before = member.count
         harness.clock.ahead_s += SLOW_BEAT.hang_s / 3

@@ -293,3 +293,18 @@ def test_importing_the_configuration_loads_nothing_heavy() -> None:
 )  # fmt: skip
 def test_settings_that_nothing_reads_are_named(overrides: list[str], lines: list[str]) -> None:
     assert unread(load_recipe("tiny", overrides)) == lines
+
+
+@pytest.mark.parametrize(
+    ("overrides", "words"),
+    [
+        (["cluster.min_engines=2"], "cluster.min_engines = 2 is more than generate.engines = 1"),
+        (["cluster.min_scorers=9"], "cluster.min_scorers = 9 is more than prm.scorers = 1"),
+        (["cluster.gpus_per_rank=0.5"], "two ranks cannot share a GPU"),
+        (["cluster.gpus_per_engine=1.5"], "give a share of one GPU, or whole ones"),
+        (["cluster.gpus_per_engine=0.5"], "lower that to 0.5 or less"),
+    ],
+)
+def test_sizes_and_shares_that_cannot_be_are_refused(overrides: list[str], words: str) -> None:
+    with pytest.raises(BadConfig, match=words):
+        load_recipe("tiny", overrides)

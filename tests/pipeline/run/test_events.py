@@ -30,6 +30,7 @@ WIRES: list[dict[str, Any]] = [
      "queries": "shards/queries/k/s.parquet", "versions": {"pipeline": "1"}},
     {"type": "driver_started", "versions": {"pipeline": "1"}, "changes": ["a.b: 1 -> 2"]},
     {"type": "policy_published", "name": "base", **POLICY},
+    {"type": "pool_resized", "pool": "engine", "before": 0, "after": 8, "reason": "8 shards to do"},
     {"type": "shard_accepted", **SHARD, "key": "k", "rollout": "r", "rows": 4, "tokens": 9,
      "seconds": 0.5, "engine": "e", "adopted": False, "bad": BAD},
     {"type": "shard_graded", **SHARD, "key": "k", "rollout": "r", "grades": "g", "selected": None,

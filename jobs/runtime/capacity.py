@@ -1,0 +1,56 @@
+"""What a run's cluster can ever hold, asked of Ray's autoscaler where it has one.
+
+A demand above what the cluster has now is no error there: its roles wait for room and say so. Only
+what no node type can give, whatever the autoscaler does, is refused.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+from pipeline.config.capacity import NodeType, check_capacity, declared, demands
+from pipeline.config.schema import Config
+
+
+def check_joined(config: Config, say: Callable[[str], None]) -> None:
+    """Refuse what the cluster that was joined can never hold; say what has to be waited for.
+
+    Raises:
+        BadConfig: with the numbers.
+    """
+    import ray
+
+    types = declared(config) or node_types()
+    check_capacity(config, types)
+    there = ray.cluster_resources()
+    cpus, gpus = there.get("CPU", 0.0), there.get("GPU", 0.0)
+    now = NodeType("now", cpus, gpus)
+    short = [str(demand) for demand in demands(config) if now.holds(demand) < demand.actors]
+    if short:
+        able = f"node types: {', '.join(map(str, types))}" if types else "no autoscaler is known"
+        say(
+            f"the cluster has {cpus:g} CPUs and {gpus:g} GPUs now ({able}), so these wait for "
+            f"nodes to come: {'; '.join(short)}"
+        )
+
+
+def node_types() -> list[NodeType]:
+    """The node types of the cluster's autoscaler; none: it has none, or it does not tell."""
+    from ray._private.state import state
+
+    found = state.get_cluster_config()
+    groups = [] if found is None else found.node_group_configs
+    return [_node_type(group) for group in groups if group.max_count and group.resources]
+
+
+def _node_type(group: Any) -> NodeType:
+    """One group of the autoscaler's configuration; -1 stands for any number."""
+
+    def of(key: str) -> float:
+        size = float(group.resources.get(key, 0))
+        return math.inf if size < 0 else size
+
+    most = math.inf if group.max_count < 0 else float(group.max_count)
+    return NodeType(group.name, of("CPU"), of("GPU"), most)

@@ -1,0 +1,89 @@
+"""What a cluster can ever hold, and the demands that no node of it can: known before Ray is asked,
+from the configuration, or from the node types of the cluster's autoscaler.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from pipeline.config.schema import Config
+from pipeline.errors import BadConfig
+
+
+@dataclass(frozen=True)
+class NodeType:
+    """A kind of node. most: how many of it there can be at most."""
+
+    name: str
+    cpus: float
+    gpus: float
+    most: float = 1
+
+    def holds(self, demand: Demand) -> float:
+        """How many of a role's actors such nodes hold together."""
+        of_one = min(_times(self.cpus, demand.cpus), _times(self.gpus, demand.gpus))
+        return of_one * self.most if of_one else 0.0
+
+    def __str__(self) -> str:
+        cpus, gpus, most = (
+            "any" if math.isinf(size) else f"{size:g}" for size in (self.cpus, self.gpus, self.most)
+        )
+        return f"{self.name} ({cpus} CPUs, {gpus} GPUs, at most {most} such nodes)"
+
+
+@dataclass(frozen=True)
+class Demand:
+    """What a role asks for at the least: so many actors, each with all it asks for on one node."""
+
+    keys: str
+    actors: int
+    cpus: float
+    gpus: float
+
+    def __str__(self) -> str:
+        each = f"{self.cpus:g} CPUs and {self.gpus:g} GPUs"
+        return f"{self.keys} asks for {self.actors} times {each}"
+
+
+def demands(config: Config) -> Iterator[Demand]:
+    """What each role cannot do without. They take turns, so each is looked at alone."""
+    generate, cluster, learn = config.generate, config.cluster, config.learn
+    cpus, gpus = cluster.cpus_per_engine, cluster.gpus_per_engine * generate.tensor_parallel_size
+    engine = "an engine (cluster.cpus_per_engine, gpus_per_engine x generate.tensor_parallel_size)"
+    yield Demand(engine, max(1, cluster.min_engines or 0), cpus, gpus)
+    if config.select.reward == "prm":
+        yield Demand("a scorer (as an engine)", max(1, cluster.min_scorers or 0), cpus, gpus)
+    ranks = "learn.ranks (cluster.cpus_per_rank, gpus_per_rank)"
+    yield Demand(ranks, learn.ranks, cluster.cpus_per_rank, cluster.gpus_per_rank)
+
+
+def declared(config: Config) -> list[NodeType]:
+    """The maximum that a configuration declares, as one node that has all of it; none: unknown."""
+    cpus, gpus = config.cluster.most_cpus, config.cluster.most_gpus
+    if cpus is None and gpus is None:
+        return []
+    given = "cluster.most_cpus and most_gpus"
+    return [NodeType(given, math.inf if cpus is None else cpus, math.inf if gpus is None else gpus)]
+
+
+def check_capacity(config: Config, types: Sequence[NodeType]) -> None:
+    """Refuse what a cluster of these node types can never hold; without any nothing is known.
+
+    Raises:
+        BadConfig: with the numbers of every such role.
+    """
+    problems = [
+        f"{demand}, and {held:g} of them is all that there is ever room for: "
+        f"{', '.join(map(str, types))}"
+        for demand in demands(config)
+        if (held := sum(each.holds(demand) for each in types)) < demand.actors
+    ]
+    if types and problems:
+        raise BadConfig("\n".join(problems))
+
+
+def _times(there: float, each: float) -> float:
+    """How often a resource is there."""
+    return there // each if each and there < math.inf else math.inf

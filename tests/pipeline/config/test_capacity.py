@@ -1,0 +1,53 @@
+"""What no cluster of some node types can hold, and what merely has to be waited for."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+
+from jobs.runtime.recipes import load_recipe
+from pipeline.config.capacity import NodeType, check_capacity, declared, demands
+from pipeline.errors import BadConfig
+
+NEEDED = ["policy.path=x", "data.path=y"]
+SMALL = NodeType("spot", cpus=16, gpus=4, most=4)
+LARGE = NodeType("learner", cpus=64, gpus=8, most=1)
+
+
+def test_roles_take_turns_so_each_alone_must_fit() -> None:
+    """17 GPUs for all of them at once (8 + 1 + 8), and 8 are enough."""
+    config = load_recipe("cluster", NEEDED)
+    assert [demand.actors for demand in demands(config)] == [1, 1, 8]
+    check_capacity(config, [LARGE])
+    check_capacity(config, [])
+
+
+@pytest.mark.parametrize(
+    ("overrides", "words"),
+    [
+        (["learn.ranks=25"], r"learn.ranks .* asks for 25 times .* and 24 of them is all .* spot"),
+        (
+            ["generate.tensor_parallel_size=16"],
+            r"an engine .* 4 CPUs and 16 GPUs, and 0 of",
+        ),
+        (["cluster.min_engines=7", "generate.tensor_parallel_size=8"], r"7 times .* and 1 of them"),
+    ],
+)
+def test_what_no_node_type_can_give_is_refused_with_the_numbers(
+    overrides: list[str], words: str
+) -> None:
+    config = load_recipe("cluster", [*NEEDED, *overrides])
+    with pytest.raises(BadConfig, match=words):
+        check_capacity(config, [SMALL, LARGE])
+
+
+def test_a_declared_maximum_is_known_before_ray_is_asked() -> None:
+    config = load_recipe("cluster", NEEDED)
+    assert declared(config) == []
+    eight = load_recipe("cluster", [*NEEDED, "cluster.most_gpus=8"])
+    check_capacity(eight, declared(eight))
+    seven = load_recipe("cluster", [*NEEDED, "cluster.most_gpus=7"])
+    assert math.isinf(declared(seven)[0].cpus)
+    with pytest.raises(BadConfig, match=r"learn.ranks .* and 7 of them is all .*any CPUs, 7 GPUs"):
+        check_capacity(seven, declared(seven))
