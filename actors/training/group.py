@@ -269,13 +269,13 @@ def _places(policy: Path, checkpoint: Path | None) -> dict[str, str | None]:
 
 
 def _check_resources(settings: LearnSettings, there: dict[str, float]) -> None:
-    """Refuse a group that this cluster could never place, instead of waiting for ever."""
+    """Start no group that has no room: a node may just have gone, and its ranks are tried again."""
     for name, each in (("CPU", settings.cpus_per_rank), ("GPU", settings.gpus_per_rank)):
         if settings.ranks * each > there.get(name, 0.0):
-            raise BadConfig(
+            raise ranks_failed(
                 f"{settings.ranks} ranks of {each:g} {name} each need {settings.ranks * each:g}, "
-                f"the cluster has {there.get(name, 0.0):g}: lower learn.ranks or "
-                f"cluster.{name.lower()}s_per_rank"
+                f"and the cluster has {there.get(name, 0.0):g} now (learn.ranks, "
+                f"cluster.{name.lower()}s_per_rank)"
             )
 
 

@@ -58,21 +58,20 @@ class RayReserved:
 class LearnerRoom:
     """The learner's place in the cluster, as one of the roles that take turns.
 
-    let_go: ends the ranks that have nothing to do. free: what the cluster has free, in words.
+    free: what the cluster has free, in words. let_go: ends the ranks once they have nothing to do.
     """
 
     name = "learner"
 
     def __init__(
         self,
-        let_go: Callable[[], None],
         free: Callable[[], str],
         say: Callable[[str], None],
         *,
         reserve: Callable[[list[Bundle]], Reserved] = RayReserved,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._let_go = let_go
+        self.let_go: Callable[[], None] = lambda: None
         self._free = free
         self._say = say
         self._reserve = reserve
@@ -130,7 +129,7 @@ class LearnerRoom:
     @yielding.setter
     def yielding(self, yields: bool) -> None:
         if yields and not self._yielding:
-            self._let_go()
+            self.let_go()
         self._yielding = yields
 
     def tend(self) -> None:

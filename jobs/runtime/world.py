@@ -155,8 +155,9 @@ def _learner(
     config, start = program.config, ray_start(StoreImages(store.url))
     if config.cluster.address is None:
         return GroupLearner(config, store, program.by_hash, kept, start), None
-    room = LearnerRoom(lambda: learner.let_go(), free_resources, say)
+    room = LearnerRoom(free_resources, say)
     learner = GroupLearner(config, store, program.by_hash, kept, room.around(start))
+    room.let_go = learner.let_go
     return learner, room
 
 

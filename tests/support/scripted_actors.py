@@ -89,7 +89,7 @@ class ScriptedActors:
     def call(self, launched: Launched, method: str, *args: Any) -> Call:
         seconds = {"start": self._engines.start_s, "run": self._engines.run_s}.get(method, 0.0)
         work = args[0] if args else None
-        if method == "run":
+        if isinstance(work, Piece) and method == "run":
             self._engines.runs.append(work.key)
         return self._add(launched, method, work, seconds)
 

@@ -23,17 +23,17 @@ class Cluster:
         self.held: list[Any] = []
         self.now = 0.0
         self.said: list[str] = []
-        self.let_go = 0
+        self.times_let_go = 0
         self.place = LearnerRoom(
-            self._let_go,
             lambda: "3 of 4 CPUs",
             self.said.append,
             reserve=self._reserve,
             clock=lambda: self.now,
         )
+        self.place.let_go = self._let_go
 
     def _let_go(self) -> None:
-        self.let_go += 1
+        self.times_let_go += 1
 
     def _reserve(self, bundles: list[dict[str, float]]) -> Any:
         cluster = self
@@ -83,7 +83,7 @@ def until(condition: Callable[[], Any]) -> None:
 
 
 def test_ranks_wait_for_room_and_say_so() -> None:
-    cluster, log = Cluster(), []
+    cluster, log = Cluster(), list[str]()
     thread, up = learner(cluster.place, log)
     until(lambda: cluster.place._wanted is not None)
     cluster.tend(100)
@@ -104,14 +104,14 @@ def test_ranks_wait_for_room_and_say_so() -> None:
 
 
 def test_at_another_roles_turn_it_asks_for_nothing_and_lets_go_of_what_is_idle() -> None:
-    cluster, log = Cluster(), []
+    cluster, log = Cluster(), list[str]()
     thread, up = learner(cluster.place, log)
     until(lambda: cluster.place._wanted is not None)
     cluster.tend(5)
     cluster.place.yielding = True
     cluster.place.yielding = True
     cluster.tend(5)
-    assert (cluster.held, cluster.let_go, cluster.place.waited_s) == ([], 1, 0.0)
+    assert (cluster.held, cluster.times_let_go, cluster.place.waited_s) == ([], 1, 0.0)
     cluster.place.yielding = False
     cluster.room = True
     cluster.tend(1)
@@ -122,7 +122,7 @@ def test_at_another_roles_turn_it_asks_for_nothing_and_lets_go_of_what_is_idle()
 
 @pytest.mark.parametrize("reserved", [False, True])
 def test_a_run_that_ends_ends_the_wait(reserved: bool) -> None:
-    cluster, log = Cluster(), []
+    cluster, log = Cluster(), list[str]()
     thread, _ = learner(cluster.place, log)
     until(lambda: cluster.place._wanted is not None)
     cluster.tend(2 * reserved)
