@@ -9,7 +9,9 @@ from __future__ import annotations
 
 import errno
 import os
-from collections.abc import Iterator
+import shutil
+import socket
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -39,6 +41,30 @@ def disk_full(error: BaseException, folder: Path | None = None) -> DiskFull | No
         if getattr(each, "errno", None) in _NUMBERS or any(word in str(each) for word in _WORDS):
             return DiskFull(_message(each, folder))
     return None
+
+
+Free = Callable[[Path], int]
+"""How many bytes a disk has free, by a folder on it."""
+
+
+def free_bytes(folder: Path) -> int:
+    """What the disk of a folder has free for this user."""
+    return shutil.disk_usage(folder).free
+
+
+def check_room(folder: Path, needed: int, what: str, free: Free = free_bytes) -> None:
+    """Refuse to begin what a disk cannot hold.
+
+    Raises:
+        DiskFull: naming the machine, the folder and the numbers.
+    """
+    there = free(folder)
+    if there < needed:
+        raise DiskFull(
+            f"{socket.gethostname()}: the disk of {folder} has {there / 2**30:.2f} GiB free, and "
+            f"{what} needs {needed / 2**30:.2f} GiB. Free some space there, or give a folder on a "
+            "larger disk (cluster.node_cache), then start the same command again: the run goes on"
+        )
 
 
 @contextmanager

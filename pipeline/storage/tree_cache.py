@@ -27,7 +27,9 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from pipeline.errors import DiskFull
 from pipeline.storage.artifacts import hash_in
+from pipeline.storage.disk import Free, free_bytes
 from pipeline.storage.store import Store
 from pipeline.storage.trees import Beat, TreeFile, fetch_tree, quiet
 
@@ -43,9 +45,10 @@ Make = Callable[[Path], object]
 class TreeCache:
     """The trees in one folder of a node's disk."""
 
-    def __init__(self, folder: Path, keep: int = KEPT) -> None:
+    def __init__(self, folder: Path, keep: int = KEPT, free: Free = free_bytes) -> None:
         self.folder = folder.absolute()
         self._keep = keep
+        self._free = free
 
     @contextmanager
     def tree(
@@ -60,13 +63,21 @@ class TreeCache:
         Raises:
             StoreMissing: no complete tree is stored there.
             CorruptObject: a file of it is not what its manifest says; it is in quarantine.
+            DiskFull: there is no room for it, also without the trees that nobody reads.
         """
         place = self._place(prefix)
         if not weights and not place.verified():
             place = self._place(prefix, "-light")
 
+        def wanted(file: TreeFile) -> bool:
+            return weights or not _is_weight(file)
+
         def fetch(folder: Path) -> None:
-            fetch_tree(store, prefix, folder, beat, lambda file: weights or not _is_weight(file))
+            try:
+                fetch_tree(store, prefix, folder, beat, wanted, free=self._free)
+            except DiskFull:
+                self._remove_oldest(folder.parent, keep=0)
+                fetch_tree(store, prefix, folder, beat, wanted, free=self._free)
 
         with self._given(place, fetch, beat) as folder:
             yield folder
@@ -129,12 +140,12 @@ class TreeCache:
             place.marker.touch()
             yield place.folder
 
-    def _remove_oldest(self, parent: Path) -> None:
+    def _remove_oldest(self, parent: Path, keep: int | None = None) -> None:
         """Remove what nobody reads but for the newest few."""
         names = {marker.stem for marker in parent.glob("*.verified")}
         names |= {part.stem[1:] for part in parent.glob(".*.part")}
         places = sorted((_Place(parent / name) for name in names), key=_Place.used, reverse=True)
-        for place in places[self._keep :]:
+        for place in places[self._keep if keep is None else keep :]:
             place.remove()
 
 

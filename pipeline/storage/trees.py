@@ -28,6 +28,7 @@ from pathlib import Path
 from pipeline.errors import BadData, CorruptObject, StoreMissing, StoreRefused
 from pipeline.hashing import canonical_json, sha256_hex
 from pipeline.storage.backend import check_path
+from pipeline.storage.disk import Free, check_room, free_bytes
 from pipeline.storage.store import Store
 
 FORMAT = 1
@@ -222,6 +223,8 @@ def fetch_tree(
     folder: Path,
     beat: Beat = quiet,
     wanted: Callable[[TreeFile], bool] = lambda file: True,
+    *,
+    free: Free = free_bytes,
 ) -> Manifest:
     """Make `folder` hold exactly the tree stored under `prefix` (or what of it is `wanted`), every
     byte verified; what that is.
@@ -229,6 +232,7 @@ def fetch_tree(
     A folder that is there and differs is kept beside it under another name.
 
     Raises:
+        DiskFull: the disk has no room for it; nothing was fetched.
         CorruptObject: naming the file whose bytes are not what the manifest says; it is moved to
             `quarantine/`.
     """
@@ -239,6 +243,8 @@ def fetch_tree(
             return manifest
         folder.rename(folder.with_name(f".{folder.name}.damaged-{secrets.token_hex(4)}"))
     part = folder.with_name(f".{folder.name}.part")
+    there = sum(file.stat().st_size for file in part.rglob("*") if file.is_file())
+    check_room(folder.parent, manifest.size_bytes - there, prefix, free)
     _fetch(store, prefix, manifest, part, beat)
     part.rename(folder)
     return manifest

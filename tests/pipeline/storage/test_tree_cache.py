@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.errors import CorruptObject, StoreMissing
+from pipeline.errors import CorruptObject, DiskFull, StoreMissing
 from pipeline.storage.backend import MemoryBackend
 from pipeline.storage.store import Store
 from pipeline.storage.tree_cache import TreeCache
@@ -189,3 +189,23 @@ def test_a_waiting_process_says_that_it_waits(shelf: Shelf) -> None:
         assert said.wait(60)
         go_on.set()
         assert fetching.result(60) == waiting.result(60)
+
+
+def test_a_disk_without_room_is_named_before_anything_is_fetched(shelf: Shelf) -> None:
+    """What nobody reads makes room first."""
+    first, second = shelf.put(1), shelf.put(2)
+    free = [1 << 30]
+    cache = TreeCache(shelf.folder / "small", free=lambda folder: free[0])
+    with cache.tree(shelf.store, first) as folder:
+        free[0] = 1000
+        before = list(shelf.reads)
+        with pytest.raises(DiskFull, match=r"has 0.00 GiB free, and policies/.* needs 0.00 GiB"):
+            cache.tree(shelf.store, second).__enter__()
+        assert "model.safetensors" not in shelf.reads[len(before) :]
+        assert folder.is_dir()
+    with pytest.raises(DiskFull, match=r"cluster\.node_cache"):
+        cache.tree(shelf.store, second).__enter__()
+    assert not folder.exists()
+    free[0] = 1 << 30
+    with cache.tree(shelf.store, second) as other:
+        assert other.is_dir()
