@@ -60,10 +60,10 @@ def _placement_problems(config: Config) -> Iterator[str]:
     ):
         if least is not None and least > most:
             yield f"{key} = {least} is more than {most_key} = {most}"
-    if cluster.gpus_per_rank % 1:
+    if cluster.gpus_per_rank % 1 and (config.learn.ranks > 1 or cluster.gpus_per_rank > 1):
         yield (
-            f"cluster.gpus_per_rank = {cluster.gpus_per_rank:g}: two ranks cannot share a GPU; "
-            "give whole ones"
+            f"cluster.gpus_per_rank = {cluster.gpus_per_rank:g} with learn.ranks = "
+            f"{config.learn.ranks}: two ranks cannot share a GPU; give whole ones"
         )
     share, taken = cluster.gpus_per_engine, config.generate.gpu_memory_utilization
     if share % 1 and (share > 1 or config.generate.tensor_parallel_size > 1):

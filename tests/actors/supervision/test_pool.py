@@ -233,7 +233,7 @@ def test_a_pool_without_room_says_what_it_waits_for(tmp_path: Path) -> None:
     harness.poll_until(lambda: bool(harness.said))
     harness.pool.poll(1.0)
     (line,) = harness.said
-    assert "for 40 s now: each needs 64 CPU" in line
+    assert "for 30 s now: each needs 64 CPU" in line
     assert "free are 2 of 2 CPUs" in line
     harness.pool.close()
 

@@ -10,7 +10,9 @@ from jobs.runtime.recipes import load_recipe
 from pipeline.config.capacity import NodeType, check_capacity, declared, demands
 from pipeline.errors import BadConfig
 
-NEEDED = ["policy.path=x", "data.path=y"]
+NEEDED = [
+    "policy.path=x", "data.path=y", "generate.engines=8", "generate.lookahead=8", "learn.ranks=8",
+]  # fmt: skip
 SMALL = NodeType("spot", cpus=16, gpus=4, most=4)
 LARGE = NodeType("learner", cpus=64, gpus=8, most=1)
 

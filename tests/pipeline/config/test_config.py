@@ -300,7 +300,7 @@ def test_settings_that_nothing_reads_are_named(overrides: list[str], lines: list
     [
         (["cluster.min_engines=2"], "cluster.min_engines = 2 is more than generate.engines = 1"),
         (["cluster.min_scorers=9"], "cluster.min_scorers = 9 is more than prm.scorers = 1"),
-        (["cluster.gpus_per_rank=0.5"], "two ranks cannot share a GPU"),
+        (["cluster.gpus_per_rank=0.5", "learn.ranks=2"], "two ranks cannot share a GPU"),
         (["cluster.gpus_per_engine=1.5"], "give a share of one GPU, or whole ones"),
         (["cluster.gpus_per_engine=0.5"], "lower that to 0.5 or less"),
     ],
