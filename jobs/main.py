@@ -23,6 +23,7 @@ from jobs.commands.export import export
 from jobs.commands.gc import gc
 from jobs.commands.plan import plan
 from jobs.commands.prm import prm
+from jobs.commands.replay import replay
 from jobs.commands.report import report
 from jobs.commands.run import run
 from jobs.commands.status import status
@@ -33,7 +34,7 @@ from jobs.runtime.options import EXIT_CODES
 # By their part of the help, in its order. `report` and `export` have commands of their own.
 COMMANDS = {
     "Run": (run, validate, plan, prm, evaluate, config),
-    "Look at runs": (status, audit, trace, diff, report, export, gc),
+    "Look at runs": (status, audit, trace, diff, replay, report, export, gc),
     "Measure this software": (bench, chaos),
 }
 

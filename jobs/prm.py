@@ -53,11 +53,15 @@ def show(state: State, say: Callable[[str], None]) -> None:
     for why, count in card.get("unscored", {}).items():
         say(f"of those held out {count} could not be scored: {why}")
     for key, words in (
-        ("auc_step", "step AUC"),
+        ("agreement", "agreement with the labels among correct responses to a question"),
+        ("agreement_of_labels", "of one half of the labels' completions with the other, there"),
+        ("auc_step_within", "step AUC within a question"),
+        ("question_only", "step AUC of a score that knows only the question"),
+        ("auc_step", "step AUC across questions"),
         ("auc_within", "AUC within a question, correct against wrong processes"),
         ("auc_answer", "AUC within a question, correct against wrong answers"),
     ):
-        say(f"{words}: {_estimate(card[key])}")
+        say(f"{words}: {_estimate(card.get(key))}")
     say(f"calibration: error {_estimate(card['calibration']['error'])}")
     say(f"first wrong step found: {_estimate(card['first_wrong']['wrong'])}")
     say(f"closed by Top-2, by labels: {_estimate(card['top2']['closed'])}")

@@ -29,7 +29,7 @@ from actors.training.hub import CommandStatus, Hub
 from pipeline.errors import BadConfig
 from pipeline.training.metrics import TrainMetrics, merge, merge_logprobs
 from pipeline.training.rows import TrainRow
-from pipeline.training.settings import LearnSettings
+from pipeline.training.settings import LearnSettings, Span
 
 Rows = Sequence[TrainRow] | Callable[[], Sequence[TrainRow]]
 Progress = Callable[[str], None]
@@ -96,15 +96,17 @@ class LearnerGroup:
         *,
         first: int = 0,
         last: int | None = None,
+        span: Span | None = None,
         progress: Progress | None = None,
     ) -> TrainMetrics:
         """One epoch over an interval's selected rows, or steps `first` to `last` (excluded) of it.
 
         rows: in plan order, sent once however many calls they are given in (so not to be changed
         in between); or something picklable to call for them in each rank, so that they never pass
-        through the driver. seed: their order.
+        through the driver. seed: their order. span: where the steps stand in the schedule.
         """
         options = {"rows": self._placed(rows), "seed": seed, "first": first, "last": last}
+        options["span"] = span
         return merge(self._do("train", options, progress))
 
     def logprobs(

@@ -52,7 +52,7 @@ from pipeline.training.job import (
 from pipeline.training.metrics import TrainMetrics
 from pipeline.training.rows import TrainRow
 from pipeline.training.segments import Lengths, first_batch, segments, steps_of
-from pipeline.training.settings import LearnSettings, learning_rate_at
+from pipeline.training.settings import LearnSettings, Span, check_rate, learning_rate_at
 
 _STEP = re.compile(r"step (\d+) of")
 KEPT = 2  # folders of each kind on the local disk
@@ -70,6 +70,7 @@ class Group(Protocol):
         *,
         first: int = 0,
         last: int | None = None,
+        span: Span | None = None,
         progress: Callable[[str], None] | None = None,
     ) -> TrainMetrics: ...
     def logprobs(
@@ -195,10 +196,14 @@ class GroupLearner:
             deviation = self._compare(job, group, made, first)
             done = replace(done, logprob_deviation=deviation)
         total = steps_of(job, lengths, **sizes)
+        span = job.span_of(total)
+        check_rate(group.settings, job.first_step, total, span)
         every = self._config.learn.checkpoint_steps
         for part in segments(job, lengths, every=every, cursor=done.cursor, **sizes):
             moved = self._teller(job, done, part.cursor - (part.last - part.first), total)
-            metrics = group.train(rows, part.seed, first=part.first, last=part.last, progress=moved)
+            metrics = group.train(
+                rows, part.seed, first=part.first, last=part.last, span=span, progress=moved
+            )
             done = replace(
                 done,
                 cursor=part.cursor,
@@ -213,7 +218,7 @@ class GroupLearner:
                     total,
                     metrics.loss,
                     done.tokens,
-                    curve=_curve(metrics, group.settings),
+                    curve=_curve(metrics, group.settings, span),
                 )
             )
             if part.save and part.cursor < total:
@@ -362,12 +367,14 @@ class GroupLearner:
         return deviation
 
 
-def _curve(metrics: TrainMetrics, settings: LearnSettings) -> tuple[StepPoint, ...]:
+def _curve(
+    metrics: TrainMetrics, settings: LearnSettings, span: Span | None
+) -> tuple[StepPoint, ...]:
     """The steps of one call of `train`, which ended with optimizer step `metrics.step`."""
     first = metrics.step - metrics.steps
     pairs = zip(metrics.loss_S, metrics.grad_norm_S, strict=True)
     return tuple(
-        StepPoint(first + place + 1, loss, norm, learning_rate_at(first + place, settings))
+        StepPoint(first + place + 1, loss, norm, learning_rate_at(first + place, settings, span))
         for place, (loss, norm) in enumerate(pairs)
     )
 

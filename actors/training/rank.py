@@ -19,7 +19,7 @@ from actors.supervision.failures import classify
 from pipeline.storage.disk import writing_to
 from pipeline.training.metrics import RankReport
 from pipeline.training.rows import TrainRow
-from pipeline.training.settings import LearnSettings
+from pipeline.training.settings import LearnSettings, Span
 
 POLL_S = 20.0
 BEAT_S = 1.0
@@ -119,9 +119,13 @@ class Desk:
         self._open(policy, checkpoint)
         return self.ready()
 
-    def train(self, rows: Any, seed: int, first: int, last: int | None) -> RankReport:
+    def train(
+        self, rows: Any, seed: int, first: int, last: int | None, span: Span | None
+    ) -> RankReport:
         """See `Trainer.train`."""
-        return self._trainer.train(_rows(rows), seed, first=first, last=last, beat=self._beat)
+        return self._trainer.train(
+            _rows(rows), seed, first=first, last=last, span=span, beat=self._beat
+        )
 
     def logprobs(self, rows: Any, temperature: float, top_p: float) -> dict[int, list[float]]:
         """See `Trainer.logprobs`."""

@@ -46,7 +46,7 @@ from pipeline.training.batches import MicroBatch, batches, micro_batches
 from pipeline.training.freezing import frozen_problem, is_frozen
 from pipeline.training.metrics import RankReport
 from pipeline.training.rows import TrainRow
-from pipeline.training.settings import LearnSettings, learning_rate_at
+from pipeline.training.settings import LearnSettings, Span, learning_rate_at
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 # Elements communicated at once. DeepSpeed's default reserves 2 GB for small models too.
@@ -245,12 +245,14 @@ class Trainer:
         *,
         first: int = 0,
         last: int | None = None,
+        span: Span | None = None,
         beat: Callable[[str], None] = lambda _: None,
     ) -> RankReport:
         """One epoch over `rows`, or steps `first` to `last` (excluded) of it.
 
         rows: all rows of the interval in plan order, the same on every rank. seed: their order.
-        beat: called before each pass with what is going on.
+        span: where the steps stand in the schedule. beat: called before each pass with what is
+        going on.
         """
         lengths = [row.length for row in rows]
         plan_S = batches(lengths, seed, self.settings.batch_size, self.settings.window)[first:last]
@@ -266,7 +268,7 @@ class Trainer:
                 self._open_step()
             nll_S[-1] += self.backward(item, micro)
             if item.closes:
-                norm_S.append(self._update())
+                norm_S.append(self._update(span))
                 nll_S.append(0.0)
                 closed_S.append(item)
         return RankReport(
@@ -274,7 +276,7 @@ class Trainer:
             tokens_S=tuple(item.tokens for item in closed_S),
             rows_S=tuple(item.batch_rows for item in closed_S),
             grad_norm_S=tuple(norm_S),
-            learning_rate=learning_rate_at(max(0, self.step - 1), self.settings),
+            learning_rate=learning_rate_at(max(0, self.step - 1), self.settings, span),
             step=self.step,
             seconds=time.perf_counter() - started,
         )
@@ -313,10 +315,10 @@ class Trainer:
         self.engine.backward(nll * (self.world / item.tokens), scale_wrt_gas=False)
         return float(nll.detach())
 
-    def _update(self) -> float:
+    def _update(self, span: Span | None) -> float:
         """One optimizer step; the gradient norm before clipping."""
         for group in self.engine.optimizer.param_groups:
-            group["lr"] = learning_rate_at(self.step, self.settings)
+            group["lr"] = learning_rate_at(self.step, self.settings, span)
         self.engine.step()
         norm = float(self.engine.get_global_grad_norm())
         self.step += 1

@@ -35,6 +35,7 @@ from pipeline.prm.labels import (
     Labelled,
     Prefix,
     Reached,
+    Stop,
     Take,
     cost,
     next_prefixes,
@@ -106,11 +107,11 @@ def sample(study: Study, queries: Sequence[Query], k: int) -> list[Sampled]:
 
 
 def annotate(
-    study: Study, queries: dict[str, Query], responses: list[Labelled], *, early_stop: bool
+    study: Study, queries: dict[str, Query], responses: list[Labelled], *, stop: Stop
 ) -> dict[Prefix, Reached]:
     """Completions of every prefix, in rounds."""
     found: dict[Prefix, Reached] = {}
-    while wanted := next_prefixes(responses, found, early_stop=early_stop):
+    while wanted := next_prefixes(responses, found, stop=stop):
         starts = [(queries[prefix.query], prefix.token_ids_T) for prefix in wanted]
         for prefix, samples in zip(wanted, study.complete(starts, COMPLETIONS), strict=True):
             query = queries[prefix.query]
@@ -266,8 +267,9 @@ def label(
         seed=study.seed,
     )
     study.say(f"{counts}; {cost(responses, COMPLETIONS)}")
-    reached = annotate(study, by_hash, responses, early_stop=early_stop)
-    valued = [(one, step_values(one, reached, early_stop=early_stop)) for one in responses]
+    stop: Stop = "wrong" if early_stop else "never"
+    reached = annotate(study, by_hash, responses, stop=stop)
+    valued = [(one, step_values(one, reached, stop=stop)) for one in responses]
     measured = [(one, values) for one, values in valued if values is not None]
     truths = [truth_of(judged[one.query, one.sample_index]) for one, _ in measured]
     quality = label_quality([values for _, values in measured], truths)

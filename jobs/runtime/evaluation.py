@@ -13,7 +13,7 @@ from pipeline.generation.fleet import ShardDone
 from pipeline.generation.shards import ShardSpec, shard_specs
 from pipeline.metrics.evaluation import measure_greedy, measure_sampled
 from pipeline.query import Query
-from pipeline.records import Grade, Score
+from pipeline.records import Grade, Rollout, Score
 from pipeline.refs import PolicyRef
 from pipeline.reports.voting import Group
 from pipeline.run.spec import RunSpec
@@ -73,7 +73,13 @@ class Through:
         queries = self.program.splits[split]
         if k is None:
             return measure_greedy(queries, grades, counts.to_dict())
-        return measure_sampled(queries, grades, counts.to_dict(), k)
+        truncated = {
+            (row.query, row.sample_index)
+            for shard in shards
+            for row in read_rows(self.store, shard.rollout, Rollout)
+            if row.finish != "stop"
+        }
+        return measure_sampled(queries, grades, counts.to_dict(), k, truncated)
 
     def groups(self, policy: PolicyRef, split: str, k: int, temperature: float) -> list[Group]:
         """The samples of each question of a split, with greedy's outcome."""

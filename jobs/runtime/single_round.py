@@ -105,8 +105,9 @@ class OneRound:
         done = answer(self.world, self.world.fleet, ShardDone, "generation", spec, policy)
         bad = {one.query for one in done.bad}
         kept = tuple(query for query in self.queries if query.content_hash not in bad)
+        rule = Rule(version=config.run.rules)
         task = GradeTask(
-            spec.key, done.rollout, kept, sampling.samples, prompt, Rule(), config.run.seed
+            spec.key, done.rollout, kept, sampling.samples, prompt, rule, config.run.seed
         )
         graded = answer(self.world, self.world.grader, GradeDone, "grading", task)
         return Sampled(

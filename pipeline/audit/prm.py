@@ -11,17 +11,16 @@ Axes: S steps of a response.
 from __future__ import annotations
 
 import json
-import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from typing import Any
 
+from pipeline.audit.decisions import same_figures
 from pipeline.audit.shard import Found
 from pipeline.errors import CorruptObject, StoreMissing
 from pipeline.phases.prm import TRAINED
 from pipeline.phases.steps import Annotate, JudgePrm, Step
 from pipeline.prm.annotation import (
     CARD,
-    bar_of,
     excluded_of,
     follow_rounds,
     gate_card,
@@ -31,10 +30,10 @@ from pipeline.prm.annotation import (
     labels_told,
     of_others,
     responses_to_label,
+    shortfalls_of,
     valued_rows,
 )
 from pipeline.prm.completions import CompletionSpec, cut_places, reached
-from pipeline.prm.gate import shortfalls
 from pipeline.prm.labels import Decode, Labelled, Picked, Prefix, Reached
 from pipeline.records import Grade, Rollout, Score, StepValues
 from pipeline.refs import PolicyRef
@@ -190,7 +189,7 @@ class PrmAudit:
             yield path, "nothing asked for a judgement of it"
             return
         assert state.labels is not None
-        reasons = shortfalls(card, bar_of(self._run_spec))
+        reasons = shortfalls_of(self._run_spec, card)
         used = not reasons or self._run_spec.config.prm.use_anyway
         if (event.reasons, event.used) != (list(reasons), used):
             yield path, "whether it is used does not follow from its card"
@@ -207,12 +206,14 @@ class PrmAudit:
                 scores += inspect_rows(self._store, _told(shard.scores), Score)
         except (CorruptObject, StoreMissing):
             return
-        if not _same(stored["gate"], card) or stored["labels"]["path"] != state.labels["path"]:
+        same = stored["labels"]["path"] == state.labels["path"]
+        if not same_figures(stored["gate"], card) or not same:
             yield path, f"{CARD} in it tells of another judgement"
         if of_others(labels, shards.values()):
             yield path, "its labels are of other responses than were scored"
         scored = list(judged(self._run_spec.by_hash, labels, scores))
-        if not _same(gate_card(scored, excluded_of(shards.values())), card):
+        derived = gate_card(self._run_spec, scored, excluded_of(shards.values()))
+        if not same_figures(derived, card):
             yield path, "its card is not what its labels and their scores give"
 
     def _weights(self, path: str) -> dict[str, str]:
@@ -247,14 +248,3 @@ def _told(path: str | None) -> str:
     if path is None:
         raise ValueError("no event tells of the grades or scores of a shard that it builds on")
     return path
-
-
-def _same(a: Any, b: Any) -> bool:
-    """Equal JSON, numbers but for their last digits: another machine may round otherwise."""
-    if isinstance(a, Mapping) and isinstance(b, Mapping):
-        return a.keys() == b.keys() and all(_same(a[key], b[key]) for key in a)
-    if isinstance(a, list) and isinstance(b, list):
-        return len(a) == len(b) and all(map(_same, a, b))
-    if isinstance(a, float) and isinstance(b, float | int):
-        return math.isclose(a, b, rel_tol=1e-9, abs_tol=1e-12)
-    return bool(a == b)

@@ -13,7 +13,9 @@ What is checked, each by reading the bytes again:
   the selection is what the run's rule keeps of these grades and scores;
 * a process reward model: completions continue the very prefixes that the plan derives from audited
   responses, each label is the share that its completions give, the verdict follows from labels and
-  scores, and every score is of the run's PRM, of a response that was to be scored.
+  scores, and every score is of the run's PRM, of a response that was to be scored;
+* figures and choices: every evaluation's figures, the warm-up that was chosen, every iteration's
+  row and the final policies are what the stored grades and the ledger before them give.
 """
 
 from __future__ import annotations
@@ -24,6 +26,7 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any, TypeVar
 
+from pipeline.audit.decisions import undecided
 from pipeline.audit.prm import Decoder, PrmAudit
 from pipeline.audit.shard import RECORDS_OF, Found, Judge, ShardFiles, check_shard
 from pipeline.errors import (
@@ -40,9 +43,9 @@ from pipeline.phases.order import ready_steps
 from pipeline.phases.prm import JUDGE
 from pipeline.phases.steps import Annotate, JudgePrm, SampleShards, Train
 from pipeline.refs import ShardSet
-from pipeline.run.events.evaluation import EvaluationLost
+from pipeline.run.events.evaluation import Evaluated, EvaluationLost
 from pipeline.run.events.event import Event
-from pipeline.run.events.lifecycle import RunCreated
+from pipeline.run.events.lifecycle import Finished, IterationClosed, RunCreated
 from pipeline.run.events.prm import LabelsLost, LabelsMade, PrmJudged
 from pipeline.run.events.sampling import (
     ObjectLost,
@@ -52,7 +55,7 @@ from pipeline.run.events.sampling import (
     ShardGraded,
     ShardScored,
 )
-from pipeline.run.events.training import CheckpointSaved, JobDone
+from pipeline.run.events.training import CheckpointSaved, JobDone, WarmupChosen
 from pipeline.run.events.wire import from_wire
 from pipeline.run.lease import last_tenure
 from pipeline.run.ledger import GENESIS, Ledger, LedgerEntry, unseal
@@ -299,12 +302,22 @@ class _Audit:
                 if all(step.job.key != event.key for step in self._ready(Train)):
                     what = f"job {event.job} did not train what the plan asks for"
                     self._bad(self.ledger.path(n), what)
+            case Evaluated() | WarmupChosen() | IterationClosed() | Finished():
+                self._decided(n, event)
             case LabelsMade() if self.prm is not None:
                 step = next(iter(self._ready(Annotate)), None)
                 self._all_bad(self.prm.labels(self.state, step, event))
             case PrmJudged() if self.prm is not None:
                 judging = next(iter(self._ready(JudgePrm)), None)
                 self._all_bad(self.prm.verdict(self.state, judging, event))
+
+    def _decided(self, n: int, event: Event) -> None:
+        """Figures and choices follow from what led to them."""
+        if self.run_spec is None:
+            raise CorruptObject("the run has no beginning")
+        ready = ready_steps(self.state, self.run_spec)
+        for what in undecided(self.store, self.run_spec, self.state, ready, event):
+            self._bad(self.ledger.path(n), what)
 
     def _note_grader(self, grader: str) -> None:
         assert self.run_spec is not None  # the caller noted whose grades these are

@@ -22,19 +22,17 @@ from pipeline.run.events.sampling import ShardAccepted, ShardGraded, ShardScored
 from pipeline.run.spec import RunSpec
 from pipeline.selection.coverage import coverage
 from pipeline.selection.rewards import reward_p
-from pipeline.selection.rules import Rule, select
+from pipeline.selection.rules import Rule
 from pipeline.stages.grade import grade_key, with_grades
 from pipeline.stages.score import (
     ScoreTask,
     Scoring,
-    kept_by_score,
     rows_to_score,
     score_key,
     scored_how,
     scores_problem,
-    with_scores,
 )
-from pipeline.stages.select import outcomes_of, select_key
+from pipeline.stages.select import choose, outcomes_of, select_key
 from pipeline.storage.artifacts import inspect_rows
 from pipeline.storage.parquet import Record
 from pipeline.storage.store import Store
@@ -132,7 +130,7 @@ class _Graded:
     @classmethod
     def of(cls, files: ShardFiles, rollouts: Sequence[Rollout], grades: Sequence[Grade]) -> _Graded:
         rows, mine = with_grades(rollouts, grades)
-        return cls(rows, mine, outcomes_of(files.spec.prompt, rows, mine))
+        return cls(rows, mine, outcomes_of(files.spec.prompt, rows, mine, files.rule))
 
 
 def _bad_of(event: ShardAccepted | ShardGraded) -> set[str]:
@@ -298,15 +296,13 @@ def _chosen(
         yield path, "nothing asked for a selection"
         return
     read, reward_of = files.graded.grades, None
-    if scores is None or files.scored is None:
-        kept = select(graded.rows, graded.outcomes, None, rule, seed=seed)
-    else:
+    if scores is not None and files.scored is not None:
         read = f"{read}+{files.scored.scores}"
         reward_of = {(one.query, one.sample_index): one.reward_p for one in scores}
-        scored = with_scores(graded.rows, graded.outcomes, reward_of)
-        kept = kept_by_score(scored, reward_of, rule, seed)
+    made = choose(graded.rows, graded.outcomes, reward_of, rule, seed)
+    kept, rewards = made.kept, made.rewards
     for row in selected:
-        reward = 1.0 if reward_of is None else reward_of.get((row.query, row.sample_index))
+        reward = 1.0 if rewards is None else rewards.get((row.query, row.sample_index))
         if row.reward != reward:
             yield path, f"sample {row.sample_index} of {row.query_id} was selected by another score"
     places = [(row.query, row.sample_index) for row in kept]

@@ -24,8 +24,16 @@ def check(config: Config) -> None:
 
 def _sampling_problems(config: Config) -> Iterator[str]:
     generate, select, warmup = config.generate, config.select, config.warmup
-    if select.reward == "binary" and select.rule in SCORED:
-        yield f"select.rule = {select.rule} ranks by a process reward: set select.reward=prm"
+    if select.rule == "threshold" and select.by != "prm":
+        yield (
+            f"select.rule = threshold is a probability, and select.by = {select.by} gives none: "
+            "set select.rule=top_k, or select.by=prm"
+        )
+    if select.reward == "binary" and select.rule in SCORED and select.by == "prm":
+        yield (
+            f"select.rule = {select.rule} ranks by a process reward: set select.reward=prm, or "
+            "rank by what costs nothing: select.by=logprob"
+        )
     if select.reward == "prm" and config.prm.path is None and config.prm.kind == "tag":
         yield "prm.kind = tag is for a PRM from elsewhere: give its folder (prm.path)"
     if select.reward == "prm" and config.prm.path is not None and config.prm.log_likelihood:
@@ -33,7 +41,7 @@ def _sampling_problems(config: Config) -> Iterator[str]:
             "prm.log_likelihood says how a PRM is built, and prm.path takes a ready one, whose own "
             "config says it: set prm.log_likelihood=false, or leave prm.path out"
         )
-    if select.rule in ("top_k", "random_k") and select.k > generate.samples:
+    if select.rule in ("top_k", "bottom_k", "random_k") and select.k > generate.samples:
         yield (
             f"select.k = {select.k} keeps more responses than generate.samples = "
             f"{generate.samples} gives"
@@ -82,8 +90,20 @@ def _learning_problems(config: Config) -> Iterator[str]:
             "evolve.control trains on the chains of this run's own warm-up, which "
             "warmup.checkpoint skips: set evolve.control=false"
         )
-    if learn.schedule != "constant" and learn.schedule_steps is None:
-        yield f"learn.schedule = {learn.schedule} needs learn.schedule_steps"
+    if config.run.rules == 1 and learn.schedule != "constant" and learn.schedule_steps is None:
+        yield f"learn.schedule = {learn.schedule} needs learn.schedule_steps, by rules 1"
+    if config.run.rules > 1 and learn.schedule_steps is not None:
+        yield (
+            f"learn.schedule_steps = {learn.schedule_steps} ends the schedule at a step, and how "
+            "many steps a run takes depends on what it keeps: leave it out, the schedule spans the "
+            "run (learn.schedule_share)"
+        )
+    if learn.schedule != "constant" and learn.schedule_share < 1.0:
+        yield (
+            f"learn.schedule_share = {learn.schedule_share:g} lets the learning rate be 0 for the "
+            f"last {1 - learn.schedule_share:.0%} of the run, which would change no weight: give 1 "
+            "or more"
+        )
     if learn.schedule_steps is not None and learn.schedule_rise > learn.schedule_steps:
         yield "learn.schedule_rise is more than learn.schedule_steps"
     if learn.ranks > learn.batch_size:
@@ -212,10 +232,10 @@ def unread(config: Config) -> list[str]:
         ("select.reward=binary", config.select.reward == "binary", prm_keys),
         ("prm.path", prm.path is not None, prm_keys - {f"prm.{leaf}" for leaf in _OF_A_READY_PRM}),
         ("prm.kind=head", prm.kind == "head", {"prm.tag", "prm.good", "prm.bad"}),
-        (f"select.rule={rule}", rule not in ("random_k", "top_k"), {"select.k"}),
+        (f"select.rule={rule}", rule not in ("random_k", "top_k", "bottom_k"), {"select.k"}),
         (f"select.rule={rule}", rule != "threshold", {"select.threshold"}),
         ("warmup.checkpoint", config.warmup.checkpoint, warmup_keys - {"warmup.checkpoint"}),
-        ("learn.schedule=constant", config.learn.schedule == "constant", {"learn.schedule_steps"}),
+        ("learn.schedule=constant", config.learn.schedule == "constant", {"learn.schedule_share"}),
     ]
     return [
         f"nothing reads {', '.join(sorted(keys & changed))}, because of {cause}"

@@ -17,6 +17,11 @@ RENAMED = {
 """Keys by the name that older ledgers have them under; hashes keep the old name."""
 
 
+BEFORE: dict[str, Any] = {"run.rules": 1, "select.otherwise": "random"}
+"""What a ledger without a key means by that, where it is not the default: how it was done before
+there was the key. A key that says so enters no hash."""
+
+
 def to_dict(config: Config) -> dict[str, Any]:
     """Plain JSON form, every field spelled out."""
     return config.model_dump(mode="json")

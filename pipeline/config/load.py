@@ -16,7 +16,7 @@ import yaml
 from pydantic import ValidationError
 
 from pipeline.config.checks import check
-from pipeline.config.fields import RENAMED, fields, to_dict
+from pipeline.config.fields import BEFORE, RENAMED, fields, to_dict
 from pipeline.config.schema import Config
 from pipeline.errors import BadConfig
 
@@ -38,7 +38,8 @@ def config_from_dict(raw: Mapping[str, Any]) -> Config:
 
 
 def stored_config(raw: Mapping[str, Any]) -> Config:
-    """The configuration that a ledger holds, whose keys may have had other names (`RENAMED`).
+    """The configuration that a ledger holds, whose keys may have had other names (`RENAMED`)
+    or not have been there (`BEFORE`).
 
     Raises:
         BadConfig: it has settings that this version does not have.
@@ -48,6 +49,9 @@ def stored_config(raw: Mapping[str, Any]) -> Config:
         (old_section, _, old_leaf), (section, _, leaf) = old.partition("."), new.partition(".")
         if old_leaf in plain.get(old_section, {}):
             plain.setdefault(section, {})[leaf] = plain[old_section].pop(old_leaf)
+    for key, value in BEFORE.items():
+        section, _, leaf = key.partition(".")
+        plain.setdefault(section, {}).setdefault(leaf, value)
     return _validated(plain, "the run's ledger, which another version may have written", {})
 
 

@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 from pydantic.fields import FieldInfo
 
-from pipeline.config.fields import extra_of, fields, hashed_name, leaf_of, to_dict
+from pipeline.config.fields import BEFORE, extra_of, fields, hashed_name, leaf_of, to_dict
 from pipeline.config.schema import Config
 from pipeline.errors import BadConfig
 from pipeline.hashing import canonical_json, sha256_hex
@@ -33,7 +33,7 @@ class Change:
 def config_hash(config: Config) -> str:
     """16 hex digits over everything that is not free: equal hashes, equal runs but for machines.
 
-    A setting that came later (`ADDED`) counts where it is not as by default.
+    A setting that came later (`ADDED`, `BEFORE`) counts where it is not as it was without it.
     """
     plain = to_dict(config)
     keyed = {
@@ -45,8 +45,15 @@ def config_hash(config: Config) -> str:
 
 
 def _as_before(plain: dict[str, Any], key: str, info: FieldInfo) -> bool:
-    default = to_dict(Config())
-    return bool(extra_of(info).get("added")) and leaf_of(plain, key) == leaf_of(default, key)
+    if key in BEFORE:
+        return bool(leaf_of(plain, key) == BEFORE[key])
+    default = info.get_default(call_default_factory=True)
+    return bool(extra_of(info).get("added")) and leaf_of(plain, key) == _plain(default)
+
+
+def _plain(value: Any) -> Any:
+    """A default as JSON has it."""
+    return list(value) if isinstance(value, tuple) else value
 
 
 def diff(old: Config, new: Config) -> list[Change]:

@@ -25,8 +25,9 @@ VISION = ("*vision*", "*visual*", "*vpm*", "*resampler*")
 """The vision tower, as it is called in SmolVLM, Idefics, InternVL, LLaVA, Phi and Gemma (vision),
 Qwen-VL and GLM-V (visual), MiniCPM-V (vpm and its resampler)."""
 
-RuleName = Literal["all_correct", "random_k", "threshold", "top_k"]
-SCORED: tuple[RuleName, ...] = ("threshold", "top_k")
+RuleName = Literal["all_correct", "random_k", "threshold", "top_k", "bottom_k"]
+SCORED: tuple[RuleName, ...] = ("threshold", "top_k", "bottom_k")
+RankedBy = Literal["prm", "logprob", "length", "random"]
 
 FREE: dict[str, Any] = {"resume": "free"}
 SAME_CONTENT: dict[str, Any] = {
@@ -65,6 +66,11 @@ class Run(Section):
     the same bits as one that was not. Slower."""
     console: Literal["auto", "rich", "plain"] = Field(default="auto", json_schema_extra=FREE)
     """Progress bars, or plain lines; auto: bars on a terminal only."""
+    rules: Literal[1, 2] = 2
+    """Version of the method's decisions. 1 is for runs that began before there was another: their
+    schedule is counted in optimizer steps, labelling stops early inside correct responses, the gate
+    looks across questions, truncated responses count in Pass@K, the control sees the warm-up's
+    queries only, and every pass over the pool has one order."""
 
 
 class Data(Section):
@@ -179,10 +185,13 @@ class Prm(Section):
     use_anyway: bool = False
     """Use a PRM that the gate does not pass."""
     least_auc_step: float = Field(default=0.6, ge=0.0, le=1.0)
-    """Gate: AUC between correct and wrong steps on held-out labels below which it is not used; its
-    interval must lie above chance (0.5) besides."""
+    """Gate: AUC between right and wrong steps of a question, on held-out labels, below which it is
+    not used; its interval must lie above chance (0.5) besides."""
     least_auc_within: float = Field(default=0.55, ge=0.0, le=1.0)
-    """Gate: AUC between correct and wrong processes within a question; counts from 20 questions."""
+    """Gate: agreement of the reward with the labels on which of two correct responses to a question
+    is worth more, below which it is not used; its interval must lie above chance (0.5) besides.
+    Labels that cannot show it (fewer than 20 such questions, or one half of their completions does
+    not agree with the other) let no PRM pass."""
     queries: int | None = Field(default=None, ge=2)
     """Labelled queries that the warm-up policy is sampled on for labels, at most; null: the whole
     pool."""
@@ -199,7 +208,8 @@ class Prm(Section):
     completions: int = Field(default=16, ge=1, le=1024)
     """Completions sampled from the end of each step."""
     early_stop: bool = True
-    """Complete nothing after a step from which no completion reached the gold answer."""
+    """In a wrong response complete nothing after a step from which no completion reached the gold
+    answer: what follows is trained towards 0, told apart as imputed. Never inside a correct one."""
     labels: Literal["soft", "hard"] = "soft"
     """soft: the share of completions that reached it; hard: 1 where any did."""
     loss: Literal["bce", "mse"] = "bce"
@@ -273,13 +283,20 @@ class Select(Section):
     """Sample selection (the paper's H): which correct responses are trained on."""
 
     reward: Literal["binary", "prm"] = "binary"
-    """binary: correct or not. prm: correctness times the process reward R_p of `prm`. A PRM that
-    the gate does not pass is replaced by chance: top_k becomes random_k, threshold all_correct."""
-    rule: Literal["all_correct", "random_k", "threshold", "top_k"] = "all_correct"
+    """binary: correct or not. prm: correctness times the process reward R_p of `prm`. In place of a
+    PRM that the gate does not pass, top_k and bottom_k rank by `otherwise`, and threshold keeps
+    all."""
+    rule: RuleName = "all_correct"
     """all_correct: every distinct one; random_k: k of them; threshold: R_p above `threshold`;
-    top_k: the k with the highest R_p. The last two need select.reward=prm."""
+    top_k: the k that rank highest by `by`; bottom_k: the k that rank lowest."""
+    by: RankedBy = Field(default="prm", json_schema_extra=ADDED)
+    """What top_k and bottom_k rank by. prm: R_p, which needs select.reward=prm. What costs nothing:
+    logprob, the log-likelihood of the response under the policy that sampled it (the sum of its
+    stored log-probabilities, nats); length, in tokens, the shortest first; random."""
+    otherwise: Literal["logprob", "random"] = "logprob"
+    """What takes the place of a PRM that the gate does not pass, for top_k and bottom_k."""
     k: int = Field(default=2, ge=1)
-    """Responses kept of a query at most, for random_k and top_k."""
+    """Responses kept of a query at most, for random_k, top_k and bottom_k."""
     threshold: float = Field(default=0.5, ge=0.0, le=1.0)
     """alpha of `threshold`: a probability."""
 
@@ -294,11 +311,16 @@ class Learn(Section):
     learning_rate: float = Field(default=1e-6, gt=0.0, lt=1.0)
     """Peak learning rate of the evolution."""
     schedule: Literal["constant", "linear", "cosine"] = "constant"
-    """Shape after the rise; linear and cosine fall to 0 over `schedule_steps`."""
+    """Shape over the run: linear and cosine fall from the first iteration to the end of the last,
+    each iteration over its share of that, however many steps its responses make."""
+    schedule_share: float = Field(default=1.0, gt=0.0, json_schema_extra=ADDED)
+    """Share of the run after which linear and cosine reach 0. Less than 1 is refused: the steps
+    after that would change nothing. 1.25 ends at a fifth of the peak (linear)."""
     schedule_rise: int = Field(default=0, ge=0)
     """Optimizer steps over which the learning rate rises from 0."""
     schedule_steps: int | None = Field(default=None, ge=1)
-    """Optimizer steps of the whole schedule, all iterations together; needed unless constant."""
+    """Only of runs by rules 1 (run.rules): optimizer steps of the whole schedule, all iterations
+    together."""
     batch_size: int = Field(default=128, ge=1)
     """Responses in one optimizer step, over all ranks. Gradient accumulation has no key of its own:
     it is batch_size / (ranks x micro_batch) passes of each rank, rounded up."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from pipeline.config.schema import Config, Prm, Warmup
+from pipeline.config.schema import SCORED, Config, Prm, Warmup
 
 _OF_A_READY_PRM = {
     "path",
@@ -42,12 +42,16 @@ def _rules(config: Config) -> Iterator[Rule]:
         yield "warmup.checkpoint is a ready warm-up", "warmup", rest
     if evolve.iterations == 0:
         yield "evolve.iterations = 0", "evolve", {"interval", "epochs", "control"}
+    if select.rule not in SCORED:
+        yield f"select.rule = {select.rule} ranks nothing", "select", {"by", "otherwise"}
+    elif select.by != "prm":
+        yield f"select.by = {select.by} needs no other", "select", {"otherwise"}
     if select.rule in ("all_correct", "threshold"):
         yield f"select.rule = {select.rule} has no k", "select", {"k"}
     if select.rule != "threshold":
         yield f"select.rule = {select.rule} has no threshold", "select", {"threshold"}
     if learn.schedule == "constant":
-        yield "learn.schedule = constant", "learn", {"schedule_steps"}
+        yield "learn.schedule = constant", "learn", {"schedule_share"}
     if evaluate.samples == evaluate.test_samples == 0:
         yield "only greedy answers are evaluated", "evaluate", {"temperature"}
     if config.cluster.address is None:

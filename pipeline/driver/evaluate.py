@@ -8,8 +8,7 @@ from pipeline.driver.context import RunContext
 from pipeline.phases.steps import Evaluate
 from pipeline.run.events.evaluation import Evaluated
 from pipeline.run.events.event import Event
-from pipeline.selection.coverage import Coverage
-from pipeline.stages.evaluate import EvaluateTask, StoredShard
+from pipeline.stages.evaluate import EvaluateTask
 from pipeline.stages.grade import TaskLost
 
 
@@ -24,7 +23,8 @@ class EvaluateStep:
     def advance(self, context: RunContext) -> Sequence[Event]:
         """Ask for the figures until they have come."""
         step = self.step
-        task = self._task = self._task or self._asked(context)
+        shards = context.state.shards[step.purpose]
+        task = self._task = self._task or EvaluateTask.of(step.split, step.mode, shards)
         answer = context.ask(task)
         if answer is None:
             return ()
@@ -34,9 +34,3 @@ class EvaluateStep:
         grades = [shard.grades for shard in task.shards]
         version = step.policy.version
         return [Evaluated(version, step.split, step.mode, step.purpose, grades, answer.value)]
-
-    def _asked(self, context: RunContext) -> EvaluateTask:
-        shards = [shard for _, shard in sorted(context.state.shards[self.step.purpose].items())]
-        coverage = sum((Coverage(**shard.coverage) for shard in shards), Coverage())
-        stored = tuple(map(StoredShard.of, shards))
-        return EvaluateTask(self.step.split, self.step.mode, stored, coverage.to_dict())

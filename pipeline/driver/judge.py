@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
+from pipeline.config.schema import Config
 from pipeline.driver.context import RunContext
 from pipeline.driver.sample import SampleStep
 from pipeline.phases.prm import TRAINED
@@ -74,7 +75,7 @@ class JudgeStep:
             return self._of_others(context)
         prm, reasons = verdict.published, verdict.reasons
         used = not reasons or context.spec.config.prm.use_anyway
-        context.watch.say(in_words(reasons, used))
+        context.watch.say(in_words(reasons, used, context.spec.config))
         return [PrmJudged(prm.version, prm.path, used, reasons, verdict.card)]
 
     def _of_others(self, context: RunContext) -> Sequence[Event]:
@@ -91,11 +92,16 @@ class JudgeStep:
         ]
 
 
-def in_words(reasons: Sequence[str], used: bool) -> str:
+def in_words(reasons: Sequence[str], used: bool, config: Config) -> str:
     """One line on what becomes of a judged PRM."""
     if not reasons:
         return "the process reward model passes its gate and is used"
     short = "; ".join(reasons)
     if used:
         return f"the process reward model does not pass its gate ({short}); prm.use_anyway uses it"
-    return f"the process reward model is not used: {short}. Responses are drawn at random instead"
+    instead = "drawn at random"
+    if config.select.rule == "threshold":
+        instead = "all kept"
+    elif config.select.otherwise == "logprob":
+        instead = "ranked by their log-likelihood under the policy"
+    return f"the process reward model is not used: {short}. Responses are {instead} instead"

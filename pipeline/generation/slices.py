@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Sequence
 from fractions import Fraction
+from functools import lru_cache
 
 from pipeline.hashing import canonical_json, sha256_hex
 from pipeline.query import Query
@@ -33,13 +34,42 @@ def labelled(queries: Iterable[Query]) -> list[Query]:
     return [query for query in queries if query.answer is not None and not query.unlabelled]
 
 
-def slice_of(pool: Sequence[str], iteration: int, interval: float, seed: int) -> list[str]:
-    """The queries of one iteration: the next share of a fixed order, round and round.
+def slice_of(
+    pool: Sequence[str], iteration: int, interval: float, seed: int, *, reshuffle: bool = True
+) -> list[str]:
+    """The queries of one iteration: the next share of the pool's order, pass after pass.
 
-    Slices follow each other without gap, and no query comes twice in one. After any number of
-    iterations the queries' counts differ by one at most.
+    Slices follow each other without gap, and no query comes twice in one. A pass visits every query
+    once; with `reshuffle` the next one does in a new order, without, in the same. After any number
+    of iterations the queries' counts differ by one at most.
     """
-    order = shuffled(pool, seed, "slices")
-    step = Fraction(interval).limit_denominator(1_000_000) * len(order)
+    step = Fraction(interval).limit_denominator(1_000_000) * len(set(pool))
     start, end = math.floor(iteration * step), math.floor((iteration + 1) * step)
-    return [order[position % len(order)] for position in range(start, end)]
+    if start == end:
+        return []
+    passes = -(-end // len(set(pool)))
+    if not reshuffle:
+        return (shuffled(pool, seed, "slices") * passes)[start:end]
+    return list(_passes(tuple(pool), passes, step, seed)[start:end])
+
+
+@lru_cache(maxsize=4)
+def _passes(pool: tuple[str, ...], passes: int, step: Fraction, seed: int) -> tuple[str, ...]:
+    """So many passes over the pool, one after the other."""
+    order: list[str] = []
+    for number in range(passes):
+        name = f"slices/{number}" if number else "slices"
+        order += _next_pass(order, shuffled(pool, seed, name), step)
+    return tuple(order)
+
+
+def _next_pass(before: Sequence[str], order: list[str], step: Fraction) -> list[str]:
+    """A pass in its own order, but that the slice which it shares with the pass before takes
+    nothing twice: what that slice holds already comes after it."""
+    begin = len(before)
+    number = int(begin // step)  # of the slice that the pass begins in
+    first, last = math.floor(number * step), math.floor((number + 1) * step)
+    held = set(before[first:begin])
+    fresh = [item for item in order if item not in held][: last - begin]
+    taken = set(fresh)
+    return fresh + [item for item in order if item not in taken]

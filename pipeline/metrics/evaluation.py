@@ -8,7 +8,7 @@ Axes: Q queries, K samples of a query.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 from pipeline.metrics.accuracy import Summary, image_groups, summarise
@@ -16,6 +16,11 @@ from pipeline.metrics.intervals import as_json
 from pipeline.metrics.pass_at_k import pass_at_k_mean, pass_at_k_Q
 from pipeline.query import Query
 from pipeline.records import Grade
+
+
+def doubling(k: int) -> list[int]:
+    """1, 2, 4, ... below k, and k."""
+    return [n for n in (1 << bit for bit in range(16)) if n < k] + [k]
 
 
 def outcomes_by_query(rows: Sequence[Grade]) -> dict[str, list[str]]:
@@ -52,14 +57,25 @@ def _greedy(summary: Summary) -> dict[str, Any]:
 
 
 def measure_sampled(
-    queries_Q: Sequence[Query], rows: Sequence[Grade], coverage: Mapping[str, int], samples: int
+    queries_Q: Sequence[Query],
+    rows: Sequence[Grade],
+    coverage: Mapping[str, int],
+    samples: int,
+    truncated: Collection[tuple[str, int]] = frozenset(),
 ) -> dict[str, Any]:
-    """Pass@k for k = 1, 2, 4, ... and K (unbiased, bootstrapped by image), and K's by family."""
-    found = outcomes_by_query(rows)
-    there_Q = [query for query in queries_Q if query.content_hash in found]
-    correct_Q_K = [[out == "correct" for out in found[q.content_hash]] for q in there_Q]
+    """Pass@k for k = 1, 2, 4, ... and K (unbiased, bootstrapped by image), and K's by family.
+
+    truncated: the responses that the length limit ended, by query and sample index: correct in no
+    Pass@k, whatever their unfinished answer reads like, since none can be selected.
+    """
+    correct: dict[str, list[bool]] = {}
+    for row in sorted(rows, key=lambda row: row.sample_index):
+        ended = (row.query, row.sample_index) not in truncated
+        correct.setdefault(row.query, []).append(ended and row.outcome == "correct")
+    there_Q = [query for query in queries_Q if query.content_hash in correct]
+    correct_Q_K = [correct[query.content_hash] for query in there_Q]
     groups_Q = image_groups(there_Q)
-    ks = [k for k in (1 << bit for bit in range(11)) if k < samples] + [samples]
+    ks = doubling(samples)
     passes = {str(k): pass_at_k_mean(correct_Q_K, groups_Q, k, seed=0) for k in ks}
     return {
         "n": len(there_Q),

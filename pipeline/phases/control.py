@@ -42,5 +42,5 @@ def _job(state: State, spec: RunSpec, t: int, length: int) -> LearnJob:
         seed=spec.config.run.seed,
         epochs=None,
         max_steps=length,
-        **schedule_of(spec.config),
+        **schedule_of(spec.config, t),
     )

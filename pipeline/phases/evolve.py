@@ -57,5 +57,5 @@ def _job(state: State, spec: RunSpec, t: int, policy: PolicyRef, data: tuple[str
         check_logprobs=True,
         temperature=temperature_of(state, spec, t),
         top_p=config.generate.top_p,
-        **schedule_of(config),
+        **schedule_of(config, t),
     )

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from pipeline.generation.slices import slice_of
-from pipeline.phases.lineage import policy_before, temperature_of
+from pipeline.phases.lineage import last_learning_rate, policy_before, temperature_of
 from pipeline.run.spec import RunSpec
 from pipeline.run.state import GREEDY, SAMPLED, State
 from pipeline.selection.coverage import choice_totals
@@ -19,8 +18,7 @@ def iteration_row(state: State, spec: RunSpec, iteration: int) -> dict[str, Any]
     counts = closed["coverage"]
     samples = max(1, counts["samples"])
     generate_s, learn_s = (state.stage_s.get(f"{purpose}/{s}", 0.0) for s in ("generate", "learn"))
-    config = spec.config
-    drawn = slice_of(spec.pool, iteration, config.evolve.interval, config.run.seed)
+    drawn = spec.slice(iteration)
     greedy = state.evaluation(policy, validation, GREEDY) or {}
     sampled = state.evaluation(policy, validation, SAMPLED)
     return {
@@ -38,6 +36,7 @@ def iteration_row(state: State, spec: RunSpec, iteration: int) -> dict[str, Any]
         "kept": counts["kept"],
         "steps": job.steps,
         "loss": job.report.get("loss"),
+        "learning_rate": last_learning_rate(state, spec, "evolve", iteration),
         "logprob_deviation": job.report.get("logprob_deviation"),
         "greedy": greedy.get("greedy"),
         "n": greedy.get("n"),

@@ -11,6 +11,7 @@ from pipeline.refs import CheckpointRef, PolicyRef
 from pipeline.run.events.training import JobSkipped
 from pipeline.run.spec import RunSpec
 from pipeline.run.state import State
+from pipeline.training.settings import LearnSettings, Span, learning_rate_at
 
 
 def best_of(greedy: list[float]) -> int:
@@ -59,14 +60,35 @@ def skip_training(stage: str, job: str, policy: PolicyRef) -> Record:
     return Record(stage, JobSkipped(job, policy), note)
 
 
-def schedule_of(config: Config) -> dict[str, Any]:
+def schedule_of(config: Config, iteration: int) -> dict[str, Any]:
+    """The schedule of an iteration's job: the part of the run that the iteration is, however many
+    steps its rows make; by rules 1, so many optimizer steps."""
     learn = config.learn
-    return {
+    found: dict[str, Any] = {
         "learning_rate": learn.learning_rate,
         "schedule": learn.schedule,
         "schedule_rise": learn.schedule_rise,
         "schedule_steps": learn.schedule_steps,
     }
+    if config.run.rules > 1 and learn.schedule != "constant":
+        whole = config.evolve.iterations * learn.schedule_share
+        found["span"] = (iteration / whole, (iteration + 1) / whole)
+    return found
+
+
+def last_learning_rate(state: State, spec: RunSpec, chain: str, iteration: int) -> float | None:
+    """The learning rate of the last optimizer step of an iteration's job; None where it took
+    none."""
+    steps = state.jobs[f"{chain}/{iteration}"].steps
+    if not steps:
+        return None
+    first = sum(state.jobs[f"{chain}/{earlier}"].steps for earlier in range(iteration))
+    span = schedule_of(spec.config, iteration).get("span")
+    return learning_rate_at(
+        first + steps - 1,
+        LearnSettings.of(spec.config),
+        None if span is None else Span(*span, first=first, steps=steps),
+    )
 
 
 def retirable(state: State, keep: tuple[CheckpointRef | None, ...]) -> list[str]:

@@ -5,7 +5,7 @@
 
 It is built once, before the first iteration, and frozen afterwards (paper section 1). A PRM that
 the gate does not pass is not used, unless `prm.use_anyway` says so: what would have been chosen by
-its scores is then drawn at random, which is the same amount of data.
+its scores is then chosen by what costs nothing (`select.otherwise`), the same amount of data.
 """
 
 from __future__ import annotations
@@ -13,7 +13,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
-from pipeline.config.schema import SCORED
 from pipeline.generation.shards import shard_specs
 from pipeline.generation.slices import shuffled
 from pipeline.phases.steps import Annotate, JudgePrm, PublishFolder, SampleShards, Step, Train
@@ -94,11 +93,16 @@ def prm_in_use(state: State) -> bool:
 
 
 def evolve_rule(state: State, spec: RunSpec) -> Rule:
-    """What evolution keeps; drawn at random where the PRM that would choose it is not used."""
+    """What evolution keeps; where the PRM that would choose it is not used, what
+    `select.otherwise` says ranks in its place, which is the same amount of data."""
     rule = spec.rule
-    if rule.name not in SCORED or prm_in_use(state):
+    if not rule.by_prm or prm_in_use(state):
         return rule
-    return replace(rule, name="random_k" if rule.name == "top_k" else "all_correct")
+    if rule.name == "threshold":
+        return replace(rule, name="all_correct")
+    if spec.config.select.otherwise == "random":
+        return replace(rule, name="random_k")
+    return replace(rule, by="logprob")
 
 
 def evolve_scoring(state: State, spec: RunSpec) -> Scoring | None:
@@ -108,7 +112,7 @@ def evolve_scoring(state: State, spec: RunSpec) -> Scoring | None:
         return None
     if prm.scoring == "all":
         return Scoring(state.policies[NAME], "all", prm.aggregate)
-    if spec.rule.name not in SCORED:
+    if not spec.rule.by_prm:
         return None
     return Scoring(state.policies[NAME], "right", prm.aggregate)
 

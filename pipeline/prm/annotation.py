@@ -17,14 +17,16 @@ from typing import Any
 
 from pipeline.hashing import key_of
 from pipeline.metrics.accuracy import image_groups
+from pipeline.prm.agreement import agreement_card, shortfalls_within
 from pipeline.prm.completions import CompletionSpec, completion_specs
-from pipeline.prm.gate import Bar, Scored, card_of, right_by_labels
+from pipeline.prm.gate import Bar, Scored, card_of, right_by_labels, shortfalls
 from pipeline.prm.labels import (
     Decode,
     Labelled,
     Picked,
     Prefix,
     Reached,
+    Stop,
     Take,
     cost,
     held_out_queries,
@@ -40,6 +42,13 @@ from pipeline.run.spec import RunSpec
 from pipeline.run.state import ShardState
 
 LABELS, CARD = "labels", "prm_card.json"
+
+
+def stop_of(program: RunSpec) -> Stop:
+    """Where labelling stops early."""
+    if not program.config.prm.early_stop:
+        return "never"
+    return "any" if program.config.run.rules == 1 else "wrong"
 
 
 def responses_to_label(
@@ -98,7 +107,7 @@ def follow_rounds(
     """
     values: dict[Prefix, Reached] = {}
     for number in count():
-        wanted = next_prefixes(responses, values, early_stop=program.config.prm.early_stop)
+        wanted = next_prefixes(responses, values, stop=stop_of(program))
         if not wanted:
             break
         specs = round_of(program, policy, number, wanted)
@@ -118,7 +127,7 @@ def valued_rows(
 
 
 def _valued(program: RunSpec, one: Labelled, found: Mapping[Prefix, Reached]) -> StepValues | None:
-    valued = step_values(one, found, early_stop=program.config.prm.early_stop)
+    valued = step_values(one, found, stop=stop_of(program))
     if valued is None:
         return None
     return StepValues(
@@ -200,6 +209,7 @@ def judged(
             reward=score.reward_p,
             values_S=values_S,
             process_right=right_by_labels(row.values),
+            completions_S=row.completions,
         )
 
 
@@ -208,15 +218,29 @@ def excluded_of(shards: Iterable[ShardState]) -> list[Mapping[str, int]]:
     return [shard.choice.get("excluded", {}) for shard in shards]
 
 
-def gate_card(scored: Sequence[Scored], excluded: Iterable[Mapping[str, int]]) -> dict[str, Any]:
-    """The PRM's card: `pipeline.prm.gate.card_of`, and how many held-out responses have no score.
+def gate_card(
+    program: RunSpec, scored: Sequence[Scored], excluded: Iterable[Mapping[str, int]]
+) -> dict[str, Any]:
+    """The PRM's card: `pipeline.prm.gate.card_of`, how many held-out responses have no score and,
+    from version 2 of the decisions on, `pipeline.prm.agreement.agreement_card`.
 
     excluded: of each shard how many responses have none, by reason.
     """
     unscored: Counter[str] = Counter()
     for counts in excluded:
         unscored.update(counts)
-    return card_of(scored, seed=0) | {"unscored": dict(sorted(unscored.items()))}
+    card = card_of(scored, seed=0) | {"unscored": dict(sorted(unscored.items()))}
+    if program.config.run.rules == 1:
+        return card
+    how = program.config.prm.aggregate
+    return card | agreement_card(scored, how, bar_of(program), seed=0)
+
+
+def shortfalls_of(program: RunSpec, card: dict[str, Any]) -> list[str]:
+    """Why the run's PRM is not to be used; empty when it may be."""
+    bar = bar_of(program)
+    across = program.config.run.rules == 1
+    return shortfalls(card, bar) if across else shortfalls_within(card, bar)
 
 
 def bar_of(program: RunSpec) -> Bar:

@@ -12,7 +12,7 @@ Axes: R responses, S steps of a response, Q questions.
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -40,7 +40,8 @@ class Scored:
 
     query, group: its question, and what that is dependent on others through (images). correct: its
     answer. values_S: soft labels, None for a step that was not measured. process_right: whether
-    every step holds.
+    every step holds. completions_S: how many graded completions stand behind each value; 0: it is
+    imputed, and trained towards 0.
     """
 
     query: str
@@ -51,6 +52,12 @@ class Scored:
     reward: float
     values_S: tuple[float | None, ...]
     process_right: bool
+    completions_S: tuple[int, ...] = ()
+
+    def with_imputed(self) -> Scored:
+        """The same with 0 for every step that was not measured, as training takes it."""
+        values = tuple(0.0 if value is None else value for value in self.values_S)
+        return replace(self, values_S=values)
 
 
 def right_by_labels(values_S: Sequence[float]) -> bool:
@@ -104,7 +111,7 @@ def _auc_in_questions(
     responses_R: Sequence[Scored], right: Callable[[Scored], bool], seed: int, reps: int
 ) -> Estimate | None:
     values, groups = [], []
-    for group_R in _by_query(responses_R):
+    for group_R in by_query(responses_R):
         positive = [r.reward for r in group_R if right(r)]
         negative = [r.reward for r in group_R if not right(r)]
         if positive and negative:
@@ -115,7 +122,8 @@ def _auc_in_questions(
     return bootstrap_by_group(values, groups, seed=seed, reps=reps, bounds=(0.0, 1.0))
 
 
-def _by_query(responses_R: Sequence[Scored]) -> list[list[Scored]]:
+def by_query(responses_R: Sequence[Scored]) -> list[list[Scored]]:
+    """The responses of each question."""
     groups: dict[str, list[Scored]] = {}
     for response in responses_R:
         groups.setdefault(response.query, []).append(response)
@@ -213,7 +221,7 @@ def closed(
     """
     shares: dict[str, list[float]] = {"random": [], "top": [], "oracle": []}
     groups: list[Hashable] = []
-    for group_R in _by_query(responses_R):
+    for group_R in by_query(responses_R):
         right = sorted((r for r in group_R if r.correct), key=lambda r: r.sample_index)
         if len(right) < max(LEAST_CHOICE, k):
             continue

@@ -27,6 +27,9 @@ from pipeline.selection.rules import SampleRow, dedup
 
 GRADED = ("correct", "wrong")
 LabelKind = Literal["soft", "hard"]
+Stop = Literal["never", "wrong", "any"]
+"""Where labelling stops after a step of value 0: in wrong responses only, or in any. A correct
+response did reach the answer, so what follows such a step in it is worth something."""
 Decode = Callable[[Sequence[int]], str]
 
 
@@ -266,15 +269,17 @@ def prefixes_of(response: Labelled) -> list[Prefix]:
 
 
 def next_prefixes(
-    responses: Iterable[Labelled], found: Mapping[Prefix, Reached], *, early_stop: bool
+    responses: Iterable[Labelled], found: Mapping[Prefix, Reached], *, stop: Stop
 ) -> list[Prefix]:
     """The prefixes to complete now, each once; empty when nothing is left.
 
-    With `early_stop` these are, for each response, the first step that nothing is known of, unless
-    an earlier one has value 0: nothing is expected to come of what follows it. Without, all.
+    Of a response that labelling may stop in these are the first step that nothing is known of,
+    unless an earlier one has value 0: nothing is expected to come of what follows it. Of others,
+    all.
     """
     wanted: dict[Prefix, None] = {}
     for response in responses:
+        early_stop = stops_in(response, stop)
         for prefix in prefixes_of(response):
             known = found.get(prefix)
             if known is None:
@@ -286,14 +291,20 @@ def next_prefixes(
     return list(wanted)
 
 
+def stops_in(response: Labelled, stop: Stop) -> bool:
+    """Whether labelling may end inside this response."""
+    return stop == "any" or (stop == "wrong" and not response.correct)
+
+
 def step_values(
-    response: Labelled, found: Mapping[Prefix, Reached], *, early_stop: bool
+    response: Labelled, found: Mapping[Prefix, Reached], *, stop: Stop
 ) -> tuple[tuple[float, ...], tuple[int, ...]] | None:
     """The value of each step, and how many graded completions stand behind it.
 
-    After a step of value 0, with `early_stop`, values are 0 with 0 completions behind them: not
-    measured. None when a step is unknown because nothing of its prefix was graded.
+    After a step of value 0, in a response that labelling may stop in, values are imputed: 0 with 0
+    completions behind them. None when a step is unknown because nothing of its prefix was graded.
     """
+    early_stop = stops_in(response, stop)
     values_S: list[float] = []
     graded_S: list[int] = []
     for prefix in prefixes_of(response):

@@ -19,7 +19,6 @@ from pipeline.hashing import canonical_json, key_of
 from pipeline.prm.annotation import (
     CARD,
     LABELS,
-    bar_of,
     follow_rounds,
     gate_card,
     judged,
@@ -27,10 +26,10 @@ from pipeline.prm.annotation import (
     labels_key,
     labels_told,
     responses_to_label,
+    shortfalls_of,
     valued_rows,
 )
 from pipeline.prm.completions import CompletionSpec, cut_places, reached
-from pipeline.prm.gate import shortfalls
 from pipeline.prm.labels import Cost, Labelled, Picked, Prefix, Reached, cost
 from pipeline.records import Grade, Score, StepValues
 from pipeline.refs import PolicyRef
@@ -197,8 +196,8 @@ class JudgeTask:
         paths = [shard.scores for shard in self.shards if shard.scores is not None]
         scores = [row for path in paths for row in read_rows(context.store, path, Score)]
         scored = list(judged(context.spec.by_hash, labels, scores))
-        card = gate_card(scored, self.excluded)
-        reasons = shortfalls(card, bar_of(context.spec))
+        card = gate_card(context.spec, scored, self.excluded)
+        reasons = shortfalls_of(context.spec, card)
         published = self._with_card(context, card, reasons)
         return Verdict(published, card, reasons)
 

@@ -14,8 +14,8 @@ Axes: S steps of a response.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 from pipeline.config.resume import Change, diff
@@ -26,12 +26,11 @@ from pipeline.metrics.intervals import Estimate, as_json
 from pipeline.prm.gate import Scored, closed, step_auc, within_auc
 from pipeline.records import Rollout, Score
 from pipeline.reports.prm_label_ceiling import ceiling
+from pipeline.reports.replay import evolved
 from pipeline.reports.seeds import Finished, points, queries_of, together
 from pipeline.reports.summary import wall_seconds
 from pipeline.reports.tables import percent
-from pipeline.run.events.lifecycle import IterationClosed
-from pipeline.run.events.wire import from_wire
-from pipeline.run.state import ShardState, State
+from pipeline.run.state import ShardState
 from pipeline.selection.rules import Rule, candidates
 from pipeline.stages.grade import graded_rows
 from pipeline.storage.artifacts import read_rows
@@ -57,7 +56,7 @@ def check_rule(run: Finished, kind: str) -> None:
         BadConfig: naming the run and its rule.
     """
     rule = run.program.rule
-    if rule.identity != RULES[kind].identity:
+    if replace(rule, version=1).identity != RULES[kind].identity:
         raise BadConfig(
             f"run {run.name!r} is no {kind}: it selects by {rule.identity}, not "
             f"{RULES[kind].identity}"
@@ -117,17 +116,6 @@ def _matters(change: Change) -> bool:
 
 
 # --- the PRM -------------------------------------------------------------------------------------
-
-
-def evolved(events: Iterable[Mapping[str, Any]]) -> dict[int, list[ShardState]]:
-    """The shards that each iteration of a run was made of, as they stood when it was closed."""
-    state, found = State(), {}
-    for event in map(from_wire, events):
-        if isinstance(event, IterationClosed):
-            shards = state.shards.get(f"evolve/{event.iteration}", {})
-            found[event.iteration] = [shards[index] for index in sorted(shards)]
-        state.apply(event)
-    return found
 
 
 def scored_truly(run: Finished, truth: Mapping[str, Truth]) -> list[Scored]:

@@ -9,13 +9,13 @@ from pipeline.reports.comparison import POLICIES
 
 ITERATION_COLUMNS = (
     "policy", "greedy % [95 %]", "pass@K %", "coverage %", "kept", "correct %", "truncated %",
-    "unparsed %", "steps", "loss", "gen tok/s", "learn tok/s", "gen s", "learn s", "eval s",
+    "unparsed %", "steps", "loss", "rate", "gen tok/s", "learn tok/s", "gen s", "learn s", "eval s",
 )  # fmt: skip
 
 # What a narrow terminal does without, first to last.
 DISPENSABLE = (
-    "learn tok/s", "gen tok/s", "eval s", "learn s", "gen s", "steps", "coverage %", "truncated %",
-    "unparsed %", "pass@K %", "loss", "kept",
+    "learn tok/s", "gen tok/s", "eval s", "learn s", "gen s", "rate", "steps", "coverage %",
+    "truncated %", "unparsed %", "pass@K %", "loss", "kept",
 )  # fmt: skip
 
 
@@ -53,6 +53,7 @@ def iteration_cells(row: Mapping[str, Any]) -> list[str]:
     """An iteration's row under `ITERATION_COLUMNS`."""
     passes = row["pass_at"]
     largest = max(passes, key=int) if passes else None
+    rate = row.get("learning_rate")  # not in the rows of earlier programs
     loss, speeds = row["loss"], (row["generate_tokens_per_s"], row["learn_tokens_per_s"])
     return [
         f"evolve/{row['iteration']}",
@@ -65,6 +66,7 @@ def iteration_cells(row: Mapping[str, Any]) -> list[str]:
         percent(row["unparsed"]),
         str(row["steps"]),
         "-" if loss is None else f"{loss:.3f}",
+        "-" if rate is None else f"{rate:.1e}",
         *("-" if speed is None else f"{speed:.0f}" for speed in speeds),
         *(f"{row[key]:.1f}" for key in ("generate_s", "learn_s", "evaluate_s")),
     ]

@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 
 from pipeline.metrics.accuracy import image_groups
+from pipeline.metrics.evaluation import doubling
 from pipeline.metrics.intervals import REPLICATES, as_json, bootstrap_by_group
 from pipeline.metrics.pass_at_k import pass_at_k
 from pipeline.metrics.votes import VOTES, ranked, reward_pass, vote_accuracy
@@ -43,11 +44,6 @@ class Group:
     rewards_K: tuple[float | None, ...]
     steps_K: tuple[int, ...]
     tokens_K: tuple[int, ...]
-
-
-def doubling(k: int) -> list[int]:
-    """1, 2, 4, … below k, and k."""
-    return [n for n in (1 << bit for bit in range(16)) if n < k] + [k]
 
 
 def figure_2(groups_Q: Sequence[Group], *, seed: int = 0, reps: int = REPLICATES) -> dict[str, Any]:

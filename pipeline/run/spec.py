@@ -97,12 +97,22 @@ class RunSpec:
         )
         return tuple(specs)
 
+    def slice(self, iteration: int) -> list[str]:
+        """Content hashes of the labelled queries that an iteration draws."""
+        config = self.config
+        return slice_of(
+            self.pool,
+            iteration,
+            config.evolve.interval,
+            config.run.seed,
+            reshuffle=config.run.rules > 1,
+        )
+
     def evolve_specs(
         self, iteration: int, policy: PolicyRef, temperature: float
     ) -> tuple[ShardSpec, ...]:
         """The slice of an iteration."""
-        config = self.config
-        drawn = slice_of(self.pool, iteration, config.evolve.interval, config.run.seed)
+        config, drawn = self.config, self.slice(iteration)
         specs = shard_specs(
             ShardSet("evolve", iteration),
             [self.by_hash[item] for item in drawn],
@@ -142,14 +152,15 @@ class RunSpec:
     def rule(self) -> Rule:
         """What evolution keeps."""
         select = self.config.select
-        return Rule(select.rule, select.k, select.threshold, self._ours_only)
+        version = self.config.run.rules
+        return Rule(select.rule, select.k, select.threshold, self._ours_only, select.by, version)
 
     @property
     def warmup_rule(self) -> Rule:
         """What the warm-up keeps of the correct chains."""
         keep = self.config.warmup.keep
         rule = Rule("all_correct") if keep is None else Rule("random_k", keep)
-        return replace(rule, ours_only=self._ours_only)
+        return replace(rule, ours_only=self._ours_only, version=self.config.run.rules)
 
     @property
     def _ours_only(self) -> bool:

@@ -7,6 +7,9 @@ for all. What is kept is a function of the rows alone: shuffling them changes no
 Ties in the score go to the lower sample index. A query with fewer than k candidates gives what it
 has; one with none drops out and shows in the coverage.
 
+What ranks is a process reward model's score or, at no cost, what the rollout itself holds: its
+log-likelihood under the policy that sampled it, or its length.
+
 Axes: K samples of a query.
 """
 
@@ -18,9 +21,9 @@ from dataclasses import dataclass
 from typing import Protocol, TypeVar
 
 from pipeline.answer_shapes import OURS
-from pipeline.config.schema import SCORED, RuleName
+from pipeline.config.schema import SCORED, RankedBy, RuleName
 from pipeline.hashing import canonical_json, sha256_hex
-from pipeline.responses import extract_answer
+from pipeline.responses import extract_answer, finished_steps
 
 
 class SampleRow(Protocol):
@@ -38,6 +41,8 @@ class SampleRow(Protocol):
     def finish(self) -> str: ...
     @property
     def token_ids(self) -> Sequence[int]: ...
+    @property
+    def logprobs(self) -> Sequence[float]: ...
 
 
 Row = TypeVar("Row", bound=SampleRow)
@@ -47,25 +52,39 @@ Row = TypeVar("Row", bound=SampleRow)
 class Rule:
     """One H and its parameters; `k` counts responses of a query, `threshold` is a probability.
 
-    ours_only: what states its answer in another shape than ours is left out.
+    ours_only: what states its answer in another shape than ours is left out. by: what a rule of
+    `SCORED` ranks by. version: of the decisions (`run.rules`); from 2 on a response without a
+    finished step is no candidate, whatever the rule, and a warm-up chain that shows that it knew
+    its answer is none either.
     """
 
     name: RuleName = "all_correct"
     k: int = 2
     threshold: float = 0.5
     ours_only: bool = False
+    by: RankedBy = "prm"
+    version: int = 1
 
     @property
     def identity(self) -> dict[str, object]:
         """What of the rule decides its result: parameters it does not read are left out."""
         used: dict[str, object] = {"name": self.name}
-        if self.name in ("random_k", "top_k"):
+        if self.name in ("random_k", "top_k", "bottom_k"):
             used["k"] = self.k
         if self.name == "threshold":
             used["threshold"] = self.threshold
         if self.ours_only:
             used["shape"] = OURS
+        if self.name in SCORED and self.by != "prm":
+            used["by"] = self.by
+        if self.version > 1:
+            used["version"] = self.version
         return used
+
+    @property
+    def by_prm(self) -> bool:
+        """Whether it reads the scores of a process reward model."""
+        return self.name in SCORED and self.by == "prm"
 
 
 def dedup(rows: Sequence[Row]) -> list[Row]:
@@ -92,6 +111,22 @@ def candidates(rows: Sequence[Row], outcomes: Sequence[str]) -> list[Row]:
     )
 
 
+def eligible(rows: Sequence[Row], outcomes: Sequence[str], rule: Rule) -> list[Row]:
+    """What a rule chooses among: the candidates (of our shape, where it asks for it); from version
+    2 on with a finished step each, so that every rule chooses among the same (a response without
+    one has no process reward)."""
+    found = candidates(rows, outcomes)
+    if rule.ours_only:
+        found = [row for row in found if extract_answer(row.text) is not None]
+    return found if rule.version == 1 else [row for row in found if finished_steps(row.text)]
+
+
+def own_score(row: SampleRow, by: RankedBy) -> float:
+    """What a response is ranked by without any model: its log-likelihood under the policy (and the
+    temperature) that it was sampled from, nats; or its tokens, fewer being more."""
+    return math.fsum(row.logprobs) if by == "logprob" else -float(len(row.token_ids))
+
+
 def select(
     rows: Sequence[Row],
     outcomes: Sequence[str],
@@ -102,21 +137,21 @@ def select(
 ) -> list[Row]:
     """The rows to train on: queries in order of first appearance, samples by index.
 
-    `outcomes` and `scores` are parallel to `rows`; a row that is no candidate needs no score.
-    `seed` is the run's, for `random_k`.
+    `outcomes` and `scores` (of a process reward model, where the rule reads them) are parallel to
+    `rows`; a row that is no candidate needs no score. `seed` is the run's, for `random_k`.
 
     Raises:
         ValueError: a candidate without a finite score where the rule ranks by score.
     """
     score_of: dict[tuple[str, int], float | None] = {}
-    if rule.name in SCORED:
+    if rule.by_prm:
         given = scores if scores is not None else [None] * len(rows)
         for row, score in zip(rows, given, strict=True):
             score_of[(row.query, row.sample_index)] = score
+    elif rule.name in SCORED and rule.by != "random":
+        score_of = {(row.query, row.sample_index): own_score(row, rule.by) for row in rows}
     groups: dict[str, list[Row]] = {row.query: [] for row in rows}
-    for row in candidates(rows, outcomes):
-        if rule.ours_only and extract_answer(row.text) is None:
-            continue
+    for row in eligible(rows, outcomes, rule):
         groups[row.query].append(row)
     kept: list[Row] = []
     for group in groups.values():
@@ -130,13 +165,14 @@ def _of_one_query(
 ) -> list[Row]:
     if rule.name == "all_correct":
         return group_K
-    if rule.name == "random_k":
+    if rule.name == "random_k" or (rule.name in SCORED and rule.by == "random"):
         drawn = sorted(group_K, key=lambda row: _ticket(seed, row))[: rule.k]
         return sorted(drawn, key=lambda row: row.sample_index)
     scores_K = [_score(score_of, row) for row in group_K]
     if rule.name == "threshold":
         return [row for row, score in zip(group_K, scores_K, strict=True) if score > rule.threshold]
-    order = sorted(range(len(group_K)), key=lambda i: (-scores_K[i], group_K[i].sample_index))
+    sign = -1.0 if rule.name == "top_k" else 1.0
+    order = sorted(range(len(group_K)), key=lambda i: (sign * scores_K[i], group_K[i].sample_index))
     return [group_K[i] for i in sorted(order[: rule.k])]
 
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from typing import Any
 
 from pipeline.errors import ArtifactLost
@@ -14,9 +15,12 @@ from pipeline.metrics.intervals import as_json, bootstrap_by_group
 from pipeline.metrics.votes import reward_pass
 from pipeline.query import Query
 from pipeline.records import Grade, Rollout, Score
+from pipeline.run.spec import RunSpec
 from pipeline.run.state import GREEDY, ShardState
-from pipeline.stages.grade import graded_rows
+from pipeline.selection.coverage import Coverage
+from pipeline.stages.grade import with_grades
 from pipeline.stages.score import rewards_by_sample
+from pipeline.stages.select import place_of
 from pipeline.stages.tasks import TaskContext
 from pipeline.storage.artifacts import read_rows
 from pipeline.storage.store import Store
@@ -49,6 +53,13 @@ class EvaluateTask:
     shards: tuple[StoredShard, ...]
     coverage: Mapping[str, int]
 
+    @classmethod
+    def of(cls, split: str, mode: str, shards: Mapping[int, ShardState]) -> EvaluateTask:
+        """From the run's state: the shards of the evaluation by index."""
+        ordered = [shard for _, shard in sorted(shards.items())]
+        coverage = sum((Coverage(**shard.coverage) for shard in ordered), Coverage())
+        return cls(split, mode, tuple(map(StoredShard.of, ordered)), coverage.to_dict())
+
     @property
     def key(self) -> str:
         """Identity: the shards, and how they are summed up."""
@@ -60,14 +71,27 @@ class EvaluateTask:
         Raises:
             ArtifactLost: an object is corrupt or gone.
         """
-        store, queries_Q = context.store, context.spec.splits[self.split]
-        grades = [row for one in self.shards for row in read_rows(store, one.grades, Grade)]
-        if self.mode == GREEDY:
-            figures = measure_greedy(queries_Q, grades, self.coverage)
-        else:
-            samples = context.spec.samples(self.split)
-            figures = measure_sampled(queries_Q, grades, self.coverage, samples)
-        return figures | reward_pass_2(store, queries_Q, self.shards)
+        return figures(self, context.spec, partial(read_rows, context.store))
+
+
+Read = Callable[[str, type[Any]], list[Any]]
+"""Rows of a stored object, by path and record."""
+
+
+def figures(task: EvaluateTask, spec: RunSpec, read: Read) -> dict[str, Any]:
+    """The figures of a policy on a split, from stored rows: what a run records and its audit
+    derives again."""
+    queries_Q = spec.splits[task.split]
+    grades = [row for one in task.shards for row in read(one.grades, Grade)]
+    if task.mode == GREEDY:
+        found = measure_greedy(queries_Q, grades, task.coverage)
+    else:
+        counted = spec.config.run.rules == 1  # whatever the length limit did
+        rows = [] if counted else [row for one in task.shards for row in read(one.rollout, Rollout)]
+        truncated = {place_of(row) for row in rows if row.finish != "stop"}
+        samples = spec.samples(task.split)
+        found = measure_sampled(queries_Q, grades, task.coverage, samples, truncated)
+    return found | reward_pass_2(spec, queries_Q, task.shards, read)
 
 
 @dataclass(frozen=True)
@@ -102,23 +126,24 @@ def unreadable(store: Store, paths: Mapping[str, Sequence[str]]) -> dict[str, tu
 
 
 def reward_pass_2(
-    store: Store, queries: Sequence[Query], shards: Sequence[StoredShard]
+    spec: RunSpec, queries: Sequence[Query], shards: Sequence[StoredShard], read: Read
 ) -> dict[str, Any]:
     """Reward-Pass@2 (paper section 5) of an evaluation whose samples were all scored, as sampled
-    and of distinct responses (paper section 7, trap 12); empty where they were not.
-
-    Raises:
-        ArtifactLost: an object is corrupt or gone.
-    """
+    and of distinct responses (paper section 7, trap 12); empty where they were not."""
     hits: dict[str, tuple[bool, bool]] = {}
     without = 0
     for shard in shards:
         if shard.scores is None:
             return {}
-        rows, grades = graded_rows(store, shard.rollout, shard.grades)
-        rewards = rewards_by_sample(rows, read_rows(store, shard.scores, Score))
+        rows, grades = with_grades(read(shard.rollout, Rollout), read(shard.grades, Grade))
+        rewards = rewards_by_sample(rows, read(shard.scores, Score))
         without += sum(reward is None for reward in rewards.values())
-        hits |= _reward_hits(rows, grades, rewards)
+        ended_K = [row.finish == "stop" or spec.config.run.rules == 1 for row in rows]
+        correct_K = [
+            ended and grade.outcome == "correct"
+            for ended, grade in zip(ended_K, grades, strict=True)
+        ]
+        hits |= _reward_hits(rows, correct_K, rewards)
     scored = [query for query in queries if query.content_hash in hits]
     if not scored:
         return {}
@@ -138,16 +163,16 @@ def reward_pass_2(
 
 def _reward_hits(
     rows: Sequence[Rollout],
-    grades: Sequence[Grade],
+    correct: Sequence[bool],
     rewards: Mapping[tuple[str, int], float | None],
 ) -> dict[str, tuple[bool, bool]]:
     """By query, whether one of its two best samples by reward is correct: as sampled, and of
     distinct responses."""
     hits: dict[str, tuple[bool, bool]] = {}
     groups: dict[str, list[tuple[bool, float | None, str]]] = {}
-    for row, grade in zip(rows, grades, strict=True):
+    for row, is_correct in zip(rows, correct, strict=True):
         reward = rewards[row.query, row.sample_index]
-        groups.setdefault(row.query, []).append((grade.outcome == "correct", reward, row.text))
+        groups.setdefault(row.query, []).append((is_correct, reward, row.text))
     for name, group in groups.items():
         correct_K, rewards_K, texts_K = zip(*group, strict=True)
         hits[name] = (

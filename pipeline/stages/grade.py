@@ -22,8 +22,8 @@ from pipeline.prompts import PromptKind
 from pipeline.query import Query
 from pipeline.records import Grade, Rollout
 from pipeline.selection.coverage import Coverage, coverage
-from pipeline.selection.rules import Rule, candidates, select
-from pipeline.stages.select import choice_of, outcomes_of, select_key, store_selected
+from pipeline.selection.rules import Rule
+from pipeline.stages.select import choice_of, choose, outcomes_of, select_key, store_selected
 from pipeline.storage.artifacts import GRADES, put_content, read_rows
 from pipeline.storage.parquet import to_parquet
 from pipeline.storage.store import Store
@@ -75,13 +75,16 @@ def finish_shard(
     rows, graded = _graded(rows, results, bad)
     key = grade_key(task.rollout, task.queries_Q, grader)
     grades = put_content(store, GRADES, key, to_parquet(graded, Grade), "parquet")
-    outcomes = outcomes_of(task.prompt, rows, graded)
-    kept = [] if task.rule is None else select(rows, outcomes, None, task.rule, seed=task.seed)
-    selected, choice = None, {}
+    outcomes = outcomes_of(task.prompt, rows, graded, task.rule)
+    selected, choice, kept = None, {}, []
     if task.rule is not None:
+        made = choose(rows, outcomes, None, task.rule, task.seed)
+        kept = made.kept
         key = select_key(task.rollout, grades, task.rule.identity, task.seed, task.prompt)
-        selected = store_selected(store, key, kept, rollout=task.rollout, prompt=task.prompt)
-        choice = choice_of(candidates(rows, outcomes), kept)
+        selected = store_selected(
+            store, key, kept, rollout=task.rollout, prompt=task.prompt, rewards=made.rewards
+        )
+        choice = choice_of(made.chosen_from, kept)
     counted, seconds = coverage(rows, outcomes, kept), clock() - started
     return GradeDone(
         task.key,

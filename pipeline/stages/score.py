@@ -26,15 +26,20 @@ from pipeline.refs import PolicyRef
 from pipeline.responses import MOST_STEPS
 from pipeline.selection.coverage import Coverage, choice_report, coverage
 from pipeline.selection.rewards import Aggregate
-from pipeline.selection.rules import Rule, candidates, dedup, select
+from pipeline.selection.rules import Rule, candidates, dedup
 from pipeline.stages.grade import graded_rows
-from pipeline.stages.select import outcomes_of, select_key, store_selected
+from pipeline.stages.select import (
+    Place,
+    choice_of,
+    choose,
+    outcomes_of,
+    place_of,
+    select_key,
+    store_selected,
+)
 from pipeline.storage.artifacts import SCORES, put_content
 from pipeline.storage.parquet import to_parquet
 from pipeline.storage.store import Store
-
-Place = tuple[str, int]
-"""Query and sample index."""
 
 
 def rows_to_score(
@@ -49,7 +54,7 @@ def rows_to_score(
     if not isinstance(which, str):
         wanted = set(which)
     else:
-        chosen = candidates(rows, outcomes_of(task.prompt, rows, grades))
+        chosen = candidates(rows, outcomes_of(task.prompt, rows, grades, task.rule))
         if which == "all":
             texts = {(row.query, row.text) for row in chosen}
             chosen += [row for row in dedup(rows) if (row.query, row.text) not in texts]
@@ -147,37 +152,22 @@ def _selected(
     assert task.rule is not None
     rows, grades = graded
     reward_of = {(s.query, s.sample_index): s.reward_p for s in scores}
-    outcomes = outcomes_of(task.prompt, rows, grades)
-    scored = with_scores(rows, outcomes, reward_of)
-    kept = kept_by_score(scored, reward_of, task.rule, task.seed)
+    outcomes = outcomes_of(task.prompt, rows, grades, task.rule)
+    made = choose(rows, outcomes, reward_of, task.rule, task.seed)
     read = f"{task.grades}+{done.scores}"
     key = select_key(task.rollout, read, task.rule.identity, task.seed, task.prompt)
     steps = {(s.query, s.sample_index): len(s.step_ends) for s in scores}
+    all_scored = all(place_of(row) in steps for row in made.chosen_from)
     return replace(
         done,
         selected=store_selected(
-            store, key, kept, rollout=task.rollout, prompt=task.prompt, rewards=reward_of
+            store, key, made.kept, rollout=task.rollout, prompt=task.prompt, rewards=made.rewards
         ),
-        coverage=coverage(rows, outcomes, kept),
-        choice=choice_report(scored, kept, steps),
+        coverage=coverage(rows, outcomes, made.kept),
+        choice=choice_report(made.chosen_from, made.kept, steps)
+        if all_scored
+        else choice_of(made.chosen_from, made.kept),
     )
-
-
-def with_scores(
-    rows: Sequence[Rollout], outcomes: Sequence[str], reward_of: Mapping[Place, float]
-) -> list[Rollout]:
-    """The candidates for selection that have a score; of scores without a `scores_problem` the
-    others are responses that a reason excludes."""
-    chosen = candidates(rows, outcomes)
-    return [row for row in chosen if (row.query, row.sample_index) in reward_of]
-
-
-def kept_by_score(
-    scored: Sequence[Rollout], reward_of: Mapping[Place, float], rule: Rule, seed: int
-) -> list[Rollout]:
-    """What a rule keeps of candidates that all have a score."""
-    rewards = [reward_of[row.query, row.sample_index] for row in scored]
-    return select(scored, ["correct"] * len(scored), rewards, rule, seed=seed)
 
 
 def rewards_by_sample(

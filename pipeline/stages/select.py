@@ -3,16 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
+from pipeline.config.schema import SCORED
 from pipeline.hashing import key_of
-from pipeline.prompts import PromptKind, refers_to_gold
+from pipeline.prompts import PromptKind, leaks_gold, refers_to_gold
 from pipeline.records import Grade, Rollout, Selected
 from pipeline.responses import MOST_STEPS, finished_steps
 from pipeline.selection.coverage import choice_report
+from pipeline.selection.rules import Rule, candidates, eligible, own_score, select
 from pipeline.storage.artifacts import SELECTED, put_content
 from pipeline.storage.parquet import to_parquet
 from pipeline.storage.store import Store
+
+Place = tuple[str, int]
+"""Query and sample index."""
 
 
 def select_key(
@@ -34,14 +40,68 @@ def choice_of(chosen_from: Sequence[Rollout], kept: Sequence[Rollout]) -> dict[s
     return choice_report(chosen_from, kept, steps)
 
 
-def outcomes_of(prompt: PromptKind, rows: Sequence[Rollout], grades: Sequence[Grade]) -> list[str]:
-    """For selection: a right warm-up chain that speaks of the answer it was given is `leaning`."""
+def outcomes_of(
+    prompt: PromptKind, rows: Sequence[Rollout], grades: Sequence[Grade], rule: Rule | None
+) -> list[str]:
+    """For selection: a right warm-up chain that speaks of the answer it was given or (from version
+    2 of the decisions on) states it first is `leaning`."""
+    strict = rule is not None and rule.version > 1
+
+    def leans(row: Rollout, grade: Grade) -> bool:
+        text = row.text
+        return leaks_gold(text, grade.extracted or "") if strict else refers_to_gold(text)
+
     return [
         "leaning"
-        if prompt == "warmup" and grade.outcome == "correct" and refers_to_gold(row.text)
+        if prompt == "warmup" and grade.outcome == "correct" and leans(row, grade)
         else grade.outcome
         for row, grade in zip(rows, grades, strict=True)
     ]
+
+
+@dataclass(frozen=True)
+class Choice:
+    """What a rule kept of graded rows.
+
+    chosen_from: what it chose among. rewards: by query and sample index what it ranked by; None
+    where it ranks by nothing.
+    """
+
+    chosen_from: list[Rollout]
+    kept: list[Rollout]
+    rewards: Mapping[Place, float] | None
+
+
+def choose(
+    rows: Sequence[Rollout],
+    outcomes: Sequence[str],
+    reward_of: Mapping[Place, float] | None,
+    rule: Rule,
+    seed: int,
+) -> Choice:
+    """Selection from graded rows, as a run, its audit and a replay do it.
+
+    reward_of: R_p of the rows that were scored; None: nothing was. A rule that does not rank by a
+    PRM chooses among all that is eligible, scored or not; by version 1 of the decisions one chose
+    among what was scored, where anything was.
+    """
+    own = rule.name in SCORED and not rule.by_prm
+    if reward_of is not None and not own and (rule.by_prm or rule.version == 1):
+        scored = [row for row in candidates(rows, outcomes) if place_of(row) in reward_of]
+        scored = eligible(scored, ["correct"] * len(scored), rule)
+        rewards = [reward_of[place_of(row)] for row in scored]
+        kept = select(scored, ["correct"] * len(scored), rewards, rule, seed=seed)
+        return Choice(scored, kept, reward_of)
+    kept = select(rows, outcomes, None, rule, seed=seed)
+    ranked_by = None
+    if own and rule.by != "random":
+        ranked_by = {place_of(row): own_score(row, rule.by) for row in kept}
+    return Choice(eligible(rows, outcomes, rule), kept, ranked_by)
+
+
+def place_of(row: Rollout) -> Place:
+    """Query and sample index."""
+    return row.query, row.sample_index
 
 
 def store_selected(

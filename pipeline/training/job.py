@@ -9,6 +9,7 @@ from typing import Literal, Protocol
 from pipeline.errors import FailureKind
 from pipeline.hashing import canonical_json, key_of, sha256_hex
 from pipeline.refs import CheckpointRef, PolicyRef
+from pipeline.training.settings import Span
 
 
 @dataclass(frozen=True)
@@ -113,7 +114,8 @@ class LearnJob:
     batch with the engine's log-probabilities (drawn at `temperature` and `top_p`).
     data: paths of selections, in plan order. epochs, max_steps: training stops at whichever comes
     first; one may be None. seed: root of the shuffles. prm: None for a policy; for a process reward
-    model how it learns from step values, which `data` then are.
+    model how it learns from step values, which `data` then are. span: shares of the schedule that
+    are over before and after the job; None: it is counted in optimizer steps (`schedule_steps`).
     """
 
     name: str
@@ -131,6 +133,7 @@ class LearnJob:
     temperature: float = 1.0
     top_p: float = 1.0
     prm: PrmLearning | None = None
+    span: tuple[float, float] | None = None
 
     @property
     def key(self) -> str:
@@ -138,9 +141,11 @@ class LearnJob:
 
         What is hashed stands here under the names of its rule: renaming a field moves no key.
         """
+        spans = {} if self.span is None else {"span": self.span}
         return key_of(
             "learn",
             {
+                **spans,
                 "name": self.name,
                 "start": None if self.start is None else _hashed(self.start),
                 "policy": {"version": self.policy.version, "path": self.policy.path},
@@ -158,6 +163,15 @@ class LearnJob:
                 "prm": None if self.prm is None else self.prm.identity,
             },
         )
+
+    @property
+    def first_step(self) -> int:
+        """The optimizer step that it begins with."""
+        return 0 if self.start is None else self.start.step
+
+    def span_of(self, steps: int) -> Span | None:
+        """Where its steps, so many, stand in the schedule."""
+        return None if self.span is None else Span(*self.span, first=self.first_step, steps=steps)
 
     def epoch_seed(self, epoch: int) -> int:
         """Seed of one epoch's shuffle, 62 bits."""

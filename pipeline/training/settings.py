@@ -67,8 +67,6 @@ class LearnSettings:
             raise BadConfig(
                 f"learn.precision = {self.precision}: the learner takes float32 or bfloat16"
             )
-        if self.schedule != "constant" and self.schedule_steps is None:
-            raise BadConfig(f"learn.schedule = {self.schedule} needs learn.schedule_steps")
 
     @classmethod
     def of(cls, config: Config, *, learning_rate: float | None = None) -> LearnSettings:
@@ -99,14 +97,67 @@ class LearnSettings:
         )
 
 
-def learning_rate_at(step: int, settings: LearnSettings) -> float:
-    """The learning rate of optimizer step `step`, counted from 0 over all iterations."""
+@dataclass(frozen=True)
+class Span:
+    """The part of a schedule that a job's optimizer steps cover.
+
+    begin, end: shares of the schedule that are over before and after the job. first: its first
+    optimizer step, counted over all jobs since the optimizer was made; steps: how many it takes.
+    """
+
+    begin: float
+    end: float
+    first: int
+    steps: int
+
+    def done(self, step: int) -> float:
+        """Share of the schedule that is over at the beginning of a step."""
+        passed = (step - self.first) / max(1, self.steps)
+        return min(1.0, self.begin + (self.end - self.begin) * passed)
+
+
+def learning_rate_at(step: int, settings: LearnSettings, span: Span | None = None) -> float:
+    """The learning rate of optimizer step `step`, counted from 0 since the optimizer was made.
+
+    span: where the job stands in the schedule; None: the schedule counts its own steps
+    (`schedule_steps`).
+
+    Raises:
+        ValueError: a schedule that falls, and nothing that says over how long.
+    """
     peak, rise = settings.learning_rate, settings.schedule_rise
+    risen = min(1.0, (step + 1) / rise) if rise else 1.0
+    if settings.schedule == "constant":
+        return peak * risen
+    if span is not None:
+        return peak * risen * _left(settings.schedule, span.done(step))
+    if settings.schedule_steps is None:
+        raise ValueError(f"a {settings.schedule} schedule needs to know what it spans")
     if step < rise:
-        return peak * (step + 1) / rise
-    if settings.schedule == "constant" or settings.schedule_steps is None:
-        return peak
+        return peak * risen
     done = min(1.0, (step - rise) / max(1, settings.schedule_steps - rise))
-    if settings.schedule == "linear":
-        return peak * (1.0 - done)
-    return peak * 0.5 * (1.0 + math.cos(math.pi * done))
+    return peak * _left(settings.schedule, done)
+
+
+def _left(schedule: Schedule, done: float) -> float:
+    """Share of the peak that is left after this share of the schedule."""
+    return 1.0 - done if schedule == "linear" else 0.5 * (1.0 + math.cos(math.pi * done))
+
+
+def check_rate(settings: LearnSettings, first: int, steps: int, span: Span | None) -> None:
+    """Refuse a job of which some step would change nothing.
+
+    first: its first optimizer step; steps: how many it takes.
+
+    Raises:
+        BadConfig: the learning rate is 0 before its end.
+    """
+    last = first + steps - 1
+    if steps and learning_rate_at(last, settings, span) <= 0.0:
+        idle = sum(learning_rate_at(step, settings, span) <= 0.0 for step in range(first, last + 1))
+        raise BadConfig(
+            f"the learning rate is 0 for {idle} of {steps} steps (optimizer steps {first} to "
+            f"{last}; learn.schedule = {settings.schedule} ends at step {settings.schedule_steps}):"
+            " nothing would be learned there. Begin the run anew with a schedule that spans it "
+            "(run.rules=2)"
+        )

@@ -30,7 +30,7 @@ from pipeline.training.job import (
 from pipeline.training.job import LearnFailed as Failed
 from pipeline.training.metrics import TrainMetrics
 from pipeline.training.rows import TrainRow
-from pipeline.training.settings import LearnSettings
+from pipeline.training.settings import LearnSettings, Span
 from tests.support.scripted import make_program
 
 SIZES = {"batch_size": 4, "window": 64}
@@ -57,6 +57,7 @@ class FakeGroup:
         FakeGroup.started += 1
         self.log: list[str] = []
         self.dies_at: set[int] = set()
+        self.spans: list[Span | None] = []
         self.offset = 0.0
         self.closed = False
         self.settings = settings
@@ -89,9 +90,11 @@ class FakeGroup:
         *,
         first: int = 0,
         last: int | None = None,
+        span: Span | None = None,
         progress: Callable[[str], None] | None = None,
     ) -> TrainMetrics:
         self.log.append("train")
+        self.spans.append(span)
         plan_S = batches([row.length for row in rows], seed, **SIZES)[first:last]
         tokens = 0
         for number, batch in enumerate(plan_S, 1):

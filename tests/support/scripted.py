@@ -58,8 +58,10 @@ def make_config(**changes: Mapping[str, Any]) -> Config:
 
 
 def prm_config(**prm: Any) -> Config:
-    """A small run that selects by a process reward model."""
-    settings = {"samples": 6, "completions": 3, "pairs": 2, "held_out": 0.3, **prm}
+    """A small run that selects by a process reward model, which so few labels cannot show the
+    worth of."""
+    settings = {"samples": 6, "completions": 3, "pairs": 2, "held_out": 0.3, "use_anyway": True}
+    settings |= prm
     return make_config(
         select={"rule": "top_k", "k": 1, "reward": "prm"}, prm=settings, generate={"samples": 6}
     )

@@ -301,3 +301,35 @@ def test_a_prm_job_starts_from_the_policy_with_a_head(bench: Bench, tmp_path: Pa
     (group,) = bench.groups
     assert (group.settings.objective, group.settings.frozen) == ("steps", ("*vision*",))
     assert not read_head(group.policy).any()
+
+
+def test_a_schedule_spans_the_job_whatever_its_rows_make_and_goes_on_in_place(
+    bench: Bench,
+) -> None:
+    learner = bench.learner()
+    shape: dict[str, Any] = {"schedule": "linear", "learning_rate": 1.0}
+    job = bench.job("evolve/0", [bench.selection(0, 8)], span=(0.0, 0.5), **shape)
+    events = run(learner, job)
+    first = done(events)
+    later = bench.job("evolve/1", [bench.selection(8, 16)], start=first.checkpoint,
+                      policy=first.policy, span=(0.5, 1.0), **shape)  # fmt: skip
+    events += run(learner, later)
+    end = done(events[-1:])
+    curve = [point for e in events if isinstance(e, LearnProgress) for point in e.curve]
+    one, two = first.steps, end.steps
+    wanted = [1 - 0.5 * i / one for i in range(one)] + [0.5 - 0.5 * i / two for i in range(two)]
+    assert [point.learning_rate for point in curve] == pytest.approx(wanted)
+    assert min(wanted) > 0
+    assert len(bench.groups) == 1
+    assert "reset" not in bench.groups[0].log, "another part of one schedule is no other setting"
+    learner.close()
+
+
+def test_a_rate_of_0_before_the_end_stops_the_job_before_its_first_step(bench: Bench) -> None:
+    learner = bench.learner()
+    job = bench.job("evolve/0", [bench.selection(0, 13)], schedule="linear", schedule_steps=5)
+    failed = run(learner, job)[-1]
+    assert isinstance(failed, Failed)
+    assert "the learning rate is 0 for 3 of 8 steps" in failed.reason
+    assert "train" not in bench.groups[0].log
+    learner.close()

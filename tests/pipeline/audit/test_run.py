@@ -190,6 +190,10 @@ def test_a_shard_that_nothing_was_selected_of_is_found(objects: Objects) -> None
         ("shard_accepted", "key", "question-0000000000000000", "which no plan asks for"),
         ("job_done", "key", "learn-0000000000000000", "did not train what the plan asks for"),
         ("sampling_closed", "purpose", "evolve/7", "which no plan asks for"),
+        ("warmup_chosen", "name", "base", "the evaluations choose another"),
+        ("evaluated", "grades", [], "names other grades"),
+        ("evaluated", "split", "elsewhere", "an evaluation that no plan asks for"),
+        ("finished", "final", "base", "not what validation chooses"),
     ],
 )
 def test_an_event_that_lies_is_found(
@@ -198,6 +202,27 @@ def test_an_event_that_lies_is_found(
     def change(event: dict[str, Any]) -> None:
         if event["type"] == kind:
             event[field] = value
+
+    problems = audit(rewritten(objects, change), RUN).problems
+    assert any(why in problem.what for problem in problems), problems
+
+
+@pytest.mark.parametrize(
+    ("kind", "inside", "field", "why"),
+    [
+        ("evaluated", "result", "n", "are not what its grades give"),
+        ("evaluated", "result", "timeouts", "are not what its grades give"),
+        ("iteration_closed", "row", "greedy", "has another greedy"),
+        ("iteration_closed", "row", "steps", "has another steps"),
+        ("iteration_closed", "row", "generate_s", "has another generate_s"),
+    ],
+)
+def test_a_figure_that_lies_is_found(
+    objects: Objects, kind: str, inside: str, field: str, why: str
+) -> None:
+    def change(event: dict[str, Any]) -> None:
+        if event["type"] == kind:
+            event[inside][field] += 1
 
     problems = audit(rewritten(objects, change), RUN).problems
     assert any(why in problem.what for problem in problems), problems

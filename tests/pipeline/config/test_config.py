@@ -8,7 +8,7 @@ import pytest
 
 from jobs.runtime.recipes import RECIPES, load_recipe
 from pipeline.config.checks import check_data, check_machine, unread
-from pipeline.config.fields import fields, to_dict
+from pipeline.config.fields import BEFORE, fields, to_dict
 from pipeline.config.load import config_from_dict, load_config, stored_config
 from pipeline.config.resume import check_resume, config_hash, diff
 from pipeline.errors import BadConfig
@@ -76,8 +76,8 @@ def test_a_bad_override_names_the_key(override: str, words: list[str]) -> None:
 @pytest.mark.parametrize(
     ("overrides", "words"),
     [
-        (["select.rule=top_k"], ["select.rule", "select.reward=prm"]),
-        (["select.rule=threshold"], ["select.rule", "select.reward=prm"]),
+        (["select.rule=top_k"], ["select.rule", "select.reward=prm", "select.by=logprob"]),
+        (["select.rule=threshold"], ["select.rule", "select.reward=prm", "select.by=logprob"]),
         (["select.reward=prm", "prm.kind=tag"], ["prm.kind", "prm.path"]),
         (
             ["select.reward=prm", "prm.path=x", "prm.log_likelihood=true"],
@@ -88,7 +88,16 @@ def test_a_bad_override_names_the_key(override: str, words: list[str]) -> None:
         (["warmup.checkpoint=x"], ["warmup.checkpoint", "evolve.control"]),
         (["generate.max_model_len=96"], ["generate.max_new_tokens", "generate.max_model_len"]),
         (["generate.engines=4"], ["generate.lookahead = 3", "generate.engines = 4"]),
-        (["learn.schedule=cosine"], ["learn.schedule_steps"]),
+        (["learn.schedule=cosine", "run.rules=1"], ["learn.schedule_steps"]),
+        (
+            ["learn.schedule=linear", "learn.schedule_steps=270"],
+            ["learn.schedule_steps = 270", "leave it out", "learn.schedule_share"],
+        ),
+        (
+            ["learn.schedule=linear", "learn.schedule_share=0.5"],
+            ["learn.schedule_share = 0.5", "be 0 for the last 50% of the run"],
+        ),
+        (["select.rule=threshold", "select.by=logprob"], ["select.by = logprob", "select.by=prm"]),
         (["learn.ranks=17"], ["learn.ranks = 17", "learn.batch_size = 16"]),
         (["learn.window=1"], ["learn.window = 1"]),
         (["data.test=[train]"], ["disjoint", "train"]),
@@ -155,8 +164,13 @@ def test_recipes_are_found_by_name(tmp_path: Path, monkeypatch: pytest.MonkeyPat
 
 
 def test_a_ledger_keeps_its_settings_under_the_names_that_they_had() -> None:
-    """Hashes of the recipes as the code before the renaming gave them."""
-    hashes = {name: config_hash(load_recipe(name)) for name in ("tiny", "digits", "chaos")}
+    """Hashes of the recipes as the code before the renaming gave them, by the decisions of then."""
+    then = ["run.rules=1", "select.otherwise=random"]
+    changed = {"digits": ["learn.schedule_steps=270"]}
+    hashes = {
+        name: config_hash(load_recipe(name, then + changed.get(name, [])))
+        for name in ("tiny", "digits", "chaos")
+    }
     assert hashes == {
         "tiny": "ceb42a931e3d94d7", "digits": "e97cbe4da1e688d4", "chaos": "90c7dc3bd789665f",
     }  # fmt: skip
@@ -164,6 +178,11 @@ def test_a_ledger_keeps_its_settings_under_the_names_that_they_had() -> None:
     plain = to_dict(config)
     plain["prm"]["surprise"] = plain["prm"].pop("log_likelihood")
     assert stored_config(plain) == config
+    plain["learn"]["schedule_steps"] = 270
+    for key in BEFORE:
+        section, _, leaf = key.partition(".")
+        del plain[section][leaf]
+    assert stored_config(plain).run.rules == 1, "a ledger that says nothing is of the first"
     with pytest.raises(BadConfig, match=r"ledger, which another version.*'run\.later'"):
         stored_config(plain | {"run": {"later": 1}})
 
@@ -287,8 +306,8 @@ def test_importing_the_configuration_loads_nothing_heavy() -> None:
          ["nothing reads prm.loss, because of prm.path"]),
         (["select.rule=all_correct", "select.k=3"],
          ["nothing reads select.k, because of select.rule=all_correct"]),
-        (["learn.schedule_steps=9"],
-         ["nothing reads learn.schedule_steps, because of learn.schedule=constant"]),
+        (["learn.schedule_share=9"],
+         ["nothing reads learn.schedule_share, because of learn.schedule=constant"]),
     ],
 )  # fmt: skip
 def test_settings_that_nothing_reads_are_named(overrides: list[str], lines: list[str]) -> None:

@@ -19,7 +19,7 @@ def test_every_setting_of_a_recipe_is_read(recipe: str) -> None:
         (["prm.queries=9"], "prm.queries: select.reward = binary uses no process reward model"),
         (["select.threshold=0.7"], "select.threshold: select.rule = random_k has no threshold"),
         (["select.rule=all_correct"], "select.k: select.rule = all_correct has no k"),
-        (["learn.schedule_steps=9"], "learn.schedule_steps: learn.schedule = constant"),
+        (["learn.schedule_share=9"], "learn.schedule_share: learn.schedule = constant"),
         (["evolve.iterations=0"], "evolve.interval: evolve.iterations = 0"),
         (["generate.gpu_memory_utilization=0.5"], "generate.gpu_memory_utilization: engines use"),
         (["cluster.gpus_per_engine=1"], "generate.kv_cache_gib: engines are on GPUs"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from dataclasses import replace
 from pathlib import Path
 
@@ -152,7 +153,8 @@ def test_only_right_responses_are_scored_unless_all_are_wanted(
 def test_the_card_lies_in_the_prms_folder(plain: Bench, tmp_path: Path) -> None:
     state = replay(plain.events)
     card = json.loads(card_in(plain.store, state.policies["prm"], tmp_path / "prm"))
-    assert card["shortfalls"] == []
+    assert "its labels cannot show whether it orders" in card["shortfalls"][0]
+    assert "20 are needed" in card["gate"]["cannot_show"][0]
     # Its bytes are hashed: a setting that was renamed stays under its first name.
     assert {"surprise", "labels", "path"} <= card["settings"].keys()
     assert "log_likelihood" not in card["settings"]
@@ -190,11 +192,11 @@ def without_quality(bench: Bench) -> State:
 
 
 def test_a_prm_below_the_bar_is_not_used_unless_told_so(tmp_path: Path) -> None:
-    bench = Bench(tmp_path / "blind", prm_config())
+    bench = Bench(tmp_path / "blind", prm_config(use_anyway=False))
     state = without_quality(bench)
     assert state.prm is not None
     assert not state.prm["used"]
-    assert "prm.least_auc_step" in state.prm["reasons"][0]
+    assert "cannot show whether it orders correct responses" in state.prm["reasons"][0]
     assert not [e for e in bench.of_type("shard_scored") if e["purpose"].startswith("evolve/")]
     drawn = [e for e in bench.of_type("shard_graded") if e["purpose"].startswith("evolve/")]
     assert all(event["coverage"]["kept"] <= 2 for event in drawn)  # one each of two queries
@@ -206,7 +208,10 @@ def test_a_prm_below_the_bar_is_not_used_unless_told_so(tmp_path: Path) -> None:
     for row in state.iterations:
         assert row["choice"]["kept"]["responses"] == row["kept"]
         assert row["choice"]["dropped"]["steps"] in (2.0, None)
-    assert any("drawn at random" in line for line in bench.watch.said)
+    assert any("ranked by their log-likelihood" in line for line in bench.watch.said)
+    for event in drawn:
+        for row in read_rows(bench.store, event["selected"], Selected):
+            assert row.reward == math.fsum(row.logprobs), "what costs nothing takes its place"
     told = Bench(tmp_path / "told", prm_config(use_anyway=True))
     state = without_quality(told)
     assert state.prm is not None

@@ -47,18 +47,23 @@ def specs(queries: list[Query], **changes: object) -> list[ShardSpec]:
     st.sampled_from([0.0625, 0.125, 0.25, 0.3, 1 / 3, 0.5, 0.9, 1.0]),
     st.integers(1, 40),
     st.integers(0, 5),
+    st.booleans(),
 )
 def test_slices_traverse_the_pool_again_and_again(
-    size: int, interval: float, iterations: int, seed: int
+    size: int, interval: float, iterations: int, seed: int, reshuffle: bool
 ) -> None:
     pool = [f"h{i}" for i in range(size)]
-    slices = [slice_of(pool, t, interval, seed) for t in range(iterations)]
+    slices = [slice_of(pool, t, interval, seed, reshuffle=reshuffle) for t in range(iterations)]
     for drawn in slices:
         assert len(set(drawn)) == len(drawn)
         assert abs(len(drawn) - size * interval) < 1.001
     order = shuffled(pool, seed, "slices")
     flat = [item for drawn in slices for item in drawn]
-    assert flat == [order[i % size] for i in range(len(flat))]
+    if not reshuffle:
+        assert flat == [order[i % size] for i in range(len(flat))]
+    assert flat[:size] == order[: len(flat)], "the first pass is that of a run without new orders"
+    for begin in range(0, len(flat) - size + 1, size):
+        assert sorted(flat[begin : begin + size]) == sorted(pool), "a pass visits each once"
     counts = Counter(flat)
     assert max(counts[item] for item in pool) - min(counts[item] for item in pool) <= 1
 
@@ -67,7 +72,10 @@ def test_a_quarter_each_is_the_whole_pool_in_four() -> None:
     pool = [f"h{i}" for i in range(100)]
     four = [item for t in range(4) for item in slice_of(pool, t, 0.25, 0)]
     assert sorted(four) == sorted(pool)
-    assert slice_of(pool, 4, 0.25, 0) == slice_of(pool, 0, 0.25, 0)
+    again = [item for t in range(4, 8) for item in slice_of(pool, t, 0.25, 0)]
+    assert sorted(again) == sorted(pool)
+    assert again != four, "the next pass has an order of its own"
+    assert slice_of(pool, 4, 0.25, 0, reshuffle=False) == slice_of(pool, 0, 0.25, 0)
     assert slice_of(pool, 0, 0.25, 1) != slice_of(pool, 0, 0.25, 0)
 
 

@@ -15,6 +15,7 @@ from pipeline.prm.labels import (
     Labelled,
     Prefix,
     Reached,
+    Stop,
     Take,
     cost,
     held_out_queries,
@@ -190,12 +191,12 @@ def labelled(*steps: str, index: int = 0, query: str = "q") -> Labelled:
 
 
 def run_annotation(
-    responses: Sequence[Labelled], truth: dict[str, Reached], *, early_stop: bool
+    responses: Sequence[Labelled], truth: dict[str, Reached], *, stop: Stop
 ) -> tuple[dict[Prefix, Reached], list[int]]:
     """Rounds until nothing is left, with values by prefix text."""
     found: dict[Prefix, Reached] = {}
     sizes = []
-    while wanted := next_prefixes(responses, found, early_stop=early_stop):
+    while wanted := next_prefixes(responses, found, stop=stop):
         sizes.append(len(wanted))
         assert len(set(wanted)) == len(wanted)
         found |= {prefix: truth[decode(prefix.token_ids_T)] for prefix in wanted}
@@ -211,20 +212,36 @@ def test_shared_first_steps_are_completed_once_and_early_stop_asks_no_further() 
         "a\n\nx\n\n": Reached(2, 4),
         "a\n\nx\n\ny\n\n": Reached(4, 4),
     }
-    found, sizes = run_annotation(responses, truth, early_stop=False)
+    found, sizes = run_annotation(responses, truth, stop="never")
     assert sizes == [5]
-    assert step_values(responses[0], found, early_stop=False) == ((0.75, 0.0, 0.25), (4, 4, 4))
-    found, sizes = run_annotation(responses, truth, early_stop=True)
+    assert step_values(responses[0], found, stop="never") == ((0.75, 0.0, 0.25), (4, 4, 4))
+    found, sizes = run_annotation(responses, truth, stop="any")
     assert sizes == [1, 2, 1]
-    assert step_values(responses[0], found, early_stop=True) == ((0.75, 0.0, 0.0), (4, 4, 0))
-    assert step_values(responses[1], found, early_stop=True) == ((0.75, 0.5, 1.0), (4, 4, 4))
+    assert step_values(responses[0], found, stop="any") == ((0.75, 0.0, 0.0), (4, 4, 0))
+    assert step_values(responses[1], found, stop="any") == ((0.75, 0.5, 1.0), (4, 4, 4))
+
+
+def test_nothing_is_imputed_inside_a_correct_response() -> None:
+    right = labelled("a", "b", "c")
+    wrong = replace(labelled("x", "y", index=1), correct=False)
+    truth = {
+        "a\n\n": Reached(3, 4),
+        "a\n\nb\n\n": Reached(0, 4),
+        "a\n\nb\n\nc\n\n": Reached(1, 4),
+        "x\n\n": Reached(0, 4),
+        "x\n\ny\n\n": Reached(1, 4),
+    }
+    found, sizes = run_annotation([right, wrong], truth, stop="wrong")
+    assert sizes == [4], "all of the correct one at once, the first step of the wrong one"
+    assert step_values(right, found, stop="wrong") == ((0.75, 0.0, 0.25), (4, 4, 4))
+    assert step_values(wrong, found, stop="wrong") == ((0.0, 0.0), (4, 0)), "the second is imputed"
 
 
 def test_a_step_of_which_nothing_was_graded_leaves_the_response_without_values() -> None:
     response = labelled("a", "b")
     truth = {"a\n\n": Reached(0, 0), "a\n\nb\n\n": Reached(1, 4)}
-    found, _ = run_annotation([response], truth, early_stop=True)
-    assert step_values(response, found, early_stop=True) is None
+    found, _ = run_annotation([response], truth, stop="any")
+    assert step_values(response, found, stop="any") is None
 
 
 def test_cost_counts_prefixes_once_and_is_never_exceeded() -> None:

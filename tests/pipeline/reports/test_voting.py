@@ -7,8 +7,9 @@ from typing import Any
 
 import pytest
 
+from pipeline.metrics.evaluation import doubling
 from pipeline.query import Query
-from pipeline.reports.voting import Group, distributions, doubling, figure_2
+from pipeline.reports.voting import Group, distributions, figure_2
 
 
 def group(number: int, answers: str, rewards: list[float | None], gold: str = "1") -> Group:

@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from pipeline.audit.run import audit
+from pipeline.config.fields import BEFORE
 from pipeline.errors import BadConfig
 from pipeline.grading.grade import GRADER_VERSION
 from pipeline.hashing import canonical_json
@@ -26,12 +27,15 @@ from pipeline.simulation.fleet import decode
 from pipeline.simulation.grader import GRADER
 from tests.support.driving import Bench, result
 from tests.support.earlier_runs import RUNS, store_of, unpacked
-from tests.support.scripted import prm_config
+from tests.support.scripted import make_config, prm_config
 
 
 def bench_of(name: str, folder: Path) -> Bench:
-    """The store of an earlier run, and today's drivers over it."""
-    bench = Bench(folder) if name == "scripted" else Bench(folder, prm_config())
+    """The store of an earlier run, and today's drivers over it, by the decisions of then."""
+    config = make_config() if name == "scripted" else prm_config(use_anyway=False)
+    run = config.run.model_copy(update={"rules": BEFORE["run.rules"]})
+    select = config.select.model_copy(update={"otherwise": BEFORE["select.otherwise"]})
+    bench = Bench(folder, config.model_copy(update={"run": run, "select": select}))
     store_of(name, bench.backend)
     return bench
 
@@ -83,6 +87,14 @@ def test_a_real_run_is_refused_by_a_program_with_another_grader_before_anything_
     check_same_means(began, state)
     with pytest.raises(BadConfig, match="the grader is not the one it was started with: 1-math"):
         check_same_means(replace(began, grader=GRADER_VERSION), state)
+
+
+def test_today_it_would_be_another_run_and_is_refused(tmp_path: Path) -> None:
+    """Its decisions are of version 1: a driver by those of today would go on as another run."""
+    bench = Bench(tmp_path)
+    store_of("scripted", bench.backend)
+    with pytest.raises(BadConfig, match=r"run.rules: 1 -> 2"):
+        bench.run()
 
 
 def test_with_another_grader_it_is_refused_and_nothing_is_written(tmp_path: Path) -> None:

@@ -1,0 +1,66 @@
+"""Selection and votes of a run again, with other settings and no engine: `mstar-ray replay RUN`.
+
+Reads the store of a run, finished or not, and changes nothing. Each `--with` is a setting of its
+own, a list of section.key=value; all stand side by side with what the run did.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from jobs.runtime.cli import command, say
+from jobs.runtime.stores import find_run
+from pipeline.config.load import changed_config
+from pipeline.config.resume import diff
+from pipeline.errors import BadConfig
+from pipeline.reports.replay import OWN, Setting, replay_rows, replay_table, stored_shards
+from pipeline.reports.tables import text_table
+from pipeline.run.events.wire import from_wire
+from pipeline.run.events.wire import replay as state_of
+from pipeline.run.ledger import Ledger
+from pipeline.run.queries import spec_of
+
+DECIDED = ("select.", "generate.samples", "run.seed")
+"""What a replay can decide otherwise on what is stored."""
+
+
+def replay(
+    place: str, settings: Sequence[str], run: str | None = None, out: Path | None = None
+) -> None:
+    """Print the table of all settings, and write the rows where `out` names a file.
+
+    settings: each "select.k=4" or "select.rule=threshold select.threshold=0.7".
+
+    Raises:
+        BadConfig: no such run, nothing to replay yet, or a setting that stored shards cannot
+            answer.
+    """
+    store, name = find_run(place, run)
+    events = list(Ledger(store, name).replay())
+    spec, state = spec_of(store, from_wire(events[0])), state_of(events)
+    shards = stored_shards(store, events)
+    if not shards:
+        raise BadConfig(f"run {name!r} has closed no iteration yet: there is nothing to replay")
+    asked = [Setting.of(OWN, state, spec)]
+    for text in settings:
+        config = changed_config(spec.config, text.split())
+        strange = [one.key for one in diff(spec.config, config) if not one.key.startswith(DECIDED)]
+        if strange:
+            raise BadConfig(
+                f"--with {text!r}: {', '.join(strange)} would have made other responses; a replay "
+                f"chooses again among those there are: {', '.join(DECIDED)}"
+            )
+        asked.append(Setting.of(text, state, replace(spec, config=config)))
+    rows = replay_rows(shards, asked, spec.by_hash)
+    print(text_table(replay_table(rows)))
+    if out is not None:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        out.write_text(json.dumps(rows, indent=1) + "\n", "utf-8")
+        say(f"{len(rows)} rows written to {out}")
+
+
+if __name__ == "__main__":
+    command("replay")

@@ -1,0 +1,125 @@
+"""Replay: with a run's own settings its own selection; with others, what they would have kept."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from jobs.replay import replay
+from pipeline.config.load import changed_config
+from pipeline.errors import BadConfig
+from pipeline.reports.replay import OWN, Setting, Stored, chosen_places, replay_rows, stored_shards
+from pipeline.run.events.wire import from_wire
+from pipeline.run.events.wire import replay as state_of
+from pipeline.run.ledger import Ledger
+from pipeline.run.queries import spec_of
+from pipeline.run.spec import RunSpec
+from pipeline.run.state import State
+from pipeline.storage.store import Store
+from tests.support.driving import Bench
+from tests.support.earlier_runs import store_of
+from tests.support.jobs import mstar
+from tests.support.scripted import make_config, prm_config
+
+Run = tuple[State, RunSpec, list[Stored]]
+
+
+def opened(store: Store, name: str) -> Run:
+    events = list(Ledger(store, name).replay())
+    spec = spec_of(store, from_wire(events[0]))
+    return state_of(events), spec, stored_shards(store, events)
+
+
+@pytest.fixture(scope="module")
+def by_prm(tmp_path_factory: pytest.TempPathFactory) -> Run:
+    bench = Bench(tmp_path_factory.mktemp("prm"), prm_config())
+    bench.run()
+    return opened(bench.store, "scripted")
+
+
+@pytest.mark.parametrize(
+    "select",
+    [
+        {"rule": "random_k", "k": 2},
+        {"rule": "all_correct"},
+        {"rule": "top_k", "k": 1, "by": "logprob"},
+        {"rule": "bottom_k", "k": 1, "by": "logprob"},
+        {"rule": "top_k", "k": 1, "by": "length"},
+        {"rule": "top_k", "k": 1, "by": "random"},
+    ],
+    ids=lambda select: " ".join(map(str, select.values())),
+)
+def test_a_runs_own_settings_give_its_own_selection(select: dict[str, Any], tmp_path: Path) -> None:
+    bench = Bench(tmp_path, make_config(select=select))
+    bench.run()
+    state, spec, shards = opened(bench.store, "scripted")
+    own = Setting.of(OWN, state, spec)
+    assert sum(len(shard.kept) for shard in shards) == sum(row["kept"] for row in state.iterations)
+    assert [chosen_places(shard, own) for shard in shards] == [shard.kept for shard in shards]
+
+
+def test_so_do_those_of_a_run_that_selects_by_its_prm(by_prm: Run) -> None:
+    state, spec, shards = by_prm
+    own = Setting.of(OWN, state, spec)
+    assert own.rule.by_prm
+    assert [chosen_places(shard, own) for shard in shards] == [shard.kept for shard in shards]
+    assert any(shard.kept for shard in shards)
+
+
+def test_and_those_of_a_run_of_an_earlier_program() -> None:
+    """Of the iterations that it had closed when it was interrupted."""
+    state, spec, shards = opened(store_of("scripted"), "scripted")
+    own = Setting.of(OWN, state, spec)
+    assert own.rule.version == 1
+    assert shards
+    assert [chosen_places(shard, own) for shard in shards] == [shard.kept for shard in shards]
+
+
+def test_other_settings_stand_side_by_side(by_prm: Run) -> None:
+    state, spec, shards = by_prm
+
+    def setting(*overrides: str) -> Setting:
+        config = changed_config(spec.config, overrides)
+        changed = RunSpec(config, spec.splits, spec.engine, spec.grader)
+        return Setting.of(" ".join(overrides), state, changed)
+
+    asked = [
+        Setting.of(OWN, state, spec),
+        setting("select.k=4"),
+        setting("select.by=logprob"),
+        setting("generate.samples=3"),
+        setting("select.rule=threshold", "select.threshold=0.7"),
+    ]
+    own, four, by_logprob, fewer, above = replay_rows(shards, asked, spec.by_hash)
+    assert own["kept_by_the_run"] == 1.0
+    assert four["kept"] >= own["kept"]
+    assert by_logprob["kept"] == own["kept"], "as many, others"
+    assert by_logprob["nats"] >= own["nats"]
+    assert fewer["kept"] <= own["kept"]
+    assert 0 <= above["kept"] <= four["kept"]
+    for row in (own, four):
+        assert sum(one["kept"] for one in row["iterations"].values()) == row["kept"]
+
+
+def test_the_command(tmp_path: Path) -> None:
+    bench = Bench(tmp_path, make_config())
+    bench.run()
+    folder = tmp_path / "store"
+    for path in bench.store.list():
+        (folder / path).parent.mkdir(parents=True, exist_ok=True)
+        (folder / path).write_bytes(bench.store.get(path))
+    out = tmp_path / "rows.json"
+    done = mstar("replay", str(folder), "--with", "select.k=1", "--out", out)
+    assert done.exit_code == 0, done.output
+    rows = json.loads(out.read_text())
+    assert [row["setting"] for row in rows] == [OWN, "select.k=1"]
+    assert "as run" in done.output
+    with pytest.raises(BadConfig, match=r"select.by = prm needs scores"):
+        replay(str(folder), ["select.rule=top_k select.reward=prm"])
+    with pytest.raises(BadConfig, match="stored 3 of each query"):
+        replay(str(folder), ["generate.samples=9"])
+    with pytest.raises(BadConfig, match=r"generate.temperature would have made other responses"):
+        replay(str(folder), ["generate.temperature=0.5"])
