@@ -169,7 +169,7 @@ def group_index(groups_Q: Groups) -> tuple[npt.NDArray[np.intp], int]:
     return np.array(index_Q, dtype=np.intp), len(numbers)
 
 
-def _resamples(count_G: int, width: int, seed: int, reps: int) -> Iterator[Floats]:
+def resamples(count_G: int, width: int, seed: int, reps: int) -> Iterator[Floats]:
     """How often each group is drawn, in blocks of replicates: (R, G), each row summing to G.
 
     `width` is how many numbers the caller makes of each replicate.
@@ -198,7 +198,7 @@ def percentiles(
         if bounds is None:
             raise ValueError("one group gives no interval: the bootstrap needs at least two")
         return bounds
-    values_R = np.concatenate([replicate(t) for t in _resamples(count_G, width, seed, reps)])
+    values_R = np.concatenate([replicate(t) for t in resamples(count_G, width, seed, reps)])
     values_R = values_R[np.isfinite(values_R)]
     if not len(values_R):
         raise ValueError("no bootstrap replicate is defined: there is too little data")

@@ -115,7 +115,8 @@ def _kept(shard: Stored, setting: Setting) -> list[Rollout]:
     if setting.rule.by_prm and shard.reward_of is None:
         raise BadConfig(
             f"{setting.name}: select.by = prm needs scores, and this run scored nothing in "
-            f"iteration {shard.iteration}: rank by what it stored (select.by=logprob, length or random)"
+            f"iteration {shard.iteration}: rank by what it stored (select.by = logprob, length "
+            "or random)"
         )
     return choose(rows, outcomes, shard.reward_of, setting.rule, setting.seed).kept
 

@@ -89,7 +89,7 @@ def test_a_replicate_is_the_mean_of_literally_repeated_questions(
 ) -> None:
     values, groups = data
     labels = list(dict.fromkeys(groups))
-    times_R_G = np.concatenate(list(metrics._resamples(len(labels), len(labels), seed, 50)))
+    times_R_G = np.concatenate(list(metrics.resamples(len(labels), len(labels), seed, 50)))
     assert (times_R_G.sum(axis=1) == len(labels)).all()
     means = []
     for times_G in times_R_G:
@@ -103,7 +103,7 @@ def test_a_replicate_is_the_mean_of_literally_repeated_questions(
 
 
 def test_every_resample_of_groups_is_equally_likely() -> None:
-    times_R_G = np.concatenate(list(metrics._resamples(3, 3, 7, 27_000)))
+    times_R_G = np.concatenate(list(metrics.resamples(3, 3, 7, 27_000)))
     draws = [tuple(np.bincount(d, minlength=3)) for d in itertools.product(range(3), repeat=3)]
     for times in set(draws):
         seen = (times_R_G == times).all(axis=1).sum()

@@ -1,0 +1,142 @@
+"""The adaptive temperature: what it does on curves whose truth is known."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from scipy.special import ndtr
+
+from pipeline.errors import BadConfig
+from pipeline.generation.temperature import (
+    Decision,
+    check_search,
+    decide,
+    least_queries,
+    narrowed,
+)
+
+GRID = tuple(round(0.3 + 0.1 * step, 1) for step in range(14))  # the paper's, 0.3 to 1.6
+N = 250
+SHARED = 0.6
+"""Correlation of a question's luck between temperatures: its samples have the same seeds there."""
+Curve = Callable[[float], float]
+
+
+class Simulated:
+    """Questions that some policy nearly always or nearly never answers, two to an image, searched
+    at any temperature with luck that temperatures share in part."""
+
+    def __init__(self, rng: np.random.Generator, queries: int = N) -> None:
+        self.rng = rng
+        self.groups = [q // 2 for q in range(queries)]
+        image = np.repeat(rng.normal(size=(queries + 1) // 2), 2)[:queries]
+        self.ease = 2.0 * (0.5**0.5 * image + 0.5**0.5 * rng.normal(size=queries))
+        self.common = rng.normal(size=queries)
+
+    def hits(self, mean: float) -> list[float]:
+        """Of each question at a temperature where the share of hits is `mean`."""
+        chance = 1 / (1 + np.exp(-(self.ease - np.quantile(self.ease, 1 - mean)) * 3))
+        chance = np.clip(chance + mean - chance.mean(), 0, 1)
+        own = self.rng.normal(size=len(self.ease))
+        luck = SHARED**0.5 * self.common + (1 - SHARED) ** 0.5 * own
+        return [float(x) for x in ndtr(luck) < chance]
+
+    def search(self, curve: Curve, grid: Sequence[float], today: float, seed: int) -> Decision:
+        found = {t: self.hits(curve(t)) for t in grid}
+        return decide(found, self.groups, today, "sound", seed=seed, reps=400)
+
+
+def moved(curve: Curve, grid: Sequence[float], today: float, searches: int) -> list[Decision]:
+    rng = np.random.default_rng(0)
+    return [Simulated(rng).search(curve, grid, today, seed) for seed in range(searches)]
+
+
+@pytest.mark.parametrize("grid", [GRID, GRID[4:9]], ids=["14 temperatures", "5 temperatures"])
+def test_on_a_flat_curve_it_stays_in_95_of_100_searches(grid: Sequence[float]) -> None:
+    decisions = moved(lambda t: 0.5, grid, 0.9, 1000)
+    stayed = sum(not decision.moved for decision in decisions)
+    assert stayed >= 950
+
+
+def test_it_moves_to_a_true_gain_of_8_points() -> None:
+    def curve(t: float) -> float:
+        return 0.52 - 0.08 * min(1.0, abs(t - 1.1) / 0.2)
+
+    decisions = moved(curve, GRID[4:9], 0.9, 300)
+    gone = [decision.temperature for decision in decisions if decision.moved]
+    assert len(gone) >= 0.8 * 300
+    assert np.mean([t in (1.0, 1.1) for t in gone]) >= 0.9
+
+
+def test_argmax_finds_a_recorded_best_and_follows_noise() -> None:
+    recorded = {0.5: [1.0, 1.0, 0.0, 0.0], 0.7: [1.0, 1.0, 1.0, 0.0], 1.0: [1.0, 0.0, 0.0, 0.0]}
+    found = decide(recorded, [0, 1, 2, 3], 1.0, "argmax", seed=0, reps=100)
+    assert (found.temperature, found.moved) == (0.7, True)
+    assert found.curve[0.7].value == 0.75
+    assert found.gains[0.7] == (0.5, None)
+    assert decide(recorded, [0, 1, 2, 3], 1.0, "sound", seed=0, reps=100).temperature == 1.0
+    rng = np.random.default_rng(1)
+    one = Simulated(rng)
+    wandered = [
+        decide({t: one.hits(0.5) for t in GRID}, one.groups, 0.9, "argmax", seed=0, reps=50).moved
+        for _ in range(30)
+    ]
+    assert np.mean(wandered) > 0.8, "which is why it is not the default"
+
+
+def test_it_follows_an_optimum_that_drifts() -> None:
+    """From 0.5 to 1.1 over twelve searches, with the grid narrowed around the last choice."""
+    rng, today, path = np.random.default_rng(2), 0.5, []
+    for number in range(16):
+        best = min(1.1, 0.5 + 0.05 * number)
+        grid = narrowed(GRID, today, 5)
+        found = Simulated(rng, 1000).search(
+            lambda t, best=best: 0.55 - 0.25 * abs(t - best), grid, today, number
+        )
+        today = found.temperature
+        path.append(today)
+    assert path[0] == pytest.approx(0.5, abs=0.11)
+    assert path[-1] == pytest.approx(1.1, abs=0.21)
+    assert path == sorted(path), "no step back"
+
+
+def test_equal_curves_are_no_gain() -> None:
+    same = {0.5: [1.0, 0.0, 1.0], 1.0: [1.0, 0.0, 1.0]}
+    found = decide(same, [0, 1, 2], 0.5, "sound", seed=0, reps=50)
+    assert (found.temperature, found.gains[1.0]) == (0.5, (0.0, 0.0))
+    assert found.to_dict()["gains"] == {"1": {"gain": 0.0, "bound": 0.0}}
+
+
+@given(
+    st.lists(st.lists(st.sampled_from([0.0, 1.0]), min_size=6, max_size=6), min_size=2, max_size=4)
+)
+def test_a_bound_is_below_its_gain_and_a_move_is_a_gain(hits: list[list[float]]) -> None:
+    curves = {float(t): row for t, row in enumerate(hits)}
+    found = decide(curves, [0, 0, 1, 2, 3, 4], 0.0, "sound", seed=0, reps=50)
+    for gain, bound in found.gains.values():
+        assert bound is not None
+        assert bound <= gain + 1e-12
+    if found.moved:
+        assert np.mean(curves[found.temperature]) > np.mean(curves[0.0])
+
+
+def test_a_grid_is_narrowed_around_the_last_choice() -> None:
+    assert narrowed(GRID, 0.5, 5) == (0.3, 0.4, 0.5, 0.6, 0.7)
+    assert narrowed(GRID, 0.3, 3) == (0.3, 0.4, 0.5)
+    assert narrowed((0.5, 1.0), 0.7, 9) == (0.5, 0.7, 1.0)
+
+
+def test_a_search_that_could_decide_nothing_is_refused() -> None:
+    check_search((0.7, 1.0, 1.3), 1.0, samples=8, k=2, queries=250, gain=0.08)
+    with pytest.raises(BadConfig, match="a search over one temperature, 1"):
+        check_search((1.0,), 1.0, samples=8, k=2, queries=250, gain=0.08)
+    with pytest.raises(BadConfig, match="sample at least 2"):
+        check_search((0.7, 1.0), 1.0, samples=1, k=2, queries=250, gain=0.08)
+    with pytest.raises(BadConfig, match=rf"{least_queries(0.02, 2)} would do"):
+        check_search((0.7, 1.0), 1.0, samples=8, k=2, queries=250, gain=0.02)
+    with pytest.raises(ValueError, match="today's temperature"):
+        decide({0.5: [1.0], 0.7: [1.0]}, [0], 1.0, "sound", seed=0)
