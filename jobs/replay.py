@@ -53,7 +53,9 @@ def replay(
                 f"--with {text!r}: {', '.join(strange)} would have made other responses; a replay "
                 f"chooses again among those there are: {', '.join(DECIDED)}"
             )
-        asked.append(Setting.of(text, state, replace(spec, config=config)))
+        changed = replace(spec, config=config)
+        one = Setting.of(text, state, changed)
+        asked.append(one.asking(changed.rule) if config.select != spec.config.select else one)
     rows = replay_rows(shards, asked, spec.by_hash)
     print(text_table(replay_table(rows)))
     if out is not None:

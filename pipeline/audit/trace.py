@@ -11,7 +11,7 @@ from pipeline.errors import BadConfig, CorruptObject, StoreMissing
 from pipeline.query import Query
 from pipeline.records import Grade, Rollout, Score, Selected
 from pipeline.run.events.event import Event
-from pipeline.run.events.sampling import OfShard
+from pipeline.run.events.sampling import OfShard, SamplingClosed
 from pipeline.run.events.training import JobDone
 from pipeline.run.events.wire import from_wire
 from pipeline.run.ledger import Ledger
@@ -84,8 +84,11 @@ def trace(store: Store, run: str, sample: str) -> list[dict[str, Any]]:
 
 
 def _trained_by(events: Sequence[Event], purpose: str) -> list[dict[str, Any]]:
-    """The jobs that read a purpose's selections: the control repeats the warm-up's."""
-    chains = ("warmup/", "control/") if purpose == "warmup" else (purpose,)
+    """The jobs that read a purpose's selections: the control repeats the warm-up's, where it has
+    none of its own."""
+    own = any(isinstance(one, SamplingClosed) and one.purpose == "control" for one in events)
+    shared = purpose == "warmup" and not own
+    chains = ("warmup/", "control/") if shared else (purpose,)
     return [
         {
             "job": event.job,

@@ -365,7 +365,8 @@ class Evolve(Section):
     epochs: int = Field(default=1, ge=1, le=100)
     """Epochs over an iteration's selected responses."""
     control: bool = True
-    """Also train the warm-up policy for as many further steps on warm-up's own data."""
+    """Also train the warm-up policy for as many further steps on gold-conditioned chains of the
+    labelled queries that the evolution sees."""
 
 
 class Evaluate(Section):

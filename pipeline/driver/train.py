@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 from pipeline.driver.context import RunContext
 from pipeline.errors import RunStopped
+from pipeline.phases.control import chains_of
 from pipeline.phases.lineage import retirable
 from pipeline.phases.steps import Train
 from pipeline.refs import CheckpointRef, ShardSet
@@ -111,5 +112,7 @@ class TrainStep:
             return CheckpointLost(job.name, failed.path, failed.reason)
         if job.prm is not None:
             return context.labels_lost(failed.path, failed.reason)
-        purpose = ShardSet(job.name if job.name.startswith("evolve/") else "warmup")
+        phase = ShardSet(job.name).phase
+        chains = chains_of(context.spec) if phase == "control" else ShardSet(phase)
+        purpose = ShardSet(job.name) if phase == "evolve" else chains
         return context.loss(purpose, failed.path, failed.reason)

@@ -1,5 +1,5 @@
-"""The control phase: the warm-up policy trained on warm-up's data, step for step as long as the
-evolution, and chosen the same way."""
+"""The control phase: the warm-up policy trained on gold-conditioned chains, step for step as long
+as the evolution, on the labelled queries that the evolution sees, and chosen the same way."""
 
 from __future__ import annotations
 
@@ -7,11 +7,14 @@ from collections.abc import Sequence
 
 from pipeline.phases.evaluate import evaluations
 from pipeline.phases.lineage import checkpoint_before, schedule_of, selections, skip_training
-from pipeline.phases.steps import Step, Train
-from pipeline.phases.warmup import sample_warmup
+from pipeline.phases.steps import SampleShards, Step, Train
+from pipeline.phases.warmup import WARMUP, sample_warmup
+from pipeline.refs import ShardSet
 from pipeline.run.spec import RunSpec
 from pipeline.run.state import GREEDY, State
 from pipeline.training.job import LearnJob
+
+CONTROL = ShardSet("control")
 
 
 def ready(state: State, spec: RunSpec) -> Sequence[Step]:
@@ -22,9 +25,7 @@ def ready(state: State, spec: RunSpec) -> Sequence[Step]:
             if not length:
                 before = state.policies[f"control/{t - 1}" if t else "warmup"]
                 return (skip_training("control/learn", name, before),)
-            return sample_warmup(state, spec) or (
-                Train("control/learn", _job(state, spec, t, length)),
-            )
+            return _sample(state, spec) or (Train("control/learn", _job(state, spec, t, length)),)
         policy, validation = state.policies[name], spec.config.data.validation
         stage = "control/evaluate"
         steps = evaluations(state, spec, policy, validation, stage=stage, modes=(GREEDY,))
@@ -33,12 +34,29 @@ def ready(state: State, spec: RunSpec) -> Sequence[Step]:
     return ()
 
 
+def chains_of(spec: RunSpec) -> ShardSet:
+    """The chains that the control trains on: the warm-up's, where these are of all its queries."""
+    return WARMUP if spec.control_queries == spec.warmup_queries else CONTROL
+
+
+def _sample(state: State, spec: RunSpec) -> Sequence[Step]:
+    """Chains of the base for the queries that the evolution saw. (Those which the warm-up has
+    are found in the store.)"""
+    if chains_of(spec) == WARMUP:
+        return sample_warmup(state, spec)
+    if CONTROL in state.closed:
+        return ()
+    base = state.policies["base"]
+    specs = spec.chain_specs(CONTROL, spec.control_queries, base)
+    return (SampleShards("control/generate", CONTROL, specs, base, spec.warmup_rule),)
+
+
 def _job(state: State, spec: RunSpec, t: int, length: int) -> LearnJob:
     return LearnJob(
         name=f"control/{t}",
         start=checkpoint_before(state, "control", t),
         policy=state.policies["warmup"],
-        data=selections(state, "warmup"),
+        data=selections(state, chains_of(spec)),
         seed=spec.config.run.seed,
         epochs=None,
         max_steps=length,

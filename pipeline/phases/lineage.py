@@ -87,7 +87,7 @@ def last_learning_rate(state: State, spec: RunSpec, chain: str, iteration: int) 
     return learning_rate_at(
         first + steps - 1,
         LearnSettings.of(spec.config),
-        None if span is None else Span(*span, first=first, steps=steps),
+        None if span is None else Span(span[0], span[1], first, steps),
     )
 
 

@@ -28,10 +28,11 @@ def ready(state: State, spec: RunSpec) -> Sequence[Step]:
 
 
 def sample_warmup(state: State, spec: RunSpec) -> Sequence[Step]:
-    """The warm-up's chains, which the control trains on again at the end."""
+    """The warm-up's chains."""
     if "warmup" in state.closed:
         return ()
-    base, specs = state.policies["base"], spec.warmup_specs(state.policies["base"])
+    base = state.policies["base"]
+    specs = spec.chain_specs(WARMUP, spec.warmup_queries, base)
     return (SampleShards("warmup/generate", WARMUP, specs, base, spec.warmup_rule),)
 
 

@@ -131,7 +131,8 @@ def step_auc_within(
     questions that have both."""
     values, groups = [], []
     for group_R in by_query(responses_R):
-        right, wrong = [], []
+        right: list[float] = []
+        wrong: list[float] = []
         for response in group_R:
             for score, value in zip(response.scores_S, response.values_S, strict=True):
                 if value is not None:

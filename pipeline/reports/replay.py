@@ -15,7 +15,7 @@ Axes: K samples of a query.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from pipeline.errors import BadConfig
@@ -49,9 +49,13 @@ class Setting:
 
     @classmethod
     def of(cls, name: str, state: State, spec: RunSpec) -> Setting:
-        """What a configuration asks for, with the process reward model that the run has."""
+        """What a run of this configuration keeps, with the process reward model that it has."""
         config = spec.config
         return cls(name, evolve_rule(state, spec), config.generate.samples, config.run.seed)
+
+    def asking(self, rule: Rule) -> Setting:
+        """The same by another rule, to the letter: nothing takes the place of its scores."""
+        return replace(self, rule=rule)
 
 
 @dataclass(frozen=True)
@@ -159,7 +163,7 @@ def replay_rows(
     share that the run kept too, by iteration; and how often the majority is right."""
     rows = []
     for setting in settings:
-        kept = {}
+        kept: dict[int, list[tuple[Stored, list[Rollout]]]] = {}
         for shard in shards:
             kept.setdefault(shard.iteration, []).append((shard, _kept(shard, setting)))
         votes = [vote for shard in shards for vote in majority_right(shard, setting, by_hash)]

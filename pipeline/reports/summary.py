@@ -66,6 +66,16 @@ def _identity(name: str, policy: PolicyRef, state: State) -> dict[str, str]:
     }
 
 
+def labelled_queries(program: RunSpec) -> dict[str, int]:
+    """How many labelled queries the answers of each policy's training were of."""
+    control = program.control_queries if program.config.evolve.control else ()
+    return {
+        "warmup": len(program.warmup_queries),
+        "control": len(control),
+        "final": len(program.evolved_queries),
+    }
+
+
 def summary(state: State, program: RunSpec, store: Store) -> dict[str, Any]:
     """Everything of `summary.json`."""
     results = {
@@ -82,6 +92,7 @@ def summary(state: State, program: RunSpec, store: Store) -> dict[str, Any]:
             name: _identity(name, policy, state) for name, policy in named_policies(state).items()
         },
         **results,
+        "labelled_queries": labelled_queries(program),
         "comparisons": comparisons(state, program, store) if state.finished else {},
         "prm": state.prm and {**state.prm, "labels": state.labels},
         "iterations": state.iterations,

@@ -106,7 +106,9 @@ def _accuracy(result: Mapping[str, Any] | None, with_interval: bool = False) -> 
 
 def difference_lines(found: Mapping[str, Any]) -> list[str]:
     """The paired differences in points, one line each."""
-    lines = []
+    seen = found.get("labelled_queries", {})
+    counts = ", ".join(f"{name} {count}" for name, count in seen.items() if count)
+    lines = [f"labelled queries seen: {counts}"] if counts else []
     for name, splits in found["comparisons"].items():
         for split, one in splits.items():
             rising = sum(value > 0 for value in one["families"].values())

@@ -6,7 +6,7 @@ the run goes on. The shards of every stage are functions of it and of the policy
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
@@ -80,13 +80,37 @@ class RunSpec:
         generate = self.config.generate
         return SamplingParams(samples, temperature, generate.top_p, generate.max_new_tokens)
 
-    def warmup_specs(self, policy: PolicyRef) -> tuple[ShardSpec, ...]:
-        """Gold-conditioned chains of the base."""
+    @cached_property
+    def warmup_queries(self) -> tuple[str, ...]:
+        """Content hashes of the labelled queries that the warm-up sees."""
+        warmup = self.config.warmup
+        order = shuffled(self.pool, self.config.run.seed, "warmup")
+        return () if warmup.checkpoint is not None else tuple(order[: warmup.queries])
+
+    @cached_property
+    def evolved_queries(self) -> frozenset[str]:
+        """Those that the final policy can have seen: of the warm-up, and of every iteration."""
+        iterations = range(self.config.evolve.iterations)
+        drawn = {item for t in iterations for item in self.slice(t)}
+        return frozenset(drawn.union(self.warmup_queries))
+
+    @cached_property
+    def control_queries(self) -> tuple[str, ...]:
+        """Those that the control sees, which has as much supervision as the evolution: the same
+        (by rules 1, those of the warm-up)."""
+        if self.config.run.rules == 1:
+            return self.warmup_queries
+        order = shuffled(self.pool, self.config.run.seed, "warmup")
+        return tuple(item for item in order if item in self.evolved_queries)
+
+    def chain_specs(
+        self, purpose: str, queries: Sequence[str], policy: PolicyRef
+    ) -> tuple[ShardSpec, ...]:
+        """Gold-conditioned chains of the base, for the warm-up or the control."""
         warmup, seed = self.config.warmup, self.config.run.seed
-        drawn = shuffled(self.pool, seed, "warmup")[: warmup.queries]
         specs = shard_specs(
-            "warmup",
-            [self.by_hash[item] for item in drawn],
+            purpose,
+            [self.by_hash[item] for item in queries],
             policy=policy.version,
             sampling=self.sampling(warmup.samples, warmup.temperature),
             engine=self.engine,

@@ -171,7 +171,7 @@ class LearnJob:
 
     def span_of(self, steps: int) -> Span | None:
         """Where its steps, so many, stand in the schedule."""
-        return None if self.span is None else Span(*self.span, first=self.first_step, steps=steps)
+        return None if self.span is None else Span(*self.span, self.first_step, steps)
 
     def epoch_seed(self, epoch: int) -> int:
         """Seed of one epoch's shuffle, 62 bits."""

@@ -13,3 +13,4 @@ class Row:
     finish: str = "stop"
     seed: int = 0
     token_ids: tuple[int, ...] = (1, 2, 3)
+    logprobs: tuple[float, ...] = (-0.5, -0.5, -0.5)

@@ -38,7 +38,7 @@ def test_a_shard_is_sent_as_it_is_with_its_queries(program: RunSpec) -> None:
     pool = FakePool()
     fleet = EngineFleet(pool, program.by_hash)
     policy = PolicyRef("policy-1", "policies/model/1")
-    spec = program.warmup_specs(policy)[0]
+    spec = program.chain_specs("warmup", program.warmup_queries, policy)[0]
     fleet.submit(spec, policy)
     (work,) = pool.works
     assert (work.key, work.stored_as, work.spec, work.policy) == (spec.key, spec.key, spec, policy)

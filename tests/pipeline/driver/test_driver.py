@@ -11,10 +11,13 @@ import pytest
 from pipeline.driver.driver import drive
 from pipeline.errors import BadConfig
 from pipeline.hashing import canonical_json
+from pipeline.records import Rollout
 from pipeline.refs import CheckpointRef
 from pipeline.reports.summary import summary
+from pipeline.reports.tables import difference_lines
 from pipeline.run.events.wire import from_wire, replay
 from pipeline.run.state import State
+from pipeline.storage.artifacts import read_rows
 from pipeline.training.job import LearnJob
 from tests.support.driving import Bench, result
 from tests.support.scripted import Crash, make_config, make_program
@@ -40,6 +43,29 @@ def test_a_run_goes_through_every_stage_in_order(plain: Bench) -> None:
         "control/2",
     ]
     assert plain.events[-1]["type"] == "finished"
+
+
+def test_control_and_evolution_see_the_same_labelled_queries(plain: Bench) -> None:
+    def asked(purposes: str) -> set[str]:
+        return {
+            row.query
+            for event in plain.of_type("shard_accepted")
+            if event["purpose"].startswith(purposes)
+            for row in read_rows(plain.store, event["rollout"], Rollout)
+        }
+
+    evolved, control = asked("evolve/"), asked("control")
+    assert len(asked("warmup")) == 6, "the warm-up sees fewer"
+    assert control == evolved | asked("warmup")
+    assert len(control) == 12
+    state = replay(plain.events)
+    found = summary(state, plain.program, plain.store)
+    assert found["labelled_queries"] == {"warmup": 6, "control": 12, "final": 12}
+    (line, *_) = difference_lines(found)
+    assert line == "labelled queries seen: warmup 6, control 12, final 12"
+    # Every shard of chains that the warm-up has is found in the store, and is sampled once.
+    adopted = [e for e in plain.of_type("shard_accepted") if e["purpose"] == "control"]
+    assert sum(event["adopted"] for event in adopted) == 3
 
 
 def test_the_test_split_is_only_measured_at_the_four_points(plain: Bench) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 
 import numpy as np
 import pytest
@@ -88,15 +89,18 @@ def test_argmax_finds_a_recorded_best_and_follows_noise() -> None:
     assert np.mean(wandered) > 0.8, "which is why it is not the default"
 
 
+def peaked(best: float, t: float) -> float:
+    return 0.55 - 0.25 * abs(t - best)
+
+
 def test_it_follows_an_optimum_that_drifts() -> None:
     """From 0.5 to 1.1 over twelve searches, with the grid narrowed around the last choice."""
     rng, today, path = np.random.default_rng(2), 0.5, []
     for number in range(16):
         best = min(1.1, 0.5 + 0.05 * number)
         grid = narrowed(GRID, today, 5)
-        found = Simulated(rng, 1000).search(
-            lambda t, best=best: 0.55 - 0.25 * abs(t - best), grid, today, number
-        )
+        curve = partial(peaked, best)
+        found = Simulated(rng, 1000).search(curve, grid, today, number)
         today = found.temperature
         path.append(today)
     assert path[0] == pytest.approx(0.5, abs=0.11)

@@ -45,6 +45,7 @@ class Row:
     finish: str = "stop"
     prompt_sha256: str = "prompt"
     prompt_tokens: int = 5
+    logprobs: tuple[float, ...] = ()
 
     @property
     def query_id(self) -> str:

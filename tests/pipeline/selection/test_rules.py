@@ -189,3 +189,42 @@ def test_a_rule_is_known_by_what_it_reads() -> None:
     assert Rule("all_correct", k=2).identity == Rule("all_correct", k=4).identity
     assert Rule("top_k", k=2).identity != Rule("top_k", k=4).identity
     assert Rule("top_k", threshold=0.1).identity == Rule("top_k", threshold=0.2).identity
+
+
+STEPPED = "a step\n\n# Answer\n\n7"
+
+
+@given(st.lists(st.lists(st.sampled_from([-0.1, -0.5, -2.0]), min_size=1, max_size=4), max_size=6))
+def test_what_costs_nothing_ranks_by_what_the_rollout_holds(logprobs: list[list[float]]) -> None:
+    rows = [
+        Row("q", index, f"{index}{STEPPED}", token_ids=(0,) * len(one), logprobs=tuple(one))
+        for index, one in enumerate(logprobs)
+    ]
+    right = ["correct"] * len(rows)
+    by_sum = sorted(rows, key=lambda row: (-sum(row.logprobs), row.sample_index))[:2]
+    by_tokens = sorted(rows, key=lambda row: (len(row.token_ids), row.sample_index))[:2]
+    lowest = sorted(rows, key=lambda row: (sum(row.logprobs), row.sample_index))[:2]
+    for rule, wanted in (
+        (Rule("top_k", 2, by="logprob"), by_sum),
+        (Rule("bottom_k", 2, by="logprob"), lowest),
+        (Rule("top_k", 2, by="length"), by_tokens),
+    ):
+        kept = select(rows, right, None, rule)
+        assert {row.sample_index for row in kept} == {row.sample_index for row in wanted}
+        assert not rule.by_prm
+    drawn = select(rows, right, None, Rule("top_k", 2, by="random"), seed=3)
+    assert drawn == select(rows, right, None, Rule("random_k", 2), seed=3)
+
+
+def test_every_rule_chooses_among_the_same() -> None:
+    """An answer without a step has no process reward: from version 2 on no rule keeps it."""
+    rows = [Row("q", 0, "# Answer\n\n7"), Row("q", 1, STEPPED)]
+    right = ["correct"] * 2
+    for name in ("all_correct", "random_k"):
+        assert len(select(rows, right, None, Rule(name))) == 2
+        assert select(rows, right, None, Rule(name, version=2)) == rows[1:]
+    assert select(rows, right, [None, 0.5], Rule("top_k", version=2)) == rows[1:]
+    assert Rule("top_k", 2).identity == {"name": "top_k", "k": 2}, "earlier keys stay"
+    assert Rule("top_k", 2, by="logprob", version=2).identity == {
+        "name": "top_k", "k": 2, "by": "logprob", "version": 2
+    }  # fmt: skip
