@@ -17,7 +17,7 @@ REPS = 100
 @st.composite
 def questions(draw: st.DrawFn) -> list[Samples]:
     k = draw(st.sampled_from([1, 2, 3, 4]))
-    size = {"min_size": k, "max_size": k}
+    size: dict[str, Any] = {"min_size": k, "max_size": k}
 
     def one() -> Samples:
         texts = draw(st.lists(st.sampled_from("abc"), **size))
