@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 from pipeline.errors import CorruptObject, StoreMissing
@@ -20,8 +21,7 @@ from pipeline.run.events.training import WarmupChosen
 from pipeline.run.spec import RunSpec
 from pipeline.run.state import State
 from pipeline.stages.evaluate import EvaluateTask, figures
-from pipeline.storage.artifacts import get_verified
-from pipeline.storage.parquet import from_parquet
+from pipeline.storage.artifacts import inspect_rows
 from pipeline.storage.store import Store
 
 
@@ -67,11 +67,8 @@ def _evaluated(
         yield f"names other grades than those of {event.purpose}"
         return
 
-    def read(path: str, kind: type[Any]) -> list[Any]:
-        return from_parquet(get_verified(store, path, quarantine=False), kind)
-
     try:
-        derived = figures(task, spec, read)
+        derived = figures(task, spec, partial(inspect_rows, store))
     except (CorruptObject, StoreMissing):
         return
     if not same_figures(event.result, derived):

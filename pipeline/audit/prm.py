@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator
-from typing import Any
 
 from pipeline.audit.decisions import same_figures
 from pipeline.audit.shard import Found

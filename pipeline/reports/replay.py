@@ -30,9 +30,9 @@ from pipeline.run.spec import RunSpec
 from pipeline.run.state import ShardState, State
 from pipeline.selection.answer_classes import answer_classes
 from pipeline.selection.rules import Rule
-from pipeline.stages.grade import graded_rows
+from pipeline.stages.grade import with_grades
 from pipeline.stages.select import Place, choose, outcomes_of, place_of
-from pipeline.storage.artifacts import read_rows
+from pipeline.storage.artifacts import inspect_rows
 from pipeline.storage.store import Store
 
 OWN = "as run"
@@ -85,20 +85,23 @@ def stored_shards(store: Store, events: Iterable[Mapping[str, Any]]) -> list[Sto
     """The shards of all iterations that are closed.
 
     Raises:
-        ArtifactLost: an object is corrupt or gone.
+        StoreMissing, CorruptObject: an object is gone, or corrupt.
     """
     found = []
     for iteration, shards in evolved(events).items():
         for shard in shards:
             assert shard.grades is not None
-            rows, grades = graded_rows(store, shard.rollout, shard.grades)
+            rows, grades = with_grades(
+                inspect_rows(store, shard.rollout, Rollout),
+                inspect_rows(store, shard.grades, Grade),
+            )
             reward_of = None
             if shard.scores is not None:
-                scores: list[Score] = read_rows(store, shard.scores, Score)
+                scores: list[Score] = inspect_rows(store, shard.scores, Score)
                 reward_of = {(one.query, one.sample_index): one.reward_p for one in scores}
             selected: list[Selected] = []
             if shard.selected is not None:
-                selected = read_rows(store, shard.selected, Selected)
+                selected = inspect_rows(store, shard.selected, Selected)
             kept = frozenset((row.query, row.sample_index) for row in selected)
             found.append(Stored(iteration, rows, grades, reward_of, kept))
     return found
