@@ -28,6 +28,7 @@ from actors.model.processor import Processor, load_processor, processor_sha256
 from actors.supervision.failures import CallResult, call
 from actors.supervision.heartbeat import Heartbeat
 from actors.supervision.node_cache import tree_cache
+from actors.supervision.store_access import reach_store
 from pipeline.config.schema import Data
 from pipeline.datasets.images import Limits
 from pipeline.errors import BadData, BadModel
@@ -40,7 +41,7 @@ from pipeline.records import Rollout
 from pipeline.refs import PolicyRef
 from pipeline.storage.artifacts import ROLLOUTS, needed, put_content
 from pipeline.storage.parquet import to_parquet
-from pipeline.storage.store import Store, open_store
+from pipeline.storage.store import Store
 from pipeline.storage.tree_cache import TreeCache
 
 
@@ -288,10 +289,11 @@ class GeneratorActor:
     def _start(self, work: ShardWork) -> None:
         from actors.generation.vllm_engine import VllmEngine
 
+        store = reach_store(self._store_url, "an engine")
         images = ImageCache(StoreImages(self._store_url), limits=self._limits)
         self._generator = Generator(
             VllmEngine(self._engine, images.get, self._beat),
-            open_store(self._store_url),
+            store,
             images,
             tree_cache(self._cache),
             max_model_len=self._engine.max_model_len,

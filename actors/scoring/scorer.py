@@ -28,6 +28,7 @@ from actors.model.processor import Processor, load_processor
 from actors.supervision.failures import CallResult, call
 from actors.supervision.heartbeat import Heartbeat
 from actors.supervision.node_cache import tree_cache
+from actors.supervision.store_access import reach_store
 from pipeline.config.schema import Config
 from pipeline.datasets.images import Limits
 from pipeline.errors import BadModel
@@ -42,7 +43,7 @@ from pipeline.responses import MOST_STEPS, StepFinder, merged
 from pipeline.selection.rewards import reward_p
 from pipeline.stages.score import ScoreDone, ScoreTask, score_shard, scored_how
 from pipeline.storage.artifacts import needed
-from pipeline.storage.store import Store, open_store
+from pipeline.storage.store import Store
 from pipeline.storage.tree_cache import TreeCache
 
 MakeScorer = Callable[[tuple[int, ...]], StepScorer]
@@ -242,7 +243,7 @@ class ScorerActor:
         images = ImageCache(fetch, limits=limits)
         self._scorer = ShardScorer(
             lambda tag_ids: self._step_scorer(tag_ids, images, fetch),
-            open_store(self._store_url),
+            reach_store(self._store_url, "a scorer"),
             images,
             tree_cache(self._cache),
             config=self._config,

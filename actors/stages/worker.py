@@ -21,12 +21,13 @@ from actors.supervision.failures import CallResult, call
 from actors.supervision.heartbeat import Heartbeat
 from actors.supervision.node_cache import cache_place, tree_cache
 from actors.supervision.pool import Pool, PoolLike, PoolSettings, Result
+from actors.supervision.store_access import reach_store
 from pipeline.errors import RunStopped
 from pipeline.query import Query
 from pipeline.run.spec import RunSpec
 from pipeline.stages.grade import GradeDone, GradeTask, TaskLost, Ungraded, finish_shard
 from pipeline.stages.tasks import StageTask, TaskContext, TaskDone, perform
-from pipeline.storage.store import Store, open_store
+from pipeline.storage.store import Store
 
 # Tasks under way at a time: grading waits for its processes while another one reads.
 INFLIGHT = 4
@@ -118,7 +119,7 @@ class StageActor:
         return call(self._start)
 
     def _start(self) -> None:
-        store, config = open_store(self._store_url), self._spec.config
+        store, config = reach_store(self._store_url, "a stage worker"), self._spec.config
         context = TaskContext(store, self._spec, PolicyDecoders(store, tree_cache(self._cache)))
         processes = config.grade.processes or max(2, (os.cpu_count() or 1) // 2)
         graders = GradePool(processes, config.grade.deadline_s, config.prompt.shapes)
