@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -25,12 +25,20 @@ from jobs.runtime.cli import command, did_you_mean
 from jobs.runtime.console import warning
 from jobs.runtime.evaluation import Through
 from jobs.runtime.figures import draw_scores, draw_votes
-from jobs.runtime.prepare import data_path, images_of, load_data, out_folder, upload_images
+from jobs.runtime.prepare import (
+    data_path,
+    images_of,
+    load_data,
+    out_folder,
+    reading,
+    upload_images,
+)
 from jobs.runtime.stored_outputs import StoredOutputs
 from jobs.runtime.world import REAL, Parts, check_here, run_store
 from pipeline.config.schema import Config
 from pipeline.datasets.dataset import Dataset, load_dataset
 from pipeline.datasets.images import Limits
+from pipeline.datasets.published import AUTO
 from pipeline.errors import BadConfig, download_hint
 from pipeline.generation.slices import labelled
 from pipeline.grading.grade import grader_version
@@ -163,7 +171,8 @@ def questions(config: Config, split: str, data: str | None) -> tuple[str, Datase
         return split, dataset, splits[split]
     other = config.model_copy(update={"data": config.data.model_copy(update={"path": data})})
     limits = Limits(max_pixels=config.data.max_image_pixels)
-    dataset = load_dataset(data_path(other, print), limits=limits)
+    how = replace(reading(config), format=AUTO)
+    dataset = load_dataset(data_path(other, print), how, limits=limits)
     queries = labelled(dataset.split(split) if split else dataset.queries)
     if not queries:
         names = ", ".join(sorted({query.split for query in dataset.queries}))

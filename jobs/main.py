@@ -8,6 +8,7 @@ that `--help` is there at once.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from importlib.metadata import version as installed
 from typing import Annotated, Any
 
@@ -17,6 +18,7 @@ from jobs.commands.audit import audit
 from jobs.commands.bench import bench
 from jobs.commands.chaos import chaos
 from jobs.commands.config import config
+from jobs.commands.data import data
 from jobs.commands.diff import diff
 from jobs.commands.evaluate import evaluate
 from jobs.commands.export import export
@@ -31,9 +33,9 @@ from jobs.commands.trace import trace
 from jobs.commands.validate import validate
 from jobs.runtime.options import EXIT_CODES
 
-# By their part of the help, in its order. `report` and `export` have commands of their own.
-COMMANDS = {
-    "Run": (run, validate, plan, prm, evaluate, config),
+# By their part of the help, in its order. `report`, `export` and `data` have commands of their own.
+COMMANDS: dict[str, tuple[Callable[..., None] | typer.Typer, ...]] = {
+    "Run": (run, validate, plan, prm, evaluate, data, config),
     "Look at runs": (status, audit, trace, diff, replay, report, export, gc),
     "Measure this software": (bench, chaos),
 }

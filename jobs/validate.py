@@ -56,7 +56,30 @@ UNTRAINED = 1e-6  # furthest from 1/2 that an untrained head may score a step
 Say = Callable[[str], None]
 
 
-def validate(config: Config, samples: int, say: Say, parts: Parts = REAL) -> bool:
+def _write_headed(policy: Path, folder: Path, *, likelihood: bool) -> Path:
+    from actors.model.value_head import write_headed
+
+    return write_headed(policy, folder, likelihood=likelihood)
+
+
+@dataclass(frozen=True)
+class Models:
+    """What is asked of model folders: a policy's processor, and the policy with a head of zeros."""
+
+    processor: Callable[[Path], Processor] = load_processor
+    headed: Callable[..., Path] = _write_headed
+
+
+REAL_MODELS = Models()
+
+
+def validate(
+    config: Config,
+    samples: int,
+    say: Say,
+    parts: Parts = REAL,
+    models: Models = REAL_MODELS,
+) -> bool:
     """Whether data, model and machine can do what the configuration describes."""
     check_here(config)
     store = run_store(config, say)
@@ -80,7 +103,7 @@ def validate(config: Config, samples: int, say: Say, parts: Parts = REAL) -> boo
             scratch_folder(config) as folder,
             parts.workers(program, scratch, dataset, say, folder) as world,
         ):
-            through = Validation(OneRound(program, scratch, world), verdicts, say, folder)
+            through = Validation(OneRound(program, scratch, world), verdicts, say, folder, models)
             through.run(min(samples, config.generate.samples))
     except StageFailed as failed:
         verdicts.check(False, str(failed))
@@ -120,23 +143,6 @@ class Verdicts:
         doubts = ", but see what is doubtful" if "doubtful" in hows else ""
         say("verdict: " + (f"this can be run{doubts}" if good else "this cannot be run as it is"))
         return good
-
-
-def _write_headed(policy: Path, folder: Path, *, likelihood: bool) -> Path:
-    from actors.model.value_head import write_headed
-
-    return write_headed(policy, folder, likelihood=likelihood)
-
-
-@dataclass(frozen=True)
-class Models:
-    """What is asked of model folders: a policy's processor, and the policy with a head of zeros."""
-
-    processor: Callable[[Path], Processor] = load_processor
-    headed: Callable[..., Path] = _write_headed
-
-
-REAL_MODELS = Models()
 
 
 class Validation:

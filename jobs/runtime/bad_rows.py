@@ -26,12 +26,12 @@ def bad_rows_to(path: Path | None) -> Iterator[None]:
     """
     if path is not None:
         _check_ours(path)
-        _write(path, ())
+        write_bad_rows(path, ())
     try:
         yield
     except BadRows as error:
         if path is not None:
-            _write(path, error.rows)
+            write_bad_rows(path, error.rows)
             raise BadData(f"{error}\n  all {len(error.rows)} are in {path}") from error
         if error.unlisted:
             raise BadData(f"{error}\n  --bad-rows FILE writes all of them to a file") from error
@@ -52,7 +52,12 @@ def _check_ours(path: Path) -> None:
         raise BadConfig(f"--bad-rows {path}: holds something else already; name another file")
 
 
-def _write(path: Path, rows: tuple[BadRow, ...]) -> None:
+def write_bad_rows(path: Path, rows: tuple[BadRow, ...]) -> None:
+    """Write bad rows, one a line.
+
+    Raises:
+        BadConfig: the file cannot be written.
+    """
     lines = (json.dumps(row._asdict(), ensure_ascii=True) + "\n" for row in rows)
     try:
         path.write_text("".join(lines), encoding="utf-8")

@@ -16,7 +16,7 @@ from actors.model.images import image_path
 from jobs.runtime.code_identity import code_hash, commit
 from pipeline.config.checks import check_data
 from pipeline.config.schema import Config
-from pipeline.datasets.dataset import Dataset, check_writable, load_dataset
+from pipeline.datasets.dataset import Carve, Dataset, Reading, check_writable, load_dataset
 from pipeline.datasets.images import Limits
 from pipeline.errors import BadConfig
 from pipeline.generation.slices import labelled
@@ -77,14 +77,31 @@ def data_path(config: Config, say: Callable[[str], None]) -> Path:
     return folder
 
 
+def reading(config: Config) -> Reading:
+    """How a run reads its data; pictures inside data files are written once for all runs."""
+    data = config.data
+    return Reading(
+        format=data.format,
+        embedded=Path(config.run.out) / "data" / "images",
+        max_bad_rows=data.max_bad_rows,
+        train=data.train,
+        validation=data.validation,
+    )
+
+
 def load_data(config: Config, say: Callable[[str], None]) -> Dataset:
     """The data set, checked as a whole and against the configuration; what of it is used is said.
 
     Raises:
         BadData: listing the bad rows. BadConfig: the data does not hold what is asked of it.
     """
-    path = data_path(config, say)
-    dataset = load_dataset(path, limits=Limits(max_pixels=config.data.max_image_pixels))
+    dataset = load_dataset(
+        data_path(config, say),
+        reading(config),
+        limits=Limits(max_pixels=config.data.max_image_pixels),
+        sizes=Carve(seed=config.data.split_seed),
+        paper_split=config.data.split == "mstar",
+    )
     for warning in dataset.warnings:
         say(f"warning: {warning}")
     if dataset.duplicates:

@@ -77,7 +77,17 @@ class Data(Section):
     """Which questions."""
 
     path: str = Field(default="digits", json_schema_extra=SAME_CONTENT)
-    """`digits` (built in), a JSONL or parquet file, or a folder of <split>.jsonl|parquet."""
+    """`digits` (built in), a data file (.jsonl, .json, .tsv, .parquet), or a folder of
+    <split>.jsonl|parquet; in our own form or a published one (docs/data.md)."""
+    format: str = Field(default="auto", json_schema_extra=SAME_CONTENT | ADDED)
+    """Form of the data files: found by their columns, `own`, or the name of a published one."""
+    split: Literal["given", "mstar"] = Field(default="given", json_schema_extra=ADDED)
+    """given: the data's own splits, else validation and test are set aside by image; mstar: the
+    paper's (half labelled; 250 validation and 750 test from the other half, by image)."""
+    split_seed: int = Field(default=0, ge=0, lt=2**31, json_schema_extra=ADDED)
+    """Redraws the splits where the data bring none; another seed is another data set."""
+    max_bad_rows: int = Field(default=0, ge=0, json_schema_extra=ADDED)
+    """Rows that may be left out because they cannot be used; more of them stop the run."""
     train: str = "train"
     """Split of the pool that warm-up and evolution draw from."""
     validation: str = "validation"

@@ -1,31 +1,24 @@
-"""Reading data files into raw rows, and the list of everything that is wrong with them.
+"""Which files a data set is, where a row stands in them, and the list of what is wrong with them.
 
 A row keeps its place (`train.jsonl:12`, `train.parquet row 12`; both count from 1), so whatever is
 found wrong with it later can name it. Problems are gathered, not raised one by one: the person who
-brings the data sees all of them at once. A published format that is not read yet is refused once,
-by its name.
+brings the data sees all of them at once.
 """
 
 from __future__ import annotations
 
-import json
-import math
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
-import numpy as np
-import pyarrow as pa
-import pyarrow.parquet as pq
-
-from pipeline.datasets.cells import is_absent
-from pipeline.datasets.formats import file_problem, row_problem, schema_problem
-from pipeline.errors import LFS_HINT, LFS_POINTER, BadData, BadRow, BadRows, download_hint
+from pipeline.errors import BadData, BadRow, BadRows, download_hint
 
 SPLITS = ("train", "validation", "test")
+# What a folder of files named after splits is made of; a single file may be of another kind too.
 SUFFIXES = (".jsonl", ".parquet")
+SINGLE_SUFFIXES = (*SUFFIXES, ".json", ".tsv")
 _SPLIT_NAME = re.compile(r"[a-z][a-z0-9_]{0,63}")
 _SPLIT_ALIASES = {
     "val": "validation",
@@ -41,8 +34,6 @@ _SPLIT_FILE = re.compile(
     r"(?P<split>[a-z][a-z0-9_]*)(?:-(?P<part>\d+)-of-(?P<parts>\d+)(?:-[0-9a-f]{16})?)?"
     r"\.(?:jsonl|parquet)"
 )
-# An index that pandas wrote as a column: to parquet, to a text file, and by reset_index.
-_PANDAS_INDEX = re.compile(r"__index_level_\d+__|Unnamed: 0(?:\.\d+)?|index|level_\d")
 
 
 class Place(NamedTuple):
@@ -90,24 +81,38 @@ class Problems:
         for column in columns:
             self.by_column.setdefault(column, []).append(place)
 
-    def raise_if_any(self, path: Path, describe_column: Callable[[str], str]) -> None:
+    def bad_places(self) -> set[Place]:
+        """The places that have a problem."""
+        return {*self.by_place, *(place for places in self.by_column.values() for place in places)}
+
+    def bad_rows(self, describe_column: Callable[[str], str]) -> tuple[BadRow, ...]:
+        """Every bad row with all of its reasons, in the data's order."""
+        return as_rows(self._every(describe_column))
+
+    def _every(self, describe_column: Callable[[str], str]) -> dict[Place, list[str]]:
+        every = {place: list(messages) for place, messages in self.by_place.items()}
+        for column in sorted(self.by_column):
+            for place in self.by_column[column]:
+                every.setdefault(place, []).append(describe_column(column))
+        return every
+
+    def raise_if_any(
+        self, path: Path, describe_column: Callable[[str], str], way_out: str = ""
+    ) -> None:
         """Raise one BadRows that lists the problems, a line for each place, in the data's order.
 
         `describe_column` gives the message for a column that is none of ours.
         """
         if not self.by_place and not self.by_column:
             return
-        columns = {column: describe_column(column) for column in sorted(self.by_column)}
-        every = {place: list(messages) for place, messages in self.by_place.items()}
+        every = self._every(describe_column)
         shown = {place: list(messages) for place, messages in self.by_place.items()}
-        for column, message in columns.items():
-            places = self.by_column[column]
+        for column, places in sorted(self.by_column.items()):
             rows = f" ({len(places):,} rows have it)" if len(places) > 1 else ""
-            shown.setdefault(places[0], []).append(message + rows)
-            for place in places:
-                every.setdefault(place, []).append(message)
+            shown.setdefault(places[0], []).append(describe_column(column) + rows)
         raise bad_rows(
-            f"{path}: {len(every)} of {self.rows_seen} rows cannot be used; nothing was started",
+            f"{path}: {len(every)} of {self.rows_seen} rows cannot be used; nothing was started"
+            f"{way_out}",
             every,
             shown,
             self.listed,
@@ -141,8 +146,10 @@ def split_problem(name: str) -> str | None:
     return None
 
 
-def data_files(path: Path, usual: Sequence[str] = SPLITS) -> Sequence[tuple[Path, str | None]]:
+def data_files(path: Path, usual: Sequence[str] = ()) -> Sequence[tuple[Path, str | None]]:
     """The data files at `path`, each with the split that its name stands for (None for one file).
+
+    usual: splits of which one has to be there; none: whatever there is.
 
     Raises:
         BadData: when there is none, when a folder's files are not named after splits, or when none
@@ -152,8 +159,8 @@ def data_files(path: Path, usual: Sequence[str] = SPLITS) -> Sequence[tuple[Path
         hint = download_hint(str(path), "dataset", "data.path")
         raise BadData(f"{path}: no such file or folder (data.path){hint}")
     if not path.is_dir():
-        if path.suffix not in SUFFIXES:
-            raise BadData(f"{path}: {file_problem(path)}")
+        if path.suffix not in SINGLE_SUFFIXES:
+            raise BadData(f"{path}: {_file_problem(path)}")
         return [(path, None)]
     files = _visible(path)
     if not files:
@@ -165,7 +172,7 @@ def data_files(path: Path, usual: Sequence[str] = SPLITS) -> Sequence[tuple[Path
             raise BadData(f"{path}: {split} is there as .jsonl and as .parquet; keep one of them")
     if missing := _missing_part(file.name for file, _ in found):
         raise BadData(f"{path}: {missing} is missing, or the names of the others are wrong")
-    if not any(split in usual for _, split in found):
+    if usual and not any(split in usual for _, split in found):
         names = ", ".join(file.name for file, _ in found)
         raise BadData(
             f"{path}: none of {names} is named after a split ({', '.join(dict.fromkeys(usual))}); "
@@ -180,13 +187,26 @@ def _visible(folder: Path) -> list[Path]:
     return [file for file in names if file.suffix in SUFFIXES]
 
 
+def _file_problem(file: Path) -> str:
+    """Why a file of this kind is not read, and what to do."""
+    kinds = "a data file is .jsonl (an object a line), .json (one list), .tsv or .parquet"
+    if file.suffix == ".csv":
+        return f"{kinds}; pandas.read_csv and to_json(orient='records', lines=True) convert a .csv"
+    if ".zip" in file.suffixes or file.suffix in (".tar", ".gz", ".7z", ".rar"):
+        return f"an archive; unpack it, and give the data file or the folder in it. {kinds}"
+    return kinds
+
+
 def _no_data_files(folder: Path) -> str:
     none = "no .jsonl or .parquet file in this folder"
     below = [part for part in sorted(folder.iterdir()) if part.is_dir() and _visible(part)]
     if below:
         return f"{none}; {below[0]} holds some: give that as data.path"
-    others = [file for file in sorted(folder.iterdir()) if file.suffix in (".tsv", ".csv", ".json")]
-    return f"{none}; {others[0].name}: {file_problem(others[0])}" if others else none
+    single = [file for file in sorted(folder.iterdir()) if file.suffix in SINGLE_SUFFIXES]
+    if single:
+        return f"{none}; {single[0]} may be one: give it as data.path"
+    others = [file for file in sorted(folder.iterdir()) if file.suffix in (".csv", ".zip")]
+    return f"{none}; {others[0].name}: {_file_problem(others[0])}" if others else none
 
 
 def _split_of(file: Path) -> str:
@@ -217,161 +237,3 @@ def _by_split(item: tuple[Path, str]) -> tuple[int, str]:
     """The usual splits first, in their usual order; then the others by name."""
     file, split = item
     return (SPLITS.index(split) if split in SPLITS else len(SPLITS), file.name)
-
-
-def read_rows(
-    files: Sequence[tuple[Path, str | None]], problems: Problems
-) -> Iterator[tuple[Row, dict[str, Any]]]:
-    """The rows of the data files, in their order, each with its values but the absent (null, NaN).
-
-    Lines that are no rows go to `problems`.
-
-    Raises:
-        BadData: when a file as a whole cannot be read, or holds no rows.
-    """
-    for index, (file, split) in enumerate(files):
-        seen_before = problems.rows_seen
-        try:
-            with file.open("rb") as opened:
-                if not (start := opened.read(len(LFS_POINTER))):
-                    raise BadData(f"{file}: this file is empty")
-            if start == LFS_POINTER:
-                raise BadData(f"{file} {LFS_HINT}")
-            read = _read_jsonl if file.suffix == ".jsonl" else _read_parquet
-            for place, values in read(file, index, problems):
-                present = {
-                    name: value
-                    for name, value in values.items()
-                    if not is_absent(value) and not _PANDAS_INDEX.fullmatch(name)
-                }
-                if problem := row_problem(present):
-                    raise BadData(f"{place.text}: {problem}")
-                yield Row(place, file, split), present
-        except OSError as error:
-            raise BadData(f"{file}: cannot be read: {error.strerror or error}") from error
-        if problems.rows_seen == seen_before:
-            raise BadData(f"{file}: this file holds no rows")
-
-
-def _read_jsonl(
-    file: Path, index: int, problems: Problems
-) -> Iterator[tuple[Place, dict[str, Any]]]:
-    name = str(file)
-    with file.open("rb") as lines:
-        for number, line in enumerate(lines, start=1):
-            if number == 1 and (problem := _whole_file_problem(line)):
-                raise BadData(f"{file}: {problem}")
-            if not line.strip():
-                continue
-            problems.rows_seen += 1
-            place = Place(index, number, f"{name}:{number}", name)
-            try:
-                # A byte order mark is legal at the start of the file, and Windows tools write one.
-                text = line.decode("utf-8-sig" if number == 1 else "utf-8")
-                values = _DECODER.decode(text)
-            except (ValueError, RecursionError) as error:
-                mark = line.startswith(_BYTE_ORDER_MARK) and number > 1
-                problems.note(place, f"not JSON: {_JOINED if mark else error}")
-                continue
-            if isinstance(values, dict):
-                yield place, values
-            else:
-                problems.note(place, "not a JSON object ({...})")
-
-
-_BYTE_ORDER_MARK = b"\xef\xbb\xbf"
-_JOINED = (
-    "begins with a byte order mark (files that each began with one were joined); take it out, or "
-    "give the files one by one, named after splits"
-)
-
-
-def _whole_file_problem(first_line: bytes) -> str | None:
-    if first_line.startswith((b"\xff\xfe", b"\xfe\xff")):
-        return "this is UTF-16 text; save it as UTF-8"
-    if first_line.lstrip(_BYTE_ORDER_MARK + b" \t").startswith(b"["):
-        return "a JSON list; JSONL is one object a line, without brackets"
-    return None
-
-
-def _no_repeats(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """JSON allows a key twice and readers take one of them silently; refuse instead."""
-    values = dict(pairs)
-    if len(values) != len(pairs):
-        keys = [key for key, _ in pairs]
-        repeated = next(key for key in keys if keys.count(key) > 1)
-        raise ValueError(f"the key {repeated!r} stands twice")
-    return values
-
-
-def _constant(name: str) -> float:
-    """NaN is what pandas writes for a missing value; the infinities mean nothing here."""
-    if name == "NaN":
-        return math.nan
-    raise ValueError(f"{name} is no JSON value")
-
-
-def _read_parquet(
-    file: Path, index: int, problems: Problems
-) -> Iterator[tuple[Place, dict[str, Any]]]:
-    try:
-        with pq.ParquetFile(file) as parquet:
-            schema, name = parquet.schema_arrow, str(file)
-            if len(set(schema.names)) != len(schema.names):
-                raise BadData(f"{file}: two columns have the same name, among {schema.names}")
-            if problem := schema_problem(schema):
-                raise BadData(f"{file}: {problem}")
-            number = 0
-            exact = {
-                name: f for name in schema.names if (f := _exact_floats(schema.field(name).type))
-            }
-            for batch in parquet.iter_batches(batch_size=8192):
-                for values in _batch_rows(batch):
-                    number += 1
-                    problems.rows_seen += 1
-                    place = Place(index, number, f"{name} row {number}", name)
-                    if isinstance(values, str):
-                        problems.note(place, values)
-                        continue
-                    yield place, values | {name: f(values[name]) for name, f in exact.items()}
-    except pa.ArrowException as error:
-        raise BadData(f"{file}: not a readable parquet file: {error}") from error
-
-
-def _batch_rows(batch: pa.RecordBatch) -> Iterator[dict[str, Any] | str]:
-    """The rows of a batch; for one whose text is not UTF-8, which column that is."""
-    try:
-        yield from batch.to_pylist()
-    except UnicodeDecodeError:
-        for row in range(len(batch)):
-            yield _row_of_batch(batch, row)
-
-
-def _row_of_batch(batch: pa.RecordBatch, row: int) -> dict[str, Any] | str:
-    values = {}
-    for name, column in zip(batch.schema.names, batch.columns, strict=True):
-        try:
-            values[name] = column[row].as_py()
-        except UnicodeDecodeError:
-            return f"{name} is not valid UTF-8 text"
-    return values
-
-
-def _exact_floats(kind: pa.DataType) -> Callable[[Any], Any] | None:
-    """What turns values of fewer than 64 bits into the float of their own shortest decimal.
-
-    The float32 nearest to 0.1 would else be read as 0.10000000149011612.
-    """
-    if pa.types.is_float32(kind):
-        return lambda value: None if value is None else float(str(np.float32(value)))
-    if pa.types.is_float16(kind):
-        return lambda value: None if value is None else float(str(np.float16(value)))
-    if pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_fixed_size_list(kind):
-        inner = _exact_floats(kind.value_type)
-        if inner is not None:
-            return lambda values: None if values is None else [inner(value) for value in values]
-    return None
-
-
-# Made once: `json.loads` with hooks would make one for every line.
-_DECODER = json.JSONDecoder(object_pairs_hook=_no_repeats, parse_constant=_constant)

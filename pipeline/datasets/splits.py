@@ -69,14 +69,7 @@ def carve(queries: Sequence[Query], sizes: Carve) -> list[Query]:
     groups = [g for g in components(queries) if not any(queries[i].unlabelled for i in g)]
     labelled = sum(len(group) for group in groups)
     asked = {"test": sizes.test, "validation": sizes.validation}
-
-    def order(group: list[int]) -> str:
-        # The smallest image names the group, whatever the order and number of its questions.
-        images = [image for index in group for image in queries[index].images]
-        anchor = min(images) if images else queries[group[0]].content_hash
-        return sha256_hex(canonical_json([sizes.seed, anchor]))
-
-    left = sorted(groups, key=order)
+    left = _drawn(queries, groups, sizes.seed)
     split_of: dict[int, str] = {}
     for split, asked_size in asked.items():
         size = default_size(split, labelled) if asked_size is None else asked_size
@@ -93,6 +86,57 @@ def carve(queries: Sequence[Query], sizes: Carve) -> list[Query]:
     return [
         replace(query, split=split_of.get(index, "train")) for index, query in enumerate(queries)
     ]
+
+
+def _drawn(queries: Sequence[Query], groups: Sequence[list[int]], seed: int) -> list[list[int]]:
+    """Groups that share images in an order drawn by the seed, whatever the order of the rows."""
+
+    def order(group: list[int]) -> str:
+        # The smallest image names the group, whatever the order and number of its questions.
+        images = [image for index in group for image in queries[index].images]
+        anchor = min(images) if images else queries[group[0]].content_hash
+        return sha256_hex(canonical_json([seed, anchor]))
+
+    return sorted(groups, key=order)
+
+
+def mstar_split(queries: Sequence[Query], seed: int) -> list[Query]:
+    """The same queries, in the same order, split as the paper splits MathV360K (section 6).
+
+    Half of the labelled queries are the labelled training set. Of the other half 750 are the test
+    set and 250 the validation set (of fewer than 7,500 a tenth, as `default_size` says); the rest
+    stays in train, unlabelled: its answers are hidden from the run. Queries that share an image
+    stay together. A pure function of the queries' contents and the seed.
+
+    Raises:
+        BadData: the data does not hold enough images to fill the three splits.
+    """
+    groups = components(queries)
+    labelled = [g for g in groups if not any(queries[i].unlabelled for i in g)]
+    total = sum(map(len, labelled))
+    half, others = 0, list[list[int]]()
+    for group in _drawn(queries, labelled, seed):
+        if 2 * half < total:
+            half += len(group)
+        else:
+            others.append(group)
+    left = {index: "" for group in others for index in group}
+    for split in MOST:
+        count, size = 0, default_size(split, len(left))
+        for group in others:
+            if left[group[0]] == "" and count + len(group) <= size:
+                left |= dict.fromkeys(group, split)
+                count += len(group)
+        if not count:
+            raise BadData(
+                f"data.split = mstar: {total} labelled queries of {len(labelled)} groups that "
+                f"share images are too few for a {split} split; leave data.split out"
+            )
+    return [
+        replace(query, split=left.get(index) or "train",
+                unlabelled=query.unlabelled or left.get(index) == "")
+        for index, query in enumerate(queries)
+    ]  # fmt: skip
 
 
 def _taken(groups: Sequence[list[int]], size: int) -> list[list[int]]:

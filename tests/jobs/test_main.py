@@ -42,7 +42,8 @@ sys.exit(" ".join(set(sys.argv[1].split()) & set(sys.modules)))
 
 
 def test_help_imports_nothing_heavy() -> None:
-    commands = ["", *COMMANDS, "report loop", "report prm", "export policy", "export selected"]
+    commands = ["", *COMMANDS, "report loop", "report prm", "export policy", "export selected",
+                "data inspect", "data convert"]  # fmt: skip
     done = subprocess.run(
         [sys.executable, "-c", PROBE, " ".join(HEAVY), *commands],
         cwd=ROOT, capture_output=True, text=True, check=False,
@@ -55,7 +56,7 @@ def test_help_imports_nothing_heavy() -> None:
 def test_help_is_a_manual(command: str) -> None:
     shown = " ".join(mstar(command, "--help").output.split())
     assert EXIT_CODES in shown
-    assert "Example: mstar-ray " in shown or command in ("report", "export")
+    assert "Example: mstar-ray " in shown or command in ("report", "export", "data")
 
 
 def test_the_script_is_the_command_line_and_every_command_is_a_module() -> None:

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import os
-import shutil
 import subprocess
 import sys
-from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from random import Random
@@ -16,7 +14,7 @@ import pytest
 
 from jobs.runtime.memory import PeakMemory, job_memory
 from jobs.runtime.single_round import OneRound, StageFailed
-from jobs.validate import Models, Validation, Verdicts
+from jobs.validate import Validation, Verdicts
 from pipeline.errors import RunStopped
 from pipeline.generation.shards import SamplePart, SamplingParams, ShardSpec
 from pipeline.query import Query
@@ -28,6 +26,7 @@ from pipeline.simulation.mail import Mail
 from pipeline.simulation.workers import scripted_workers
 from pipeline.storage.models import publish_folder
 from pipeline.storage.store import Store, open_store
+from tests.support.jobs import FAKE_MODELS
 from tests.support.scripted import base_folder, make_config, make_program, with_base
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -62,26 +61,6 @@ class ScoringSetting(Setting):
         self.once = OneRound(program, self.store, workers)
         self.policy = publish_folder(self.store, folder / "base")
         self.sampling = SamplingParams(4, 1.0, 1.0, 64)
-
-
-class Words:
-    """Where the processor stands: prompts and ids that nothing is asked of."""
-
-    def prompt(self, text: str, images: int, system: str = "") -> str:
-        return text
-
-    def input_ids(self, prompt: str, images: Sequence[str], open_image: Any) -> tuple[int, ...]:
-        return tuple(prompt.encode())
-
-
-def headed(policy: Path, folder: Path, *, likelihood: bool) -> Path:
-    """Where a head is put beside a policy's weights: a folder without any."""
-    shutil.copytree(policy, folder)
-    (folder / "head.txt").write_text(f"zeros, likelihood: {likelihood}")
-    return folder
-
-
-FAKES = Models(lambda folder: Words(), headed)  # type: ignore[arg-type,return-value]
 
 
 class Silent:
@@ -154,7 +133,7 @@ def test_what_one_gave_is_what_goes_through_the_stages(tmp_path: Path, own: bool
     scoring = ScoringSetting(tmp_path, **changes)
     said, verdicts = list[str](), Verdicts()
     scoring.scorer.quality = 1.0 if own else 0.0
-    Validation(scoring.once, verdicts, said.append, tmp_path / "own", FAKES).run(2)
+    Validation(scoring.once, verdicts, said.append, tmp_path / "own", FAKE_MODELS).run(2)
     given = [publish_folder(scoring.store, folder) for folder in (checkpoint, prm)]
     untried = [words for how, words in verdicts.found if how == "untried"]
     assert not any("reward model" in words for how, words in verdicts.found if how == "FAILED")
@@ -182,7 +161,7 @@ def test_an_untrained_head_that_says_more_than_half_is_not_the_one_that_was_serv
     scoring = ScoringSetting(tmp_path, select={"rule": "top_k", "reward": "prm"})
     said: list[str] = []
     verdicts = Verdicts()
-    Validation(scoring.once, verdicts, said.append, tmp_path / "own", FAKES).run(2)
+    Validation(scoring.once, verdicts, said.append, tmp_path / "own", FAKE_MODELS).run(2)
     failed = [words for how, words in verdicts.found if how == "FAILED"]
     assert any("untrained, each is 0.5" in words for words in failed)
 
@@ -204,7 +183,9 @@ def test_what_can_come_to_nothing_is_not_called_ok(
     world = scripted_workers(store, program).workers
     world = replace(world, fleet=Unskilled(store, program.by_hash, Mail(Random(0))))
     verdicts = Verdicts()
-    Validation(OneRound(program, store, world), verdicts, lambda text: None, tmp_path, FAKES).run(2)
+    Validation(
+        OneRound(program, store, world), verdicts, lambda text: None, tmp_path, FAKE_MODELS
+    ).run(2)
     (asked,) = (found for found in verdicts.found if "24 responses" in found[1])
     (chains,) = (found for found in verdicts.found if "24 warm-up chains" in found[1])
     assert asked[0] == "doubtful"

@@ -33,9 +33,9 @@ def write_jsonl(path: Path, rows: Sequence[Mapping[str, Any] | str]) -> Path:
     return path
 
 
-def refusal(path: Path, **options: Any) -> str:
+def refusal(path: Path, *reading: Any, **options: Any) -> str:
     with pytest.raises(BadData) as caught:
-        load_dataset(path, **options)
+        load_dataset(path, *reading, **options)
     return str(caught.value)
 
 

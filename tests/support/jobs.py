@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+import shutil
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ from typer.testing import CliRunner
 
 from jobs.main import app
 from jobs.runtime.world import Parts
+from jobs.validate import Models
 from pipeline.config.fields import to_dict
 from pipeline.config.load import config_from_dict
 from pipeline.config.schema import Config
@@ -87,3 +89,23 @@ class NoLock:
 
 
 SCRIPTED = Parts(_scripted, NoLock, lambda config: None, lambda *_: None)
+
+
+class Words:
+    """Where the processor stands: prompts and ids that nothing is asked of."""
+
+    def prompt(self, text: str, images: int, system: str = "") -> str:
+        return text
+
+    def input_ids(self, prompt: str, images: Sequence[str], open_image: Any) -> tuple[int, ...]:
+        return tuple(prompt.encode())
+
+
+def headed(policy: Path, folder: Path, *, likelihood: bool) -> Path:
+    """Where a head is put beside a policy's weights: a folder without any."""
+    shutil.copytree(policy, folder)
+    (folder / "head.txt").write_text(f"zeros, likelihood: {likelihood}")
+    return folder
+
+
+FAKE_MODELS = Models(lambda folder: Words(), headed)  # type: ignore[arg-type,return-value]

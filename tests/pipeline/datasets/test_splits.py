@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -12,8 +13,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.datasets.dataset import Dataset, load_dataset
-from pipeline.datasets.splits import Carve, carve, components, default_size, shared_images
+from pipeline.datasets.dataset import Dataset, Reading, load_dataset
+from pipeline.datasets.splits import (
+    Carve,
+    carve,
+    components,
+    default_size,
+    mstar_split,
+    shared_images,
+)
 from pipeline.errors import BadData
 from pipeline.query import Query
 from tests.support.dataset_files import GOOD, SHAS, numbered, png, refusal, write_jsonl
@@ -125,12 +133,12 @@ def test_splits_of_other_names(tmp_path: Path) -> None:
     pool = {"question": "p", "answer": "1", "images": ["one.png"], "unlabelled": True}
     write_jsonl(tmp_path / "pool.jsonl", [pool])
     write_jsonl(tmp_path / "chooser.jsonl", [{"question": "c", "answer": "1"}])
-    data = load_dataset(tmp_path, train="pool", validation="chooser")
+    data = load_dataset(tmp_path, Reading(train="pool", validation="chooser"))
     assert [q.split for q in data.queries] == ["chooser", "pool"]
     assert "named after a split" in refusal(tmp_path)
     shared = {"question": "c", "answer": "1", "images": ["one.png"]}
     write_jsonl(tmp_path / "chooser.jsonl", [shared])
-    assert "in pool" in refusal(tmp_path, train="pool", validation="chooser")
+    assert "in pool" in refusal(tmp_path, Reading(train="pool", validation="chooser"))
 
 
 @st.composite
@@ -240,3 +248,50 @@ def test_carving_takes_other_queries_with_another_seed() -> None:
 def test_a_split_of_a_dataset_is_in_order() -> None:
     rows = [Query(f"{i}", (), f"{i}?", None, "1", "number", split="ab"[i % 2]) for i in range(6)]
     assert [q.query_id for q in Dataset(rows, {}).split("b")] == ["1", "3", "5"]
+
+
+def many(count: int, shared: int) -> list[Query]:
+    """Questions of one image each; every `shared` of them have the same."""
+    return [
+        Query(f"q{i}", (f"{i // shared:064x}",), f"{i}?", None, "1", "number", split="")
+        for i in range(count)
+    ]
+
+
+@pytest.mark.parametrize("shared", [1, 3])
+def test_the_papers_split_at_its_size(shared: int) -> None:
+    done = mstar_split(many(18_000, shared), 0)
+    sizes = Counter((query.split, query.unlabelled) for query in done)
+    assert abs(sizes["train", False] - 9000) < shared
+    assert abs(sizes["test", False] - 750) < shared
+    assert abs(sizes["validation", False] - 250) < shared
+    assert sum(sizes.values()) == 18_000
+    assert sizes["train", True] == 18_000 - sum(
+        count for (_, hidden), count in sizes.items() if not hidden
+    )
+
+
+def test_the_papers_split_is_by_image_and_drawn_by_the_seed_alone() -> None:
+    queries = many(400, 4)
+    done = mstar_split(queries, 0)
+    parts: dict[str, set[tuple[str, bool]]] = {}
+    for query in done:
+        parts.setdefault(query.images[0], set()).add((query.split, query.unlabelled))
+    assert all(len(part) == 1 for part in parts.values())
+    assert [query.question for query in done] == [query.question for query in queries]
+    turned = mstar_split(queries[::-1], 0)
+    assert turned == done[::-1]
+    assert mstar_split(queries, 1) != done
+
+
+def test_hidden_answers_stay_hidden_and_in_train() -> None:
+    queries = many(200, 2)
+    queries[7] = replace(queries[7], unlabelled=True)
+    done = mstar_split(queries, 0)
+    assert (done[7].split, done[7].unlabelled) == ("train", True)
+    assert done[6].split == "train"  # of the same image
+
+
+def test_too_few_images_for_the_papers_split() -> None:
+    with pytest.raises(BadData, match="too few for a test split"):
+        mstar_split(many(12, 12), 0)
