@@ -10,41 +10,34 @@ import typer
 from jobs.runtime.cli import ending
 from jobs.runtime.options import Recipe, Set, settings
 
+MEASURED = "A run whose rates are taken: its folder (out/RUN) or store."
+QUERIES = "Labelled queries of a split, where the data is not here."
+COMPARE = "Also with other values, such as generate.engines=4,8; as often as wanted."
+
+Given = Annotated[list[str] | None, typer.Option("--queries", metavar="SPLIT=N", help=QUERIES)]
+Others = Annotated[list[str] | None, typer.Option("--compare", metavar="KEY=A,B", help=COMPARE)]
+RunOf = Annotated[
+    str | None, typer.Option("--run", metavar="NAME", help="Of RUN, where the store holds several.")
+]
+Price = Annotated[
+    float | None, typer.Option(min=0.0, help="Price; default: an order of magnitude.")
+]
+Json = Annotated[
+    Path | None, typer.Option("--json", metavar="FILE", help="Write it there as JSON too.")
+]
+
 
 def plan(
-    place: Annotated[
-        str | None,
-        typer.Argument(
-            metavar="[RUN]", help="A run whose rates are taken: its folder (out/RUN) or store."
-        ),
-    ] = None,
+    place: Annotated[str | None, typer.Argument(metavar="[RUN]", help=MEASURED)] = None,
     *,
     recipe: Recipe = "",
     set_: Set = None,
-    run: Annotated[
-        str | None,
-        typer.Option("--run", metavar="NAME", help="Of RUN, where the store holds several."),
-    ] = None,
-    queries: Annotated[
-        list[str] | None,
-        typer.Option(
-            metavar="SPLIT=N", help="Labelled queries of a split, where the data is not here."
-        ),
-    ] = None,
+    run: RunOf = None,
+    queries: Given = None,
     gpu: Annotated[str, typer.Option(help="The GPUs, where roles ask for some.")] = "H100-80GB",
-    usd_per_gpu_hour: Annotated[
-        float | None, typer.Option(min=0.0, help="Price; default: an order of magnitude.")
-    ] = None,
-    compare: Annotated[
-        list[str] | None,
-        typer.Option(
-            metavar="KEY=A,B",
-            help="Also with other values, such as generate.engines=4,8; as often as wanted.",
-        ),
-    ] = None,
-    json_: Annotated[
-        Path | None, typer.Option("--json", metavar="FILE", help="Write it there as JSON too.")
-    ] = None,
+    usd_per_gpu_hour: Price = None,
+    compare: Others = None,
+    json_: Json = None,
 ) -> None:
     """What a run will take: samples, tokens, bytes, requests, GPU-hours, cost; whether it fits.
 

@@ -85,17 +85,10 @@ def finish_shard(
             store, key, kept, rollout=task.rollout, prompt=task.prompt, rewards=made.rewards
         )
         choice = choice_of(made.chosen_from, kept)
+    shapes = shape_counts(one.shape for one in results if not isinstance(one, Ungraded))
     counted, seconds = coverage(rows, outcomes, kept), clock() - started
     return GradeDone(
-        task.key,
-        task.rollout,
-        grades,
-        selected,
-        counted,
-        seconds,
-        bad,
-        choice,
-        shape_counts(result.shape for result in results if not isinstance(result, Ungraded)),
+        task.key, task.rollout, grades, selected, counted, seconds, bad, choice, shapes
     )
 
 

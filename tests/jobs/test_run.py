@@ -17,7 +17,7 @@ from pipeline.run.ledger import Ledger
 from pipeline.storage.models import publish_folder
 from pipeline.storage.store import open_store
 from pipeline.storage.trees import put_content_tree
-from tests.support.jobs import SCRIPTED, job_config, run_command
+from tests.support.jobs import SCRIPTED, job_config, refused, run_command
 
 
 @pytest.fixture
@@ -40,25 +40,20 @@ def config(tmp_path: Path) -> Config:
 def test_bad_input_is_refused_with_a_clear_word(
     config: Config, tmp_path: Path, override: str, words: list[str]
 ) -> None:
-    done = run_command(config, tmp_path, override)
-    assert done.exit_code == 2, done.output
+    said = refused(config, tmp_path, override)
     for word in words:
-        assert word in done.output
-    assert "Traceback" not in done.output
+        assert word in said
 
 
 def test_a_store_that_cannot_be_written_is_refused(config: Config, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("in the way")
-    done = run_command(config, tmp_path, f"store.url={tmp_path / 'file' / 'store'}")
-    assert done.exit_code == 2, done.output
-    assert str(tmp_path / "file") in done.output
-    assert "Traceback" not in done.output
+    said = refused(config, tmp_path, f"store.url={tmp_path / 'file' / 'store'}")
+    assert str(tmp_path / "file") in said
 
 
 def test_a_folder_that_is_no_model_is_refused(config: Config, tmp_path: Path) -> None:
-    done = run_command(config, tmp_path)
-    assert done.exit_code == 2, done.output
-    assert str(tmp_path / "base") in done.output
+    said = refused(config, tmp_path)
+    assert str(tmp_path / "base") in said
     assert not list((out_folder(config) / "store" / "runs").glob("*/lease/*"))
 
 
@@ -103,16 +98,14 @@ def test_other_data_are_refused_by_row_on_a_finished_run_too(
         line.replace('"answer": "3"', '"answer": "4"') for line in whole if "test-1" not in line
     ]
     file.write_text("\n".join(changed) + "\n")
-    done = run_command(config, tmp_path)
-    assert done.exit_code == 2, done.output
+    said = refused(config, tmp_path)
     for words in (
         "began with other data:",
         "test: 1 removed: test-1",
         "train: the answer of train-3 was 3 (number) and is 4 (number)",
         "--set run.name=",
     ):
-        assert words in done.output
-    assert "Traceback" not in done.output
+        assert words in said
     assert not summary.exists()
 
 
@@ -151,11 +144,10 @@ def test_a_finished_run_whose_grades_are_lost_makes_them_again(
 def test_no_run_begins_beside_what_an_earlier_one_left(config: Config, tmp_path: Path) -> None:
     evolve(config, parts=SCRIPTED)
     shutil.rmtree(out_folder(config) / "store")
-    done = run_command(config, tmp_path)
-    assert done.exit_code == 2, done.output
+    said = refused(config, tmp_path)
     left = "summary.json, tensorboard, cards, final"
-    assert f"{out_folder(config)} holds {left} of an earlier run" in done.output
-    assert "that store was deleted, or is another one (store.url)" in done.output
+    assert f"{out_folder(config)} holds {left} of an earlier run" in said
+    assert "that store was deleted, or is another one (store.url)" in said
 
 
 def test_a_setting_that_nothing_reads_is_said(config: Config, tmp_path: Path) -> None:
@@ -173,9 +165,8 @@ def test_a_loss_that_nobody_mends_is_an_error_in_words(capsys: pytest.CaptureFix
 
 def test_a_changed_config_is_refused_before_anything_starts(config: Config, tmp_path: Path) -> None:
     evolve(config, parts=SCRIPTED)
-    done = run_command(config, tmp_path, "generate.temperature=0.7")
-    assert done.exit_code == 2
-    assert "generate.temperature: 1.0 -> 0.7" in done.output
+    said = refused(config, tmp_path, "generate.temperature=0.7")
+    assert "generate.temperature: 1.0 -> 0.7" in said
 
 
 def test_versions_name_what_decides_results() -> None:

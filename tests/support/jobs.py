@@ -38,6 +38,14 @@ def run_command(config: Config, folder: Path, *overrides: str) -> Any:
     return mstar("run", "--recipe", recipe, *changes)
 
 
+def refused(config: Config, folder: Path, *overrides: str) -> str:
+    """What `mstar-ray run` says of settings that it refuses: a person has to mend them."""
+    done = run_command(config, folder, *overrides)
+    assert done.exit_code == 2, done.output
+    assert "Traceback" not in done.output
+    return str(done.output)
+
+
 def write_data(folder: Path) -> Path:
     """Questions without images: 12 to train on, 5 to validate, 5 to test."""
     path = folder / "data.jsonl"

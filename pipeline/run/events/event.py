@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
+from functools import cache
 from typing import Annotated, Any, ClassVar
 
 from pydantic import ConfigDict, PlainValidator, TypeAdapter
@@ -65,11 +66,7 @@ class Event(ABC):
         return {"type": self.type, **kept}
 
 
-_FORMS: dict[str, TypeAdapter[Any]] = {}
-
-
+@cache
 def form(kind: type[Event]) -> TypeAdapter[Any]:
     """Reads and writes the fields of one type of event."""
-    if kind.type not in _FORMS:
-        _FORMS[kind.type] = TypeAdapter(kind)
-    return _FORMS[kind.type]
+    return TypeAdapter(kind)

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from pipeline.audit.diff import first_difference
-from pipeline.audit.run import audit
+from pipeline.audit.run import Problem, audit
 from pipeline.audit.trace import trace
 from pipeline.errors import BadConfig, CorruptObject
 from pipeline.records import Selected
@@ -33,6 +33,11 @@ def objects(tmp_path_factory: pytest.TempPathFactory) -> Objects:
     return make_run(tmp_path_factory.mktemp("run"))
 
 
+@pytest.fixture
+def store(objects: Objects) -> Store:
+    return store_of(objects)
+
+
 def on_disk(objects: Objects, folder: Path) -> str:
     for path, data in objects.items():
         (folder / path).parent.mkdir(parents=True, exist_ok=True)
@@ -45,8 +50,7 @@ def run_job(*args: str) -> tuple[int, str]:
     return done.exit_code, done.output
 
 
-def test_a_finished_run_is_clean(objects: Objects) -> None:
-    store = store_of(objects)
+def test_a_finished_run_is_clean(objects: Objects, store: Store) -> None:
     report = audit(store, RUN)
     assert report.problems == []
     assert report.finished
@@ -95,8 +99,7 @@ def test_every_damage_to_every_kind_of_object_is_named(
         assert {path: store.get(path) for path in store.list()} == before
 
 
-def test_a_missing_last_entry_is_found_by_the_lease(objects: Objects) -> None:
-    store = store_of(objects)
+def test_a_missing_last_entry_is_found_by_the_lease(objects: Objects, store: Store) -> None:
     last = max(path for path in objects if "/ledger/" in path)
     lease = max(path for path in objects if "/lease/" in path)
     tenure = json.loads(store.get(lease))
@@ -107,6 +110,27 @@ def test_a_missing_last_entry_is_found_by_the_lease(objects: Objects) -> None:
 
 def test_a_rewritten_ledger_that_tells_the_same_is_clean(objects: Objects) -> None:
     assert audit(rewritten(objects, lambda event: None), RUN).clean
+
+
+def of_selection(store: Store, purpose: str = "") -> dict[str, Any]:
+    """An event about a shard of which something was selected."""
+    return next(
+        event
+        for event in Ledger(store, RUN).replay()
+        if event["type"] == "shard_graded" and event["selected"] and event["coverage"]["kept"]
+        and event["purpose"].startswith(purpose)
+    )  # fmt: skip
+
+
+def reselected(objects: Objects, store: Store, path: str, other: str | None) -> list[Problem]:
+    """The audit of the run where every event names another selection in place of this one."""
+
+    def change(event: dict[str, Any]) -> None:
+        if event.get("selected") == path:
+            event["selected"] = other
+
+    added = {} if other is None else {other: store.get(other)}
+    return audit(rewritten(objects | added, change), RUN).problems
 
 
 def swap_row(store: Store, path: str, **changes: Any) -> str:
@@ -124,61 +148,29 @@ def swap_row(store: Store, path: str, **changes: Any) -> str:
     ],
 )
 def test_a_selected_row_that_was_never_sampled_is_found(
-    objects: Objects, changes: dict[str, Any], why: str
+    objects: Objects, store: Store, changes: dict[str, Any], why: str
 ) -> None:
-    store = store_of(objects)
-    event = next(
-        event
-        for event in Ledger(store, RUN).replay()
-        if event["type"] == "shard_graded" and event["selected"] and event["coverage"]["kept"]
-    )
-    other = swap_row(store, event["selected"], **changes)
-
-    def change(one: dict[str, Any]) -> None:
-        if one.get("selected") == event["selected"]:
-            one["selected"] = other
-
-    forged = rewritten(objects | {other: store.get(other)}, change)
-    problems = audit(forged, RUN).problems
+    path = of_selection(store)["selected"]
+    other = swap_row(store, path, **changes)
+    problems = reselected(objects, store, path, other)
     assert any(problem.path == other and why in problem.what for problem in problems), problems
     # and the job that followed was not asked to train on it
     assert any("did not train what the plan asks for" in problem.what for problem in problems)
 
 
-def test_a_selection_that_the_rule_does_not_make_is_found(objects: Objects) -> None:
+def test_a_selection_that_the_rule_does_not_make_is_found(objects: Objects, store: Store) -> None:
     """Every row of it is right and was sampled, and yet one more was to be kept."""
-    store = store_of(objects)
-    event = next(
-        event
-        for event in Ledger(store, RUN).replay()
-        if event["type"] == "shard_graded" and event["selected"] and event["coverage"]["kept"]
-    )
-    path = event["selected"]
+    path = of_selection(store)["selected"]
     data = to_parquet(from_parquet(store.get(path), Selected)[1:], Selected)
     other = put_content(store, "select", path.split("/")[2], data, "parquet")
-
-    def change(one: dict[str, Any]) -> None:
-        if one.get("selected") == path:
-            one["selected"] = other
-
-    problems = audit(rewritten(objects | {other: store.get(other)}, change), RUN).problems
+    problems = reselected(objects, store, path, other)
     found = [problem.what for problem in problems if problem.path == other]
     assert found == ["it does not hold what all_correct keeps of its shard"]
 
 
-def test_a_shard_that_nothing_was_selected_of_is_found(objects: Objects) -> None:
-    store = store_of(objects)
-    event = next(
-        event
-        for event in Ledger(store, RUN).replay()
-        if event["type"] == "shard_graded" and event["selected"]
-    )
-
-    def change(one: dict[str, Any]) -> None:
-        if one.get("selected") == event["selected"]:
-            one["selected"] = None
-
-    problems = audit(rewritten(objects, change), RUN).problems
+def test_a_shard_that_nothing_was_selected_of_is_found(objects: Objects, store: Store) -> None:
+    event = of_selection(store)
+    problems = reselected(objects, store, event["selected"], None)
     found = [problem.what for problem in problems if problem.path == event["grades"]]
     assert found == ["nothing of it was selected, which all_correct is for"]
 
@@ -267,18 +259,11 @@ def test_another_answer_makes_the_grades_anothers(objects: Objects) -> None:
 
 
 def a_sample(store: Store) -> tuple[str, Selected]:
-    event = next(
-        event
-        for event in Ledger(store, RUN).replay()
-        if event["type"] == "shard_graded"
-        and event["purpose"] == "evolve/1"
-        and event["coverage"]["kept"]
-    )
+    event = of_selection(store, "evolve/1")
     return event["purpose"], from_parquet(store.get(event["selected"]), Selected)[0]
 
 
-def test_a_sample_is_traced_to_its_origins(objects: Objects) -> None:
-    store = store_of(objects)
+def test_a_sample_is_traced_to_its_origins(store: Store) -> None:
     purpose, row = a_sample(store)
     (origin,) = trace(store, RUN, f"{purpose}:{row.query_id}/{row.sample_index}")
     assert origin["images"] == [{"path": f"images/{sha256(IMAGE).hexdigest()}", "bytes": 21}]
@@ -293,8 +278,7 @@ def test_a_sample_is_traced_to_its_origins(objects: Objects) -> None:
     assert by_hash == [origin]
 
 
-def test_a_trace_over_a_damaged_object_stops(objects: Objects) -> None:
-    store = store_of(objects)
+def test_a_trace_over_a_damaged_object_stops(store: Store) -> None:
     purpose, row = a_sample(store)
     store.replace(f"images/{sha256(IMAGE).hexdigest()}", b"another image")
     with pytest.raises(CorruptObject, match="images/"):
