@@ -27,9 +27,9 @@ from actors.model.images import StoreImages
 from actors.model.processor import Processor, load_processor
 from jobs.runtime.cli import command
 from jobs.runtime.console import stated_in
-from jobs.runtime.learner_folder import scratch_folder
 from jobs.runtime.memory import PeakMemory
 from jobs.runtime.prepare import images_of, load_data, upload_images
+from jobs.runtime.scratch import scratch_folder
 from jobs.runtime.single_round import OneRound, Sampled, StageFailed
 from jobs.runtime.world import REAL, Parts, check_here, run_store
 from pipeline.audit.garbage import SCRATCH
@@ -101,7 +101,7 @@ def validate(
         with (
             PeakMemory() as memory,
             scratch_folder(config) as folder,
-            parts.workers(program, scratch, dataset, say, folder) as world,
+            parts.workers(program, scratch, dataset, say) as world,
         ):
             through = Validation(OneRound(program, scratch, world), verdicts, say, folder, models)
             through.run(min(samples, config.generate.samples))

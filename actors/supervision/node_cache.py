@@ -62,16 +62,6 @@ def sweep(parent: Path, salvage: Salvage = _nothing) -> list[Path]:
     return [folder for folder in known if folder not in _held and _remove(folder, salvage)]
 
 
-def keep_newest(parent: Path, keep: int, spared: Path | None = None) -> None:
-    """Remove the folders in `parent` but for the `keep` used last (and `spared`): what is removed
-    is fetched again where it is wanted."""
-    folders = [each for each in parent.iterdir() if each.is_dir() and each.name[0] != "."]
-    folders.sort(key=lambda each: each.stat().st_mtime, reverse=True)
-    for folder in folders[keep:]:
-        if folder != spared:
-            shutil.rmtree(folder, ignore_errors=True)
-
-
 def _lock_of(folder: Path) -> Path:
     return folder.with_name(folder.name + _SUFFIX)
 

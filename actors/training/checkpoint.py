@@ -1,9 +1,8 @@
 """The learner's checkpoint: float32 master weights and Adam moments, by parameter, in safetensors.
 
-Always: a folder is a checkpoint when, and only when, `checkpoint.json` is in it, which names every
-part with its sha256 and is written last. A part that does not match is refused by name and nothing
-of it is used. Parameters are whole, so any number of ranks can read what any other number wrote.
-Equal states give equal bytes. There is no pickle.
+Always: a checkpoint is a tree of the store (`actors.training.checkpoint_tree`). Parameters are
+whole, so any number of ranks can read what any other number wrote. Equal states give equal bytes.
+There is no pickle.
 
     checkpoint.json                  step, cursor, files, what wrote it
     part-00000-of-00002.safetensors  master/<parameter>, exp_avg/<…>, exp_avg_sq/<…>
@@ -12,11 +11,11 @@ Equal states give equal bytes. There is no pickle.
 
 from __future__ import annotations
 
-import hashlib
 import heapq
 import json
+import math
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -24,18 +23,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from actors.training.checkpoint_tree import FORMAT, MANIFEST
+from actors.training.part_writer import PartWriter
 from pipeline.errors import BadModel, CorruptObject
-from pipeline.hashing import canonical_json
+from pipeline.storage.trees import Beat, TreeFile, quiet
 
-FORMAT = 1
-MANIFEST = "checkpoint.json"
 MOMENTS = ("exp_avg", "exp_avg_sq")
-
-
-def sha256_of(path: Path) -> str:
-    """Hex sha256 of a file."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def sync(path: Path) -> None:
@@ -89,7 +82,8 @@ def full_tensor(engine: Any, parameter: Any, key: str | None = None) -> Tensor:
     return safe_get_full_optimizer_state(parameter, key)
 
 
-def _set_tensor(engine: Any, parameter: Any, value: Tensor, key: str | None = None) -> None:
+def _restore_tensor(engine: Any, parameter: Any, saved: Saved, name: str, key: str | None) -> None:
+    """Read what this rank keeps of a saved master weight (or, with `key`, of a moment)."""
     from deepspeed.utils import (
         safe_set_full_fp32_param,
         safe_set_full_optimizer_state,
@@ -97,23 +91,21 @@ def _set_tensor(engine: Any, parameter: Any, value: Tensor, key: str | None = No
         safe_set_local_optimizer_state,
     )
 
-    value = value.to(parameter.device)
     if engine.zero_optimization_stage() == 3:
         # The full form slices past the end of a parameter that does not divide by the ranks.
-        part = _partition(value, parameter.ds_tensor.numel(), torch.distributed.get_rank())
+        numel, rank = parameter.ds_tensor.numel(), torch.distributed.get_rank()
+        part = saved.flat(name, rank * numel, (rank + 1) * numel)
+        part = torch.nn.functional.pad(part, (0, numel - part.numel())).to(parameter.device)
         if key is None:
             safe_set_local_fp32_param(parameter, part)
         else:
             safe_set_local_optimizer_state(parameter, part, key)
-    elif key is None:
-        safe_set_full_fp32_param(parameter, value)
-    else:
-        safe_set_full_optimizer_state(parameter, value, key)
-
-
-def _partition(value: Tensor, numel: int, rank: int) -> Tensor:
-    part = value.flatten()[rank * numel : (rank + 1) * numel]
-    return torch.nn.functional.pad(part, (0, numel - part.numel()))
+    elif getattr(parameter, "_hp_mapping", None) is not None:  # else none of it is kept here
+        value = saved.tensor(name).to(parameter.device)
+        if key is None:
+            safe_set_full_fp32_param(parameter, value)
+        else:
+            safe_set_full_optimizer_state(parameter, value, key)
 
 
 # --- writing --------------------------------------------------------------------------------------
@@ -130,38 +122,42 @@ def owners(sizes: Sequence[int], ranks: int) -> list[int]:
     return found
 
 
-def write_part(engine: Any, folder: Path) -> dict[str, str]:
-    """Write this rank's part into `folder`; its file name and sha256. All ranks must call."""
-    from safetensors.torch import save_file
+def write_part(engine: Any, folder: Path, beat: Beat = quiet) -> TreeFile:
+    """Write this rank's part into `folder`; its name, hash and size. All ranks must call.
 
+    beat: called for every tensor.
+    """
     rank, world = torch.distributed.get_rank(), torch.distributed.get_world_size()
     named = sorted(engine.module.named_parameters())
     sizes = [getattr(parameter, "ds_numel", parameter.numel()) for _, parameter in named]
-    tensors: dict[str, Tensor] = {}
-    for (name, parameter), owner in zip(named, owners(sizes, world), strict=True):
-        for key in (None, *MOMENTS) if parameter.requires_grad else (None,):
-            whole = full_tensor(engine, parameter, key)
-            if owner == rank:
-                tensors[f"{key or 'master'}/{name}"] = whole.cpu().clone().contiguous()
+    owned = dict(zip([name for name, _ in named], owners(sizes, world), strict=True))
+    # What is frozen comes last: its precision is the module's, and of larger types first every
+    # tensor lies aligned.
+    named.sort(key=lambda item: (not item[1].requires_grad, item[0]))
+    tensors = [
+        (f"{key or 'master'}/{name}", parameter, key, owned[name] == rank)
+        for name, parameter in named
+        for key in ((None, *MOMENTS) if parameter.requires_grad else (None,))
+    ]
+    shapes = {
+        name: (
+            torch.float32 if parameter.requires_grad else parameter.dtype,
+            tuple(getattr(parameter, "ds_shape", parameter.shape)),
+        )
+        for name, parameter, _, mine in tensors
+        if mine
+    }
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / f"part-{rank:05d}-of-{world:05d}.safetensors"
-    save_file(tensors, path, metadata={"format": "pt"})
+    with PartWriter(path, shapes) as writer:
+        for name, parameter, key, mine in tensors:
+            beat(f"writing a checkpoint: {name}")
+            whole = full_tensor(engine, parameter, key)
+            if mine:
+                writer.add(name, whole)
+        part = writer.close()
     sync(path)
-    return {"file": path.name, "sha256": sha256_of(path)}
-
-
-def complete(
-    folder: Path, parts: Sequence[Mapping[str, str]], facts: Mapping[str, Any]
-) -> dict[str, Any]:
-    """Write `checkpoint.json` once every part has landed: from now on it is a checkpoint."""
-    files = {part["file"]: part["sha256"] for part in parts}
-    manifest = {"format": FORMAT, "files": files, **facts}
-    fresh = folder / f".{MANIFEST}.new"
-    fresh.write_bytes(canonical_json(manifest) + b"\n")
-    sync(fresh)
-    fresh.rename(folder / MANIFEST)
-    sync(folder)
-    return manifest
+    return part
 
 
 # --- reading --------------------------------------------------------------------------------------
@@ -169,7 +165,7 @@ def complete(
 
 @dataclass(frozen=True)
 class Saved:
-    """A checkpoint on disk whose every part has been verified."""
+    """A checkpoint on this node's disk, of which every byte was verified when it came there."""
 
     folder: Path
     manifest: dict[str, Any]
@@ -177,21 +173,22 @@ class Saved:
 
     @classmethod
     def open(cls, folder: Path) -> Saved:
-        """Verify a checkpoint and index its tensors.
+        """Index a checkpoint's tensors.
 
         Raises:
-            CorruptObject: naming the part that is missing or does not match.
+            CorruptObject: naming the part that is missing or cannot be read.
         """
-        from safetensors import safe_open
+        from safetensors import SafetensorError, safe_open
 
         manifest = read_manifest(folder)
         found: dict[str, Path] = {}
-        for name, sha in manifest["files"].items():
+        for name in manifest["files"]:
             path = folder / name
-            if not path.is_file() or sha256_of(path) != sha:
-                raise CorruptObject(f"{path} is missing or not what {MANIFEST} says it is")
-            with safe_open(path, framework="pt") as part:
-                found.update(dict.fromkeys(part.keys(), path))
+            try:
+                with safe_open(path, framework="pt") as part:
+                    found.update(dict.fromkeys(part.keys(), path))
+            except (OSError, SafetensorError) as error:
+                raise CorruptObject(f"{path} cannot be read: {error}") from error
         return cls(folder, manifest, found)
 
     @property
@@ -206,14 +203,32 @@ class Saved:
 
     def tensor(self, key: str) -> Tensor:
         """One tensor, read now."""
+        with self._part(key) as part:
+            return part.get_tensor(key)
+
+    def flat(self, key: str, start: int, end: int) -> Tensor:
+        """The elements `[start, end)` of a tensor in the order of memory, as far as it goes; only
+        the rows that hold them are read."""
+        with self._part(key) as part:
+            held = part.get_slice(key)
+            shape = held.get_shape()
+            if not shape:
+                return part.get_tensor(key).reshape(1)[start:end]
+            if start >= math.prod(shape):
+                return torch.empty(0)
+            row = math.prod(shape[1:])
+            first, last = min(start // row, shape[0]), min(-(-end // row), shape[0])
+            rows: Tensor = held[first:last].reshape(-1)
+            return rows[start - first * row : end - first * row]
+
+    def _part(self, key: str) -> Any:
         from safetensors import safe_open
 
         if key not in self.files:
             raise BadModel(f"{self.folder} holds no {key}: it was made for another model")
-        with safe_open(self.files[key], framework="pt") as part:
-            return part.get_tensor(key)
+        return safe_open(self.files[key], framework="pt")
 
-    def copy_weights(self, model: Any) -> None:
+    def copy_weights(self, model: Any, beat: Beat = quiet) -> None:
         """Put the saved weights into a model before DeepSpeed takes it over."""
         named = dict(model.named_parameters())
         known = {key.split("/", 1)[1] for key in self.files}
@@ -221,6 +236,7 @@ class Saved:
             odd = sorted(known ^ set(named))[:3]
             raise BadModel(f"{self.folder} was made for another model: see {', '.join(odd)}")
         for name, parameter in named.items():
+            beat(f"loading {name}")
             value = self.tensor(f"master/{name}")
             if value.shape != parameter.shape:
                 raise BadModel(
@@ -247,14 +263,14 @@ def read_manifest(folder: Path) -> dict[str, Any]:
     return manifest
 
 
-def restore(engine: Any, saved: Saved) -> None:
+def restore(engine: Any, saved: Saved, beat: Beat = quiet) -> None:
     """Put the saved master weights and moments into a fresh engine (weights copied before)."""
     for name, parameter in sorted(engine.module.named_parameters()):
         if not parameter.requires_grad:
             continue
-        _set_tensor(engine, parameter, saved.tensor(f"master/{name}"))
-        for key in MOMENTS:
-            _set_tensor(engine, parameter, saved.tensor(f"{key}/{name}"), key)
+        beat(f"restoring {name}")
+        for key in (None, *MOMENTS):
+            _restore_tensor(engine, parameter, saved, f"{key or 'master'}/{name}", key)
     state = _base_optimizer(engine).state
     for parameter in _flat_parameters(engine):
         state[parameter]["step"].fill_(float(saved.step))

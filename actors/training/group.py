@@ -6,10 +6,12 @@ group that raised is closed and another one starts from the last checkpoint. An 
 failure is about the ranks (one died, hung, ran out of memory): try again. Any other is about the
 work and would happen again.
 
-    group = LearnerGroup.start(settings, policy_folder, images)
+    group = LearnerGroup.start(settings, Source(policy.path), Means(store, images, cache))
     metrics = group.train(rows, seed)         # as often as there are intervals
-    group.checkpoint(folder, cursor)
-    group.publish(folder)
+    saved = group.checkpoint(cursor)          # on its way to the store while training goes on
+    group.settle()
+    saved.complete(store)
+    path = group.publish()
     group.close()
 """
 
@@ -18,14 +20,15 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import replace
-from pathlib import Path
 from types import TracebackType
 from typing import Any
 
 import psutil
 
 from actors.supervision.failures import Failure, WorkFailed
+from actors.training.checkpoint_tree import Checkpoint
 from actors.training.hub import CommandStatus, Hub
+from actors.training.source import Means, Source
 from pipeline.errors import BadConfig
 from pipeline.training.metrics import TrainMetrics, merge, merge_logprobs
 from pipeline.training.rows import TrainRow
@@ -34,8 +37,12 @@ from pipeline.training.settings import LearnSettings, Span
 Rows = Sequence[TrainRow] | Callable[[], Sequence[TrainRow]]
 Progress = Callable[[str], None]
 POLL_S = 2.0
-HUB_S = 60.0  # for one answer of the hub, which never computes anything
-END_S = 15.0  # for a group to end by itself before it is killed
+
+OF_PROCESSES = (
+    "ranks", "cpus_per_rank", "gpus_per_rank",
+    "collective_timeout_s", "start_s", "hang_s", "answer_s", "end_s",
+)  # fmt: skip
+"""Settings that cannot change in a running group."""
 
 
 def ranks_failed(reason: str) -> WorkFailed:
@@ -55,29 +62,23 @@ class LearnerGroup:
     def start(
         cls,
         settings: LearnSettings,
-        policy: Path,
-        images: Callable[[str], bytes],
-        checkpoint: Path | None = None,
+        source: Source,
+        means: Means,
         *,
-        storage: str | None = None,
         wait: bool = True,
     ) -> LearnerGroup:
         """Launch the ranks; Ray must be initialised.
 
-        images: bytes of an image by content hash; it is pickled and called in the ranks.
-        checkpoint: continue from it; None: a new optimizer on `policy`.
-        storage: a folder that all nodes share, for Ray Train; None on one machine.
         wait: False returns at once, the first call then waits for the ranks.
         """
         import ray
 
         _check_resources(settings, ray.cluster_resources())
-        options = {"num_cpus": 0, "max_concurrency": 2 * settings.ranks + 8}
-        hub = ray.remote(Hub).options(**options).remote(settings)
-        config = {"hub": hub, "settings": settings, "images": images, **_places(policy, checkpoint)}
+        hub = ray.remote(Hub).options(**_hub_options(settings)).remote(settings)
+        config = {"hub": hub, "settings": settings, "source": source, "means": means}
         group = cls(hub, settings)
         try:
-            group._launch(config, storage)
+            group._launch(config)
             if wait:
                 group.ready()
         except BaseException:  # raised on; Ctrl-C while the ranks start must not leave them
@@ -122,50 +123,38 @@ class LearnerGroup:
         options = {"rows": self._placed(rows), "temperature": temperature, "top_p": top_p}
         return merge_logprobs(self._do("logprobs", options, progress))
 
-    def checkpoint(self, folder: Path, cursor: dict[str, Any]) -> dict[str, Any]:
-        """Write weights, moments and `cursor` into a new folder; its manifest.
-
-        The folder must be one that all ranks and the caller see.
-        """
-        from actors.training.checkpoint import complete
-
-        if folder.exists():
-            raise FileExistsError(f"{folder} is there already, and a checkpoint is written once")
-        answers = self._do("checkpoint", {"folder": str(folder.resolve()), "cursor": cursor})
+    def checkpoint(self, cursor: dict[str, Any]) -> Checkpoint:
+        """Write weights, moments and `cursor`, each rank its part on its node's disk, from where
+        they are on their way to the store when this returns."""
+        answers = self._do("checkpoint", {"cursor": cursor})
         facts = self._agreed([facts for _, facts in answers])
-        return complete(folder, [part for part, _ in answers], facts)
+        made = Checkpoint.of([part for part, _ in answers], facts)
+        self._do("store_part", {"path": made.path})
+        return made
 
-    def publish(self, folder: Path) -> None:
-        """Write the policy as it is now as a complete, immutable folder."""
-        self._do("publish", {"folder": str(folder.resolve())})
+    def stored(self, checkpoint: Checkpoint) -> bool:
+        """Whether every part of a checkpoint is in the store by now: it may be completed."""
+        return bool(self._ask("all_stored", checkpoint.path))
 
-    def reset(
-        self,
-        policy: Path,
-        checkpoint: Path | None = None,
-        *,
-        settings: LearnSettings | None = None,
-    ) -> dict[str, Any]:
-        """Begin anew in the same processes: a new optimizer on `policy`, or `checkpoint` on top.
+    def settle(self) -> None:
+        """Wait until every part of the last checkpoint is in the store."""
+        self._do("settle", {})
+
+    def publish(self) -> str:
+        """Bring the policy as it is now to the store, as a complete, immutable folder; its path."""
+        return next(path for path in self._do("publish", {}) if path is not None)
+
+    def reset(self, source: Source, settings: LearnSettings) -> dict[str, Any]:
+        """Begin anew in the same processes.
 
         Raises:
             BadConfig: when `settings` ask for other processes than there are.
         """
-        fresh = settings or self.settings
-        same = (
-            "ranks",
-            "cpus_per_rank",
-            "gpus_per_rank",
-            "collective_timeout_s",
-            "start_s",
-            "hang_s",
-        )
-        for name in same:
-            if getattr(fresh, name) != getattr(self.settings, name):
+        for name in OF_PROCESSES:
+            if getattr(settings, name) != getattr(self.settings, name):
                 raise BadConfig(f"learner: {name} cannot change in a running group")
-        self.settings = fresh
-        options = {"settings": fresh, **_places(policy, checkpoint)}
-        return self._agreed(self._do("reset", options))
+        self.settings = settings
+        return self._agreed(self._do("reset", {"settings": settings, "source": source}))
 
     def close(self) -> None:
         """End all processes of the group; safe to call twice and on a group that failed."""
@@ -176,15 +165,16 @@ class LearnerGroup:
             return
         hub, self._hub = self._hub, None
         places: list[tuple[str, int]] = []
+        end_s = self.settings.end_s
         try:
-            places = ray.get(hub.places.remote(), timeout=END_S)
-            leaving = ray.get(hub.dismiss.remote(), timeout=END_S)
-            ray.get(hub.ended.remote(END_S if leaving else 0.0), timeout=2 * END_S)
+            places = ray.get(hub.places.remote(), timeout=end_s)
+            leaving = ray.get(hub.dismiss.remote(), timeout=end_s)
+            ray.get(hub.ended.remote(end_s if leaving else 0.0), timeout=2 * end_s)
         except (GetTimeoutError, RayActorError):
             # A hub that does not answer takes everything with it below.
             pass
         ray.kill(hub)
-        _outlive(places)
+        _outlive(places, end_s)
 
     def __enter__(self) -> LearnerGroup:
         return self
@@ -199,7 +189,7 @@ class LearnerGroup:
 
     # --- inside ---
 
-    def _launch(self, config: dict[str, Any], storage: str | None) -> None:
+    def _launch(self, config: dict[str, Any]) -> None:
         """Have the hub start the ranks. Its first answer takes as long as a process and its imports
         do, which on a busy machine is much."""
         import ray
@@ -207,7 +197,7 @@ class LearnerGroup:
 
         assert self._hub is not None
         try:
-            ray.get(self._hub.launch.remote(config, storage), timeout=self.settings.start_s)
+            ray.get(self._hub.launch.remote(config), timeout=self.settings.start_s)
         except (GetTimeoutError, RayActorError) as error:
             raise ranks_failed(f"the group's hub did not start: {error}") from error
 
@@ -242,6 +232,16 @@ class LearnerGroup:
     def _settled(
         self, name: str, options: dict[str, Any], progress: Progress | None
     ) -> CommandStatus:
+        number = self._ask("command", name, options)
+        while True:
+            status: CommandStatus = self._ask("status", number, POLL_S)
+            if status.ended:
+                return status
+            if progress is not None:
+                progress(status.doing)
+
+    def _ask(self, method: str, *args: Any) -> Any:
+        """What the hub answers, which never computes anything."""
         import ray
         from ray.exceptions import GetTimeoutError, RayActorError
 
@@ -250,24 +250,21 @@ class LearnerGroup:
         if hub is None:
             raise ranks_failed("this group is closed")
         try:
-            number = ray.get(hub.command.remote(name, options), timeout=HUB_S)
-            while True:
-                status: CommandStatus = ray.get(hub.status.remote(number, POLL_S), timeout=HUB_S)
-                if status.ended:
-                    return status
-                if progress is not None:
-                    progress(status.doing)
+            return ray.get(getattr(hub, method).remote(*args), timeout=self.settings.answer_s)
         except (GetTimeoutError, RayActorError) as error:
             self.close()
-            raise ranks_failed(f"{name}: the group's hub is gone: {error}") from error
+            raise ranks_failed(f"{method}: the group's hub is gone: {error}") from error
 
 
-def _places(policy: Path, checkpoint: Path | None) -> dict[str, str | None]:
-    """Where a rank begins, as it is sent."""
-    return {
-        "policy": str(policy.resolve()),
-        "checkpoint": None if checkpoint is None else str(checkpoint.resolve()),
-    }
+def _hub_options(settings: LearnSettings) -> dict[str, Any]:
+    """The hub is on the driver's own node, which lives as long as the run does; and so is what Ray
+    Train starts beside it."""
+    import ray
+    from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+    here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
+    concurrency = 3 * settings.ranks + 8
+    return {"num_cpus": 0, "max_concurrency": concurrency, "scheduling_strategy": here}
 
 
 def _check_resources(settings: LearnSettings, there: dict[str, float]) -> None:
@@ -281,13 +278,13 @@ def _check_resources(settings: LearnSettings, there: dict[str, float]) -> None:
             )
 
 
-def _outlive(places: Sequence[tuple[str, int]]) -> None:
+def _outlive(places: Sequence[tuple[str, int]], end_s: float) -> None:
     """Wait until the ranks on this machine are gone; a stopped one does not go by itself."""
     import ray
 
     here = ray.get_runtime_context().get_node_id()
     ranks = [rank for node, pid in places if node == here for rank in _ray_worker(pid)]
-    _, left = psutil.wait_procs(ranks, timeout=END_S)
+    _, left = psutil.wait_procs(ranks, timeout=end_s)
     for rank in left:
         with suppress(psutil.NoSuchProcess):
             rank.kill()

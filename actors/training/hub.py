@@ -19,6 +19,7 @@ import tempfile
 import threading
 import time
 import uuid
+from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -79,35 +80,35 @@ class _Board:
 class Hub:
     """The actor's body; every method may be called from any thread."""
 
-    def __init__(self, settings: LearnSettings) -> None:
+    def __init__(
+        self, settings: LearnSettings, clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        self._clock = clock
         self._changed = threading.Condition()
         self._settings = settings
         self._up = False
         self._board = _Board()
-        self._ranks = {rank: _Rank(time.monotonic()) for rank in range(settings.ranks)}
+        self._ranks = {rank: _Rank(clock()) for rank in range(settings.ranks)}
+        self._stored: dict[str, set[int]] = {}
         self._fit: Future[Any] | None = None
         self._folder: str | None = None
 
     # --- for the driver ---
 
-    def launch(self, config: dict[str, Any], storage: str | None) -> None:
-        """Start the worker group; returns at once.
-
-        storage: where Ray Train keeps its few bytes, a folder that all nodes share; None on one
-        machine.
-        """
+    def launch(self, config: dict[str, Any]) -> None:
+        """Start the worker group; returns at once."""
         os.environ.update(TRAIN_ENVIRONMENT)
         os.environ["RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S"] = str(self._settings.start_s)
-        if storage is None:
-            storage = self._folder = tempfile.mkdtemp(prefix="mstar-learner-")
-        trainer = _torch_trainer(self._settings, config, storage)
+        # Ray Train's few bytes. Ranks elsewhere do not see it, nor look: no checkpoint is its own.
+        self._folder = tempfile.mkdtemp(prefix="mstar-learner-")
+        trainer = _torch_trainer(self._settings, config, self._folder)
         self._fit = ThreadPoolExecutor(1, thread_name_prefix="fit").submit(trainer.fit)
         self._fit.add_done_callback(lambda _: self._wake())
 
     def command(self, name: str, options: dict[str, Any]) -> int:
         """Give the ranks something to do; its number."""
         with self._changed:
-            now = time.monotonic()
+            now = self._clock()
             for rank in self._ranks.values():
                 rank.heard = now
             self._board = _Board(self._board.number + 1, (name, options))
@@ -141,6 +142,11 @@ class Hub:
             self._folder = None
         return self._over()
 
+    def all_stored(self, path: str) -> bool:
+        """Whether every rank's part of a checkpoint is in the store."""
+        with self._changed:
+            return self._stored.get(path, set()) == self._ranks.keys()
+
     def places(self) -> list[tuple[str, int]]:
         """Node id and process id of the ranks that reported."""
         with self._changed:
@@ -151,7 +157,7 @@ class Hub:
     def beat(self, rank: int, doing: str, place: tuple[str, int] | None = None) -> None:
         """A rank is alive and makes progress."""
         with self._changed:
-            self._ranks[rank].heard, self._ranks[rank].doing = time.monotonic(), doing
+            self._ranks[rank].heard, self._ranks[rank].doing = self._clock(), doing
             self._ranks[rank].place = place or self._ranks[rank].place
 
     def next(self, rank: int, after: int, wait_s: float) -> tuple[int, str, dict[str, Any]] | None:
@@ -171,6 +177,11 @@ class Hub:
                 self._board.answers[rank] = value
                 self._up = self._up or len(self._board.answers) == len(self._ranks)
                 self._changed.notify_all()
+
+    def stored(self, rank: int, path: str) -> None:
+        """A rank's part of the checkpoint `path` is in the store."""
+        with self._changed:
+            self._stored.setdefault(path, set()).add(rank)
 
     def refuse(self, rank: int, failure: Failure) -> None:
         """A rank cannot do what was asked, for a reason that has a meaning; it is about to end."""
@@ -201,7 +212,9 @@ class Hub:
             reason = f"{type(error).__name__}: {error}"
             return classify(error) or Failure("infrastructure", reason)
         patience = self._settings.hang_s if self._up else self._settings.start_s
-        if time.monotonic() - min(rank.heard for rank in self._ranks.values()) <= patience:
+        # Who has answered waits for the others, and asks for its next order now and then.
+        busy = [each for rank, each in self._ranks.items() if rank not in self._board.answers]
+        if self._clock() - min(rank.heard for rank in busy) <= patience:
             return None
         reason = f"no progress for {patience:g} s: {self._doing()}"
         return Failure("infrastructure", reason)

@@ -10,7 +10,9 @@ What always holds:
 * a checkpoint or a policy is named only after it is complete in the store.
 
 The work is done on one thread of its own; the driver submits and polls. The group's ranks stay
-alive between jobs: a job that starts where the last one ended goes on with what is in memory.
+alive between jobs: a job that starts where the last one ended goes on with what is in memory. They
+fetch what they read from the store and bring what they write there, wherever they are: this side
+writes manifests only, once every part that one names is there.
 """
 
 from __future__ import annotations
@@ -18,28 +20,26 @@ from __future__ import annotations
 import math
 import queue
 import re
-import shutil
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol
 
-from actors.model.images import StoreImages
 from actors.model.processor import Processor, load_processor
-from actors.model.value_head import write_headed
 from actors.supervision.failures import classify
-from actors.supervision.node_cache import keep_newest
+from actors.training.checkpoint_tree import Checkpoint
 from actors.training.group import LearnerGroup
 from actors.training.rows import GuardFailed, RowMaker, Rows
+from actors.training.source import Means, Source
 from pipeline.config.schema import Config
 from pipeline.query import Query
 from pipeline.refs import CheckpointRef
 from pipeline.storage.artifacts import needed
-from pipeline.storage.models import publish_folder
+from pipeline.storage.models import policy_at
 from pipeline.storage.store import Store
-from pipeline.storage.trees import get_tree, put_content_tree
+from pipeline.storage.tree_cache import TreeCache
 from pipeline.training.job import (
     LearnDone,
     LearnEvent,
@@ -55,7 +55,6 @@ from pipeline.training.segments import Lengths, first_batch, segments, steps_of
 from pipeline.training.settings import LearnSettings, Span, check_rate, learning_rate_at
 
 _STEP = re.compile(r"step (\d+) of")
-KEPT = 2  # folders of each kind on the local disk
 
 
 class Group(Protocol):
@@ -76,26 +75,22 @@ class Group(Protocol):
     def logprobs(
         self, rows: Sequence[TrainRow], temperature: float, top_p: float = 1.0
     ) -> list[tuple[float, ...]]: ...
-    def checkpoint(self, folder: Path, cursor: dict[str, Any]) -> dict[str, Any]: ...
-    def publish(self, folder: Path) -> None: ...
-    def reset(
-        self,
-        policy: Path,
-        checkpoint: Path | None = None,
-        *,
-        settings: LearnSettings | None = None,
-    ) -> dict[str, Any]: ...
+    def checkpoint(self, cursor: dict[str, Any]) -> Checkpoint: ...
+    def stored(self, checkpoint: Checkpoint) -> bool: ...
+    def settle(self) -> None: ...
+    def publish(self) -> str: ...
+    def reset(self, source: Source, settings: LearnSettings) -> dict[str, Any]: ...
     def close(self) -> None: ...
 
 
-Start = Callable[[LearnSettings, Path, Path | None], Group]
+Start = Callable[[LearnSettings, Source], Group]
 
 
-def ray_start(images: StoreImages) -> Start:
+def ray_start(means: Means) -> Start:
     """Start a group of ranks under Ray Train."""
 
-    def start(settings: LearnSettings, policy: Path, checkpoint: Path | None) -> Group:
-        return LearnerGroup.start(settings, policy, images, checkpoint)
+    def start(settings: LearnSettings, source: Source) -> Group:
+        return LearnerGroup.start(settings, source, means)
 
     return start
 
@@ -107,6 +102,15 @@ class LetGo:
 LET_GO = LetGo()
 
 
+@dataclass(frozen=True)
+class Saving:
+    """A checkpoint whose parts are on their way to the store. inside: of its job, not its end."""
+
+    checkpoint: Checkpoint
+    ref: CheckpointRef
+    inside: bool
+
+
 class GroupLearner:
     """One learner group, kept alive from job to job."""
 
@@ -115,7 +119,7 @@ class GroupLearner:
         config: Config,
         store: Store,
         queries: Mapping[str, Query],
-        folder: Path,
+        cache: TreeCache,
         start: Start,
         *,
         processors: Callable[[Path], Processor] = load_processor,
@@ -124,13 +128,13 @@ class GroupLearner:
         self._config = config
         self._store = store
         self._rows = RowMaker(store, queries, config.prompt.templates, processors)
-        self._folder = folder
+        self._cache = cache
         self._start = start
         self._clock = clock
         self._group: Group | None = None
         # Which checkpoint the ranks' memory equals; None: nothing that a job could continue.
         self._at: str | None = None
-        self._began: Path | None = None  # what the group publishes beside its weights is from there
+        self._saving: Saving | None = None
         self._jobs: queue.SimpleQueue[tuple[LearnJob, CheckpointRef | None] | LetGo | None]
         self._jobs = queue.SimpleQueue()
         self._events: queue.SimpleQueue[LearnEvent | BaseException] = queue.SimpleQueue()
@@ -161,7 +165,7 @@ class GroupLearner:
         self._end_group()
 
     def _end_group(self) -> None:
-        group, self._group, self._at = self._group, None, None
+        group, self._group, self._at, self._saving = self._group, None, None, None
         if group is not None:
             group.close()
 
@@ -183,8 +187,10 @@ class GroupLearner:
     def _run(self, job: LearnJob, resume: CheckpointRef | None) -> None:
         started = self._clock()
         self._doing(job, "fetching the policy and the selected responses")
-        policy = self._fetch("policies", job.policy.path)
-        made = self._rows.rows(policy, job.data, job.prm)
+        tree = self._cache.tree(self._store, job.policy.path, weights=False)
+        with needed(job.policy.path), tree as policy:
+            processor = self._rows.processor(policy)
+        made = self._rows.rows(processor, job.data, job.prm)
         rows = made.rows
         lengths = Lengths([row.length for row in rows], [row.units for row in rows])
         sizes = {"batch_size": self._config.learn.batch_size, "window": self._config.learn.window}
@@ -200,7 +206,7 @@ class GroupLearner:
         check_rate(group.settings, job.first_step, total, span)
         every = self._config.learn.checkpoint_steps
         for part in segments(job, lengths, every=every, cursor=done.cursor, **sizes):
-            moved = self._teller(job, done, part.cursor - (part.last - part.first), total)
+            moved = self._teller(job, group, done, part.cursor - (part.last - part.first), total)
             metrics = group.train(
                 rows, part.seed, first=part.first, last=part.last, span=span, progress=moved
             )
@@ -222,8 +228,7 @@ class GroupLearner:
                 )
             )
             if part.save and part.cursor < total:
-                done = self._save(group, done)
-                self._tell(LearnSaved(job.name, done))
+                done = self._save(group, done, inside=True)
         self._finish(job, group, done, rows=self._row_count(job, lengths, sizes), since=started)
 
     def _row_count(self, job: LearnJob, lengths: Lengths, sizes: dict[str, int]) -> int:
@@ -240,11 +245,10 @@ class GroupLearner:
     ) -> None:
         deviation, done = done.logprob_deviation, replace(done, logprob_deviation=None)
         self._doing(job, "storing the checkpoint", done.cursor)
-        done = self._save(group, done)
+        done = self._save(group, done, inside=False)
         self._doing(job, "storing the policy", done.cursor)
-        folder = self._new_folder("policies")
-        group.publish(folder)
-        policy = publish_folder(self._store, folder)
+        policy = policy_at(group.publish())
+        self._settle(group)
         self._at = done.path
         finished = LearnDone(
             job=job.name,
@@ -257,16 +261,18 @@ class GroupLearner:
             seconds=self._clock() - since,
             logprob_deviation=deviation,
         )
-        self._keep("policies", folder, policy.path)
         self._tell(finished)
 
     def _teller(
-        self, job: LearnJob, done: CheckpointRef, before: int, total: int
+        self, job: LearnJob, group: Group, done: CheckpointRef, before: int, total: int
     ) -> Callable[[str], None]:
-        """Turns what the ranks say they are doing ("rank 0: step 3 of 9") into progress."""
+        """Turns what the ranks say they are doing ("rank 0: step 3 of 9") into progress, and names
+        the last checkpoint once all of it is in the store."""
         loss = done.nats / done.tokens if done.tokens else None
 
         def moved(text: str) -> None:
+            if self._saving is not None and group.stored(self._saving.checkpoint):
+                self._complete()
             found = _STEP.search(text)
             if found is not None:
                 steps = before + int(found.group(1)) - 1
@@ -298,51 +304,43 @@ class GroupLearner:
         in_place = start is not None and start.path == at
         if group is not None and in_place and group.settings == settings:
             return group
-        policy = self._began = self._fetch("policies", job.policy.path)
-        if job.prm is not None:
-            headed = self._new_folder("headed")
-            policy = write_headed(policy, headed, likelihood=job.prm.likelihood)
-        checkpoint = None if start is None else self._fetch("checkpoints", start.path)
+        source = Source(
+            job.policy.path,
+            None if start is None else start.path,
+            head=job.prm is not None,
+            likelihood=job.prm is not None and job.prm.likelihood,
+        )
         if group is None:
             self._doing(job, f"starting the learner: {settings.ranks} ranks load the policy")
-            group = self._group = self._start(settings, policy, checkpoint)
+            group = self._group = self._start(settings, source)
         else:
             self._doing(job, "the learner begins anew from another policy or checkpoint")
-            group.reset(policy, checkpoint, settings=settings)
+            group.reset(source, settings)
         return group
 
-    def _fetch(self, kind: str, path: str) -> Path:
-        folder = self._folder / kind / path.rsplit("/", 1)[-1]
-        with needed(path):
-            get_tree(self._store, path, folder)
-        folder.touch()
-        keep_newest(folder.parent, KEPT, self._began)
-        return folder
+    # --- checkpoints ---------------------------------------------------------------------------
 
-    def _keep(self, kind: str, folder: Path, path: str) -> None:
-        """What was just stored is not fetched again by the next job."""
-        target = self._folder / kind / path.rsplit("/", 1)[-1]
-        if target.exists():
-            shutil.rmtree(folder)
-            return
-        target.parent.mkdir(parents=True, exist_ok=True)
-        folder.rename(target)
-        keep_newest(target.parent, KEPT, self._began)
+    def _save(self, group: Group, done: CheckpointRef, *, inside: bool) -> CheckpointRef:
+        """Have the ranks write a checkpoint; training goes on while it is on its way to the store,
+        and it is named when it is there."""
+        self._settle(group)
+        made = group.checkpoint({"job": done.job, "cursor": done.cursor})
+        ref = replace(done, path=made.path, sha256=made.manifest.sha256)
+        self._saving = Saving(made, ref, inside)
+        return ref
 
-    def _new_folder(self, kind: str) -> Path:
-        folder = self._folder / "new" / kind
-        shutil.rmtree(folder, ignore_errors=True)
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        return folder
+    def _settle(self, group: Group) -> None:
+        """Wait for the checkpoint that is on its way, and complete it."""
+        if self._saving is not None:
+            group.settle()
+            self._complete()
 
-    def _save(self, group: Group, done: CheckpointRef) -> CheckpointRef:
-        folder = self._new_folder("checkpoints")
-        group.checkpoint(folder, {"job": done.job, "cursor": done.cursor})
-        # Under the run's own name: a run deletes its old checkpoints, and no other run's.
-        key = f"{self._config.run.name}-{done.job.replace('/', '-')}"
-        path = put_content_tree(self._store, "checkpoints", key, folder)
-        self._keep("checkpoints", folder, path)
-        return replace(done, path=path, sha256=path.rsplit("/", 1)[-1])
+    def _complete(self) -> None:
+        saving, self._saving = self._saving, None
+        assert saving is not None
+        saving.checkpoint.complete(self._store)
+        if saving.inside:
+            self._tell(LearnSaved(saving.ref.job, saving.ref))
 
     # --- the guard -----------------------------------------------------------------------------
 

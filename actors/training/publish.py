@@ -12,9 +12,10 @@ from torch import Tensor
 
 from actors.model.folder import name_precision, write_weights
 from actors.training.checkpoint import full_tensor, sync
+from pipeline.storage.trees import Beat, quiet
 
 
-def whole_state(engine: Any, keep: bool) -> dict[str, Tensor]:
+def whole_state(engine: Any, keep: bool, beat: Beat = quiet) -> dict[str, Tensor]:
     """The module's state by its own names, in the module's precision; empty unless `keep`.
 
     Master weights rounded to that precision are the weights the module computes with. All ranks
@@ -22,7 +23,8 @@ def whole_state(engine: Any, keep: bool) -> dict[str, Tensor]:
     """
     named = sorted(engine.module.named_parameters())
     found: dict[int, Tensor] = {}
-    for _, parameter in named:
+    for name, parameter in named:
+        beat(f"publishing: {name}")
         whole = full_tensor(engine, parameter)
         if keep:
             found[id(parameter)] = whole.to(parameter.dtype).cpu().clone()

@@ -64,14 +64,15 @@ class RowMaker:
             self._processor, self._sha256 = self._load_processor(folder), sha256
         return self._processor
 
-    def rows(self, folder: Path, paths: tuple[str, ...], prm: PrmLearning | None = None) -> Rows:
+    def rows(
+        self, processor: Processor, paths: tuple[str, ...], prm: PrmLearning | None = None
+    ) -> Rows:
         """The rows of these selections; with `prm`, of step values that are not held out.
 
         Raises:
             ArtifactLost: an object is corrupt or gone.
             GuardFailed: a response was sampled from another prompt.
         """
-        processor = self.processor(folder)
         if prm is not None:
             return Rows(list(self._step_rows(processor, paths, prm.labels)), [])
         made = Rows([], [])

@@ -42,6 +42,7 @@ from actors.training.checkpoint import Saved, restore, starting_moments, write_p
 from actors.training.publish import publish, whole_state
 from pipeline.errors import BadModel, TrainingDiverged
 from pipeline.hashing import sha256_hex
+from pipeline.storage.trees import Beat, TreeFile, quiet
 from pipeline.training.batches import MicroBatch, batches, micro_batches
 from pipeline.training.freezing import frozen_problem, is_frozen
 from pipeline.training.metrics import RankReport
@@ -91,7 +92,9 @@ def _deepspeed(settings: LearnSettings) -> Any:
     # PyTorch renames collectives; DeepSpeed says so at every call.
     warnings.filterwarnings("ignore", category=FutureWarning, module=r"torch\.distributed.*")
     deepspeed.utils.logger.setLevel("WARNING")
-    deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
+    if not settings.gpus_per_rank:
+        # To read this has DeepSpeed probe every operation that it could compile.
+        deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
     if not deepspeed.comm.is_initialized():
         backend = torch.distributed.get_backend()
         deepspeed.init_distributed(backend, auto_mpi_discovery=False, verbose=False)
@@ -170,6 +173,7 @@ class Trainer:
         policy: Path,
         images: ImageSource,
         checkpoint: Path | None = None,
+        beat: Beat = quiet,
     ) -> None:
         deepspeed = _deepspeed(settings)
         torch.set_num_threads(settings.threads)
@@ -184,7 +188,8 @@ class Trainer:
         model = load_policy(policy, settings)
         saved = Saved.open(checkpoint) if checkpoint is not None else None
         if saved is not None:
-            saved.copy_weights(model)
+            saved.copy_weights(model, beat)
+        beat("partitioning the model")
         self.engine = deepspeed.initialize(
             model=model,
             optimizer=self._adam(model),
@@ -193,7 +198,7 @@ class Trainer:
         )[0]
         starting_moments(self.engine)
         if saved is not None:
-            restore(self.engine, saved)
+            restore(self.engine, saved, beat)
             self.step, self.cursor = saved.step, saved.cursor
 
     def _adam(self, model: Any) -> torch.optim.AdamW:
@@ -362,9 +367,9 @@ class Trainer:
                     ).tolist()
         return found
 
-    def checkpoint_part(self, folder: Path) -> dict[str, str]:
-        """Write this rank's part of a checkpoint; `complete` makes the parts one."""
-        return write_part(self.engine, folder)
+    def checkpoint_part(self, folder: Path, beat: Beat = quiet) -> TreeFile:
+        """Write this rank's part of a checkpoint; `Checkpoint.of` makes the parts one."""
+        return write_part(self.engine, folder, beat)
 
     def facts(self, cursor: Mapping[str, Any]) -> dict[str, Any]:
         """What a checkpoint written now says besides tensors."""
@@ -378,10 +383,11 @@ class Trainer:
             "learner": {name: told[name] for name in names},
         }
 
-    def publish(self, folder: Path) -> None:
+    def publish(self, folder: Path, beat: Beat = quiet) -> None:
         """Write the policy as it is now as a complete folder. All ranks must call, one writes."""
-        state = whole_state(self.engine, keep=self.rank == 0)
+        state = whole_state(self.engine, keep=self.rank == 0, beat=beat)
         if self.rank == 0:
+            beat("publishing: writing the folder")
             publish(self.model, state, self.policy, folder, take_likelihood(state))
 
     def close(self) -> None:

@@ -20,6 +20,7 @@ from actors.model.images import StoreImages
 from actors.model.processor import Processor, load_processor
 from actors.training.group import LearnerGroup
 from actors.training.rank import ENVIRONMENT
+from actors.training.source import Means, Source
 from jobs.benches.record import Options, Result, by_turns
 from jobs.runtime.check_models import check_models
 from jobs.runtime.memory import PeakMemory
@@ -117,9 +118,9 @@ def tokens_of(rows: Sequence[TrainRow]) -> int:
 class Ours:
     """The learner group."""
 
-    def __init__(self, settings: LearnSettings, policy: Path, images: Images) -> None:
+    def __init__(self, settings: LearnSettings, source: Source, means: Means) -> None:
         begun = time.perf_counter()
-        self.group = LearnerGroup.start(settings, policy, images)
+        self.group = LearnerGroup.start(settings, source, means)
         self.start_s = time.perf_counter() - begun
         self.losses: list[float] = []
 

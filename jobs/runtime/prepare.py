@@ -22,6 +22,7 @@ from pipeline.errors import BadConfig
 from pipeline.generation.slices import labelled
 from pipeline.run.spec import RunSpec
 from pipeline.storage.store import Store
+from pipeline.storage.tree_cache import TreeCache
 from pipeline.storage.trees import put_content_tree, scan_tree
 
 DIGITS = "digits"
@@ -131,15 +132,18 @@ def images_of(program: RunSpec) -> list[str]:
     return [sha for part in program.splits.values() for query in part for sha in query.images]
 
 
-def repairer(store: Store, dataset: Dataset, config: Config, kept: Path) -> Callable[[str], bool]:
-    """Puts an image, a model folder of the user's, or a policy or checkpoint of which this machine
-    still has a copy (in `kept`) back into the store."""
+def repairer(
+    store: Store, dataset: Dataset, config: Config, cache: TreeCache
+) -> Callable[[str], bool]:
+    """Puts an image, a model folder of the user's, or a policy or checkpoint of which this node
+    still has a copy back into the store."""
     given = (config.policy.path, config.warmup.checkpoint, config.prm.path)
     theirs = [Path(name) for name in given if name]
 
-    def copies(kind: str, name: str) -> list[Path]:
-        mine = kept / kind / name
-        return ([mine] if mine.is_dir() else []) + (theirs if kind == "policies" else [])
+    def copies(path: str) -> list[Path]:
+        mine = cache.held(path)
+        ours = [] if mine is None else [mine]
+        return ours + (theirs if path.startswith("policies/") else [])
 
     def repair(path: str) -> bool:
         kind, _, rest = path.partition("/")
@@ -150,7 +154,7 @@ def repairer(store: Store, dataset: Dataset, config: Config, kept: Path) -> Call
             return False
         key, _, name = rest.partition("/")
         # Only a copy that hashes to the same path counts.
-        same = [folder for folder in copies(kind, name) if scan_tree(folder).sha256 == name]
+        same = [folder for folder in copies(path) if scan_tree(folder).sha256 == name]
         return bool(same) and put_content_tree(store, kind, key, same[0]) == path
 
     return repair

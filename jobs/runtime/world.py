@@ -10,7 +10,6 @@ import os
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from actors.generation.fleet import EngineFleet
@@ -19,7 +18,6 @@ from jobs.runtime.check_models import check_models
 from jobs.runtime.check_queries import check_queries
 from jobs.runtime.cli import interruptible
 from jobs.runtime.cluster_job import check_shared
-from jobs.runtime.learner_folder import learner_folder
 from jobs.runtime.prepare import out_folder, repairer, store_url, versions
 from jobs.runtime.ray_cluster import check_address, start_ray
 from pipeline.config.capacity import check_capacity, declared
@@ -91,23 +89,17 @@ def run_store(config: Config, say: Say) -> Store:
 
 
 @contextmanager
-def running(
-    program: RunSpec, store: Store, dataset: Dataset, say: Say, folder: Path | None = None
-) -> Iterator[Workers]:
-    """Ray, the engines, the graders, the scorers and the learner, for as long as needed.
-
-    folder: what the learner works in; None: one of this driver's own
-    (`jobs.runtime.learner_folder`).
-    """
+def running(program: RunSpec, store: Store, dataset: Dataset, say: Say) -> Iterator[Workers]:
+    """Ray, the engines, the graders, the scorers and the learner, for as long as needed."""
     from actors.generation.fleet import generator_pool
     from actors.scoring.pool_scorer import PoolScorer
     from actors.stages.worker import PoolStages, stage_pool
+    from actors.supervision.node_cache import cache_place, tree_cache
     from actors.supervision.node_watch import NodeWatch
     from jobs.runtime.upkeep import Upkeep
 
     config = program.config
     with ExitStack() as stack:
-        kept = folder or stack.enter_context(learner_folder(config))
         address = config.cluster.address
         say("starting Ray on this machine" if address is None else f"joining Ray at {address}")
         stack.enter_context(start_ray(config, say))
@@ -119,7 +111,7 @@ def running(
         for pool in (*pools, beside):
             stack.callback(pool.close)
         stages = PoolStages(beside, say)
-        learner, room = _learner(program, store, kept, say)
+        learner, room = _learner(program, store, say)
         stack.callback(learner.close)
         if room is not None:
             stack.callback(room.close)
@@ -131,7 +123,7 @@ def running(
             learner=learner,
             scorer=None if scorers is None else PoolScorer(scorers),
             versions=versions(),
-            repair=repairer(store, dataset, config, kept),
+            repair=repairer(store, dataset, config, tree_cache(cache_place(config))),
             check=upkeep.check,
             resized=upkeep.resized,
         )
@@ -144,19 +136,22 @@ def _scorer_pool(config: Config, store: Store, say: Say) -> Pool:
 
 
 def _learner(
-    program: RunSpec, store: Store, kept: Path, say: Say
+    program: RunSpec, store: Store, say: Say
 ) -> tuple[GroupLearner, LearnerRoom | None]:
     """The learner, and on a cluster what waits for its room."""
     from actors.model.images import StoreImages
+    from actors.supervision.node_cache import cache_place, tree_cache
     from actors.supervision.ray_actors import free_resources
     from actors.training.learner import GroupLearner, ray_start
     from actors.training.room import LearnerRoom
+    from actors.training.source import Means
 
-    config, start = program.config, ray_start(StoreImages(store.url))
+    config, place = program.config, cache_place(program.config)
+    start, cache = ray_start(Means(store, StoreImages(store.url), place)), tree_cache(place)
     if config.cluster.address is None:
-        return GroupLearner(config, store, program.by_hash, kept, start), None
+        return GroupLearner(config, store, program.by_hash, cache, start), None
     room = LearnerRoom(free_resources, say)
-    learner = GroupLearner(config, store, program.by_hash, kept, room.around(start))
+    learner = GroupLearner(config, store, program.by_hash, cache, room.around(start))
     room.let_go = learner.let_go
     return learner, room
 

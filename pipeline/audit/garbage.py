@@ -21,11 +21,12 @@ from pipeline.run.references import TREES, named
 from pipeline.storage.backend import Entry
 from pipeline.storage.store import Store
 from pipeline.storage.trees import manifest_path
+from pipeline.training.finished import kept_with
 
 SCRATCH = "validate-"
 """How the folder of a validation in a store begins; one that was killed leaves it behind."""
 
-KINDS = ("shards/", "policies/", "checkpoints/", "images/", "probe/", SCRATCH)
+KINDS = ("shards/", "policies/", "checkpoints/", "jobs/", "needed/", "images/", "probe/", SCRATCH)
 """What ledgers name, and what jobs that write none leave; everything else in a store is somebody
 else's, or for a person to look at."""
 
@@ -69,6 +70,7 @@ def needed(store: Store, runs: Iterable[str]) -> Named:
                 keep.objects.add(manifest_path(path))
             else:
                 keep.objects.add(path)
+    keep.objects.update(kept_with(store, keep.trees))
     return keep
 
 

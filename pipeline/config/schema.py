@@ -363,6 +363,17 @@ class Learn(Section):
     """Recompute activations in the backward pass."""
     attempts: int = Field(default=5, ge=1, json_schema_extra=FREE)
     """Times in a row a learner group may die without a new checkpoint before the run stops."""
+    start_s: float = Field(default=900.0, gt=0.0, json_schema_extra=FREE)
+    """Seconds for the ranks to be placed and started and to have loaded the policy."""
+    hang_s: float = Field(default=600.0, gt=0.0, json_schema_extra=FREE)
+    """Seconds without progress on any rank after which the group is started again. Each step, each
+    parameter that is loaded or written and each part that is stored is progress."""
+    collective_timeout_s: int = Field(default=600, ge=1, json_schema_extra=FREE)
+    """Seconds that a rank waits for its peers before it gives up."""
+    answer_s: float = Field(default=60.0, gt=0.0, json_schema_extra=FREE)
+    """Seconds that the process between driver and ranks has for an answer."""
+    end_s: float = Field(default=15.0, gt=0.0, json_schema_extra=FREE)
+    """Seconds that the ranks have to end by themselves before they are killed."""
 
 
 class Evolve(Section):

@@ -35,7 +35,7 @@ from pipeline.stages.grade import TaskLost
 from pipeline.stages.tasks import StageTask, TaskDone
 from pipeline.stages.workers import Watch, Workers
 from pipeline.storage.store import Store
-from pipeline.storage.trees import delete_tree
+from pipeline.training.finished import release
 
 POLL_S = 0.05
 # A shard or a checkpoint that is lost this often in one driver's life is not bad luck.
@@ -134,9 +134,9 @@ class RunContext:
         self._check_bad_queries(bad_before)
 
     def delete_retired(self) -> None:
-        """Delete the checkpoints that an event has retired."""
+        """Delete the checkpoints that an event has retired, but for those that another run uses."""
         for path in self.state.retired:
-            delete_tree(self.store, path)
+            release(self.store, self.spec.config.run.name, path)
 
     def _check_bad_queries(self, before: set[str]) -> None:
         """Name the queries that are left out from now on; too many of them stop the run."""

@@ -46,6 +46,7 @@ from pipeline.run.events.wire import from_wire, replay
 from pipeline.run.queries import store_queries
 from pipeline.run.same_run import check_same_means
 from pipeline.run.state import State
+from pipeline.training.job import JOB_RULE
 
 
 def drive(
@@ -152,6 +153,7 @@ def _created(context: RunContext) -> Event:
         data=spec.fingerprint,
         queries=store_queries(context.store, spec),
         versions=context.workers.versions,
+        job_rule=JOB_RULE,
         stage="prepare",
     )
 

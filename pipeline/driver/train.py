@@ -13,8 +13,12 @@ from pipeline.phases.steps import Train
 from pipeline.refs import CheckpointRef, ShardSet
 from pipeline.run.events.event import Event
 from pipeline.run.events.training import CheckpointLost, CheckpointSaved, JobDone, Retired
+from pipeline.stages.find_job import FindJobTask
+from pipeline.stages.tasks import TaskDone
 from pipeline.stages.workers import Progress
+from pipeline.training.finished import mark, record
 from pipeline.training.job import LearnDone, LearnEvent, LearnFailed, LearnProgress, LearnSaved
+from pipeline.training.settings import numerics
 
 LONGEST_PAUSE_S = 60.0
 
@@ -22,6 +26,8 @@ LONGEST_PAUSE_S = 60.0
 class TrainStep:
     """A `Train` step under way.
 
+    looked for ──► found in the store: job_done, adopted
+        │ no
     submitted ──► checkpoint_saved* ──► job_done
         ▲   │ a rank died: after a pause, from the last checkpoint
         └───┤
@@ -32,12 +38,15 @@ class TrainStep:
         self.step = step
         self.done = False
         self._heard: deque[LearnEvent] = deque()
+        self._looked = not step.job.rule  # by the first rule no two runs have a job in common
         self._submitted = False
         self._not_before = float("-inf")
         self._failures = 0  # since the last checkpoint
 
     def advance(self, context: RunContext) -> Sequence[Event]:
-        """Hear the learner, as far as the next event."""
+        """Look for the job in the store; else hear the learner, as far as the next event."""
+        if not self._looked:
+            return self._look(context)
         learner, job = context.workers.learner, self.step.job
         if not self._submitted and context.clock() >= self._not_before:
             self._submitted = True
@@ -49,6 +58,21 @@ class TrainStep:
             events = self._hear(context, self._heard.popleft())
         return events
 
+    def _look(self, context: RunContext) -> Sequence[Event]:
+        """Adopt the job where another run has finished it."""
+        job = self.step.job
+        answer = context.ask(FindJobTask(job))
+        if answer is None:
+            return ()
+        self._looked = True
+        found = answer.value if isinstance(answer, TaskDone) else None
+        if found is None:
+            return ()
+        self.done = True
+        context.watch.say(f"{job.name}: trained already, by another run of this store: adopted")
+        done = JobDone(key=job.key, adopted=True, **vars(found))
+        return [done, *self._retire(context, found.checkpoint)]
+
     def _hear(self, context: RunContext, heard: LearnEvent) -> Sequence[Event]:
         job = self.step.job
         match heard:
@@ -59,10 +83,15 @@ class TrainStep:
                 context.watch.progress(progress)
             case LearnSaved(checkpoint=checkpoint):
                 self._failures = 0
+                mark(context.store, context.spec.config.run.name, checkpoint.path, job.key)
                 saved = CheckpointSaved(job.name, job.key, checkpoint)
                 return [saved, *self._retire(context, checkpoint)]
             case LearnDone(checkpoint=checkpoint):
                 self.done = True
+                config = context.spec.config
+                mark(context.store, config.run.name, checkpoint.path, job.key)
+                if job.rule:
+                    record(context.store, job.key, heard, numerics(config))
                 return [JobDone(key=job.key, **vars(heard)), *self._retire(context, checkpoint)]
             case LearnFailed(kind="infrastructure"):
                 self._back_off(context, heard)

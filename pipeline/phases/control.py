@@ -6,7 +6,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from pipeline.phases.evaluate import evaluations
-from pipeline.phases.lineage import checkpoint_before, schedule_of, selections, skip_training
+from pipeline.phases.lineage import (
+    checkpoint_before,
+    identity_of,
+    schedule_of,
+    selections,
+    skip_training,
+)
 from pipeline.phases.steps import SampleShards, Step, Train
 from pipeline.phases.warmup import WARMUP, sample_warmup
 from pipeline.refs import ShardSet
@@ -61,4 +67,5 @@ def _job(state: State, spec: RunSpec, t: int, length: int) -> LearnJob:
         epochs=None,
         max_steps=length,
         **schedule_of(spec.config, t),
+        **identity_of(state, spec.config),
     )

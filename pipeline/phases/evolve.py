@@ -8,6 +8,7 @@ from pipeline.phases.evaluate import evaluations
 from pipeline.phases.iteration_row import iteration_row
 from pipeline.phases.lineage import (
     checkpoint_before,
+    identity_of,
     policy_before,
     schedule_of,
     selections,
@@ -58,4 +59,5 @@ def _job(state: State, spec: RunSpec, t: int, policy: PolicyRef, data: tuple[str
         temperature=temperature_of(state, spec, t),
         top_p=config.generate.top_p,
         **schedule_of(config, t),
+        **identity_of(state, config),
     )

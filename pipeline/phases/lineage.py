@@ -91,6 +91,23 @@ def last_learning_rate(state: State, spec: RunSpec, chain: str, iteration: int) 
     )
 
 
+# What of `learn` decides what a job trains and does not differ from job to job. (Ranks and
+# micro-batches deal the same batches out differently: the sum is the same, but for its last bits.)
+HASHED = (
+    "batch_size", "window", "beta1", "beta2", "epsilon", "weight_decay", "max_grad_norm",
+    "precision",
+)  # fmt: skip
+
+
+def identity_of(state: State, config: Config) -> dict[str, Any]:
+    """By which rule a job of this run has its key, and which settings that hashes."""
+    if not state.job_rule:
+        return {}
+    asked = (("question", config.prompt.question), ("system", config.prompt.system))
+    settings = asked + tuple((name, getattr(config.learn, name)) for name in HASHED)
+    return {"rule": state.job_rule, "settings": settings}
+
+
 def retirable(state: State, keep: tuple[CheckpointRef | None, ...]) -> list[str]:
     """Checkpoints that no future job of this run continues from."""
     kept = {checkpoint.path for checkpoint in keep if checkpoint is not None}

@@ -15,6 +15,7 @@ from dataclasses import replace
 
 from pipeline.generation.shards import shard_specs
 from pipeline.generation.slices import shuffled
+from pipeline.phases.lineage import identity_of
 from pipeline.phases.steps import Annotate, JudgePrm, PublishFolder, SampleShards, Step, Train
 from pipeline.refs import PRM_ROLLOUTS
 from pipeline.run.spec import RunSpec
@@ -81,6 +82,7 @@ def _job(state: State, spec: RunSpec) -> LearnJob:
         schedule="linear",
         schedule_steps=max(1, batches * prm.epochs),
         prm=PrmLearning(prm.labels, prm.loss, prm.frozen, prm.log_likelihood),
+        **identity_of(state, spec.config),
     )
 
 

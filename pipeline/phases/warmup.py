@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from pipeline.errors import RunStopped
 from pipeline.phases.evaluate import all_evaluations, evaluations
-from pipeline.phases.lineage import best_of, checkpoint_before, selections
+from pipeline.phases.lineage import best_of, checkpoint_before, identity_of, selections
 from pipeline.phases.steps import PublishFolder, Record, SampleShards, Step, Train
 from pipeline.refs import ShardSet
 from pipeline.run.events.training import WarmupChosen
@@ -84,6 +84,7 @@ def _job(state: State, spec: RunSpec, number: int, epochs: int) -> LearnJob:
         learning_rate=warmup.learning_rate,
         schedule=warmup.schedule,
         schedule_steps=None if warmup.schedule == "constant" else warmup.epochs * batches,
+        **identity_of(state, spec.config),
     )
 
 

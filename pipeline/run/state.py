@@ -89,6 +89,7 @@ class State:
     stage_s: dict[str, float] = field(default_factory=dict)
     finished: dict[str, Any] | None = None
     last_at: float = 0.0
+    job_rule: int = 0
 
     def apply(self, event: Folds) -> None:
         """Fold one event in."""

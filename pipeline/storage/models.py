@@ -11,19 +11,19 @@ from pathlib import Path
 from pipeline.errors import BadData, BadModel
 from pipeline.refs import PolicyRef
 from pipeline.storage.store import Store
-from pipeline.storage.trees import put_content_tree
+from pipeline.storage.trees import Beat, put_content_tree, quiet
 
 STAGE, KEY = "policies", "model"
 
 
-def publish_folder(store: Store, folder: Path) -> PolicyRef:
+def publish_folder(store: Store, folder: Path, beat: Beat = quiet) -> PolicyRef:
     """Put a model folder into the store; equal folders give equal references.
 
     Raises:
         BadModel: there is no such folder, or it is empty.
     """
     try:
-        return policy_at(put_content_tree(store, STAGE, KEY, folder))
+        return policy_at(put_content_tree(store, STAGE, KEY, folder, beat))
     except BadData as error:
         raise BadModel(f"{folder} cannot be used as a model: {error}") from error
 

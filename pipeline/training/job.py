@@ -9,6 +9,7 @@ from typing import Literal, Protocol
 from pipeline.errors import FailureKind
 from pipeline.hashing import canonical_json, key_of, sha256_hex
 from pipeline.refs import CheckpointRef, PolicyRef
+from pipeline.storage.artifacts import hash_in
 from pipeline.training.settings import Span
 
 
@@ -104,6 +105,15 @@ class PrmLearning:
         }
 
 
+JOB_RULE = 1
+"""By which a new run's jobs have their keys.
+
+0: paths and names as they stand, and of the settings only those that differ from job to job: equal
+jobs of two runs have two keys. 1: contents, and every setting that decides what is trained: equal
+jobs of any runs have one key, and what one run trained another one finds.
+"""
+
+
 @dataclass(frozen=True)
 class LearnJob:
     """One stretch of training: a pure function from a start and rows to a checkpoint and a policy.
@@ -116,6 +126,8 @@ class LearnJob:
     first; one may be None. seed: root of the shuffles. prm: None for a policy; for a process reward
     model how it learns from step values, which `data` then are. span: shares of the schedule that
     are over before and after the job; None: it is counted in optimizer steps (`schedule_steps`).
+    rule: of its key (`JOB_RULE`); settings: of the run, as far as they decide what is trained,
+    hashed since rule 1.
     """
 
     name: str
@@ -134,6 +146,8 @@ class LearnJob:
     top_p: float = 1.0
     prm: PrmLearning | None = None
     span: tuple[float, float] | None = None
+    rule: int = 0
+    settings: tuple[tuple[str, object], ...] = ()
 
     @property
     def key(self) -> str:
@@ -141,6 +155,35 @@ class LearnJob:
 
         What is hashed stands here under the names of its rule: renaming a field moves no key.
         """
+        return self._key_by_content() if self.rule else self._key_by_name()
+
+    def _key_by_content(self) -> str:
+        return key_of(
+            "learn",
+            {
+                "rule": self.rule,
+                "name": self.name,  # of the shuffles' seeds; no run's name is in it
+                "start": None if self.start is None else self.start.sha256,
+                "step": 0 if self.start is None else self.start.step,
+                "policy": hash_in(self.policy.path),
+                "data": [hash_in(path) for path in self.data],
+                "seed": self.seed,
+                "epochs": self.epochs,
+                "max_steps": self.max_steps,
+                "learning_rate": self.learning_rate,
+                "schedule": self.schedule,
+                "schedule_rise": self.schedule_rise,
+                "schedule_steps": self.schedule_steps,
+                "span": self.span,
+                "check_logprobs": self.check_logprobs,
+                "temperature": self.temperature,
+                "top_p": self.top_p,
+                "prm": None if self.prm is None else self.prm.identity,
+                "settings": dict(self.settings),
+            },
+        )
+
+    def _key_by_name(self) -> str:
         spans = {} if self.span is None else {"span": self.span}
         return key_of(
             "learn",

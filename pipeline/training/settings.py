@@ -32,6 +32,8 @@ class LearnSettings:
     collective_timeout_s: seconds a rank waits for its peers before it gives up.
     start_s: seconds after which a group that is not up counts as hung; hang_s: seconds without
         progress on any rank after which one that was up does.
+    answer_s: seconds that the group's hub, which computes nothing, has for an answer; end_s: that a
+        group has to end by itself before it is killed.
     """
 
     learning_rate: float
@@ -61,6 +63,8 @@ class LearnSettings:
     collective_timeout_s: int = 600
     start_s: float = 900.0
     hang_s: float = 600.0
+    answer_s: float = 60.0
+    end_s: float = 15.0
 
     def __post_init__(self) -> None:
         if self.precision not in ("float32", "bfloat16"):
@@ -94,7 +98,26 @@ class LearnSettings:
             threads=cluster.rank_threads,
             cpus_per_rank=cluster.cpus_per_rank,
             gpus_per_rank=cluster.gpus_per_rank,
+            collective_timeout_s=learn.collective_timeout_s,
+            start_s=learn.start_s,
+            hang_s=learn.hang_s,
+            answer_s=learn.answer_s,
+            end_s=learn.end_s,
         )
+
+
+def numerics(config: Config) -> dict[str, object]:
+    """What the last bits of a training job depend on besides its meaning and the hardware."""
+    learn, cluster = config.learn, config.cluster
+    return {
+        "deterministic": config.run.deterministic,
+        "ranks": learn.ranks,
+        "micro_batch": learn.micro_batch,
+        "zero_stage": learn.zero_stage,
+        "gradient_checkpointing": learn.gradient_checkpointing,
+        "rank_threads": cluster.rank_threads,
+        "gpus": cluster.gpus_per_rank > 0,
+    }
 
 
 @dataclass(frozen=True)

@@ -16,6 +16,7 @@ from pipeline.errors import ArtifactLost
 from pipeline.run.ledger import Ledger
 from pipeline.storage.models import publish_folder
 from pipeline.storage.store import open_store
+from pipeline.storage.tree_cache import TreeCache
 from pipeline.storage.trees import put_content_tree
 from tests.support.jobs import SCRIPTED, job_config, refused, run_command
 
@@ -184,8 +185,8 @@ def test_what_is_lost_is_put_back_from_the_copies_there_are(config: Config, tmp_
     dataset.image_bytes = lambda sha: picture.read_bytes()  # type: ignore[method-assign]
     assert upload_images(store, dataset, [sha, sha]) == 1
     assert upload_images(store, dataset, [sha]) == 0
-    kept = tmp_path / "kept"
-    repair = repairer(store, dataset, config, kept)
+    cache = TreeCache(tmp_path / "cache")
+    repair = repairer(store, dataset, config, cache)
     store.delete(f"images/{sha}")
     assert repair(f"images/{sha}")
     assert store.get(f"images/{sha}") == b"not looked at here"
@@ -194,11 +195,11 @@ def test_what_is_lost_is_put_back_from_the_copies_there_are(config: Config, tmp_
         store.delete(path)
     assert repair(base.path)
     assert store.exists(f"{base.path}/model.json")
-    copy = kept / "checkpoints" / "x"
-    copy.mkdir(parents=True)
+    copy = tmp_path / "copy"
+    copy.mkdir()
     (copy / "state.json").write_text("{}")
-    path = put_content_tree(store, "checkpoints", "evolve-0", copy)
-    copy.rename(copy.with_name(path.rsplit("/", 1)[-1]))
+    path = put_content_tree(store, "checkpoints", "learner", copy)
+    cache.adopt(path, copy)
     for one in store.list(path):
         store.delete(one)
     assert repair(path)

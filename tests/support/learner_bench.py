@@ -9,18 +9,22 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from actors.training.checkpoint_tree import Checkpoint
 from actors.training.group import ranks_failed
 from actors.training.learner import GroupLearner
+from actors.training.source import Source
 from pipeline.config.schema import Config
 from pipeline.hashing import canonical_json, sha256_hex
 from pipeline.prompts import prompt_hash
 from pipeline.records import Selected
 from pipeline.refs import CheckpointRef
 from pipeline.simulation.small_trees import put_small_tree
-from pipeline.storage.artifacts import put_content
+from pipeline.storage.artifacts import needed, put_content
 from pipeline.storage.models import policy_at
 from pipeline.storage.parquet import to_parquet
 from pipeline.storage.store import Store, open_store
+from pipeline.storage.tree_cache import TreeCache
+from pipeline.storage.trees import TreeFile, read_manifest
 from pipeline.training.batches import batches
 from pipeline.training.job import (
     LearnDone,
@@ -53,34 +57,33 @@ class FakeGroup:
 
     started: int = 0
 
-    def __init__(self, settings: LearnSettings, policy: Path, checkpoint: Path | None) -> None:
+    def __init__(self, store: Store, settings: LearnSettings, source: Source) -> None:
         FakeGroup.started += 1
+        self.store = store
         self.log: list[str] = []
         self.dies_at: set[int] = set()
         self.spans: list[Span | None] = []
         self.offset = 0.0
         self.closed = False
+        self.slow = False  # whether checkpoints are on their way until somebody waits for them
         self.settings = settings
-        self._open(policy, checkpoint)
+        self._open(source)
 
-    def _open(self, policy: Path, checkpoint: Path | None) -> None:
-        self.policy = policy
-        model = json.loads((policy / "model.json").read_text())
+    def _open(self, source: Source) -> None:
+        self.source = source
+        with needed(source.policy):
+            model = json.loads(self.store.get(f"{source.policy}/model.json"))
         self.digest, self.step = str(model["trained"]), 0
-        if checkpoint is not None:
-            held = json.loads((checkpoint / "state.json").read_text())
+        if source.checkpoint is not None:
+            with needed(source.checkpoint):
+                read_manifest(self.store, source.checkpoint)
+                held = json.loads(self.store.get(f"{source.checkpoint}/state.json"))
             self.digest, self.step = held["digest"], held["step"]
 
-    def reset(
-        self,
-        policy: Path,
-        checkpoint: Path | None = None,
-        *,
-        settings: LearnSettings | None = None,
-    ) -> dict[str, Any]:
+    def reset(self, source: Source, settings: LearnSettings) -> dict[str, Any]:
         self.log.append("reset")
-        self.settings = settings or self.settings
-        self._open(policy, checkpoint)
+        self.settings = settings
+        self._open(source)
         return {"step": self.step}
 
     def train(
@@ -126,16 +129,21 @@ class FakeGroup:
     ) -> list[tuple[float, ...]]:
         return [tuple(-0.5 + self.offset for _ in row.token_ids_T) for row in rows]
 
-    def checkpoint(self, folder: Path, cursor: dict[str, Any]) -> dict[str, Any]:
-        folder.mkdir()
-        held = {"digest": self.digest, "step": self.step, "cursor": cursor}
-        (folder / "state.json").write_bytes(canonical_json(held))
-        return held
+    def checkpoint(self, cursor: dict[str, Any]) -> Checkpoint:
+        data = canonical_json({"digest": self.digest, "step": self.step, "cursor": cursor})
+        part = TreeFile("state.json", sha256_hex(data), len(data))
+        made = Checkpoint.of([part], {"step": self.step, "cursor": cursor})
+        self.store.put(f"{made.path}/state.json", data)
+        return made
 
-    def publish(self, folder: Path) -> None:
-        assert self.policy.is_dir(), "what lies beside the weights is copied from there"
-        folder.mkdir()
-        (folder / "model.json").write_bytes(canonical_json({"trained": self.digest}))
+    def stored(self, checkpoint: Checkpoint) -> bool:
+        return not self.slow
+
+    def settle(self) -> None:
+        self.log.append("settle")
+
+    def publish(self) -> str:
+        return put_small_tree(self.store, "policies", "model.json", {"trained": self.digest})
 
     def close(self) -> None:
         self.closed = True
@@ -154,8 +162,8 @@ class Bench:
         base = put_small_tree(self.store, "policies", "model.json", {"trained": "base"})
         self.base = policy_at(base)
 
-    def start(self, settings: LearnSettings, policy: Path, checkpoint: Path | None) -> FakeGroup:
-        self.groups.append(FakeGroup(settings, policy, checkpoint))
+    def start(self, settings: LearnSettings, source: Source) -> FakeGroup:
+        self.groups.append(FakeGroup(self.store, settings, source))
         self.prepare(self.groups[-1])
         return self.groups[-1]
 
@@ -164,7 +172,7 @@ class Bench:
             self.config,
             self.store,
             self.program.by_hash,
-            self.folder / name,
+            TreeCache(self.folder / name),
             self.start,
             processors=lambda folder: FakeProcessor(),  # type: ignore[arg-type, return-value]
         )

@@ -110,19 +110,20 @@ def gradients(trainer: Any, rows_B: Sequence[TrainRow]) -> dict[str, np.ndarray]
 
 
 def save(trainer: Any, folder: Path, cursor: dict[str, Any]) -> dict[str, Any]:
-    """Write a whole checkpoint from all ranks; its manifest."""
+    """Write a whole checkpoint from all ranks into one folder; what it says of itself."""
     import torch
 
-    from actors.training.checkpoint import complete
+    from actors.training.checkpoint_tree import MANIFEST, Checkpoint
 
     answers: list[Any] = [None] * trainer.world
     part = trainer.checkpoint_part(folder), trainer.facts(cursor)
     torch.distributed.all_gather_object(answers, part)
-    manifest = {}
+    made = Checkpoint.of([part for part, _ in answers], answers[0][1])
     if trainer.rank == 0:
-        manifest = complete(folder, [part for part, _ in answers], answers[0][1])
+        (folder / MANIFEST).write_bytes(made.facts)
     torch.distributed.barrier()
-    return manifest
+    found: dict[str, Any] = json.loads(made.facts)
+    return found
 
 
 def main(rank: int, world: int, folder: Path) -> None:

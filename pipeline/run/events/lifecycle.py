@@ -13,9 +13,11 @@ from pipeline.run.state import State
 @dataclass(frozen=True)
 class RunCreated(Event):
     """The first event: what the run is. queries: where its queries lie in the store; data: the
-    fingerprint that a resumed run must share; versions: of the libraries that produced it."""
+    fingerprint that a resumed run must share; versions: of the libraries that produced it;
+    job_rule: by which its learning jobs have their keys (`pipeline.training.job`)."""
 
     type = "run_created"
+    LATER = ("job_rule",)
     restarts_clock = True
     COMPARED = ("data", "queries")
 
@@ -24,8 +26,10 @@ class RunCreated(Event):
     data: dict[str, Any]
     queries: str
     versions: dict[str, str]
+    job_rule: int = 0
 
     def fold(self, state: State) -> None:
+        state.job_rule = self.job_rule
         state.config = dict(self.config)
         state.config_hash = self.config_hash
         state.data = dict(self.data)

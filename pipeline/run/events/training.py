@@ -51,9 +51,11 @@ class CheckpointLost(Event):
 
 @dataclass(frozen=True)
 class JobDone(Event):
-    """A learning job gave its policy; fields as of `pipeline.training.job.LearnDone`."""
+    """A learning job gave its policy; fields as of `pipeline.training.job.LearnDone`. adopted:
+    another run trained it."""
 
     type = "job_done"
+    LATER = ("adopted",)
     COMPARED = ("job", "policy", "steps", "rows", "tokens", "loss")
 
     job: str
@@ -66,6 +68,7 @@ class JobDone(Event):
     loss: float
     seconds: float
     logprob_deviation: float | None
+    adopted: bool = False
 
     def fold(self, state: State) -> None:
         state.jobs[self.job] = JobState(
@@ -90,7 +93,7 @@ class JobDone(Event):
                 shard.scores, shard.choice = None, {}
 
     def compared(self) -> dict[str, Any]:
-        """Of the checkpoint not the path, which holds the run's name."""
+        """Of the checkpoint not the path, which in older runs holds the run's name."""
         kept = self.checkpoint
         checkpoint = {"sha256": kept.sha256, "cursor": kept.cursor, "step": kept.step}
         return {**super().compared(), "checkpoint": checkpoint}

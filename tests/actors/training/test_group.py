@@ -17,8 +17,12 @@ import ray
 from actors.supervision.failures import Failure, WorkFailed
 from actors.training.group import LearnerGroup
 from actors.training.hub import Hub
+from actors.training.source import Means, Source
 from jobs.runtime.ray_cluster import init_ray
 from pipeline.errors import BadConfig
+from pipeline.storage.models import publish_folder
+from pipeline.storage.store import open_store
+from pipeline.storage.trees import check_tree
 from pipeline.training.rows import TrainRow
 from pipeline.training.settings import LearnSettings
 from tests.support.learning import IMAGES, SETTINGS, make_rows, tiny_policy
@@ -58,8 +62,29 @@ def settings(**changes: Any) -> LearnSettings:
     return dataclasses.replace(SETTINGS, cpus_per_rank=0.5, **changes)
 
 
-def start(policy: Path, **changes: Any) -> LearnerGroup:
-    return LearnerGroup.start(settings(**changes), policy, IMAGES.__getitem__)
+class Shelf:
+    """A store, and the means of ranks that know nothing but it."""
+
+    def __init__(self, folder: Path) -> None:
+        self.store = open_store(folder / "store")
+        self.means = Means(self.store, IMAGES.__getitem__, str(folder / "node"))
+
+    def start(self, policy: Path, **changes: Any) -> LearnerGroup:
+        source = Source(publish_folder(self.store, policy).path)
+        return LearnerGroup.start(settings(**changes), source, self.means)
+
+    def checkpoint(self, group: LearnerGroup, cursor: dict[str, Any]) -> str:
+        """One that is complete."""
+        made = group.checkpoint(cursor)
+        group.settle()
+        assert group.stored(made)
+        made.complete(self.store)
+        return made.path
+
+
+@pytest.fixture
+def shelf(tmp_path: Path) -> Shelf:
+    return Shelf(tmp_path)
 
 
 def assert_gone() -> None:
@@ -73,29 +98,32 @@ def assert_gone() -> None:
 
 @pytest.mark.usefixtures("_cluster")
 def test_a_group_trains_goes_back_and_names_what_it_refuses(
-    policy: Path, rows: list[TrainRow], tmp_path: Path
+    policy: Path, rows: list[TrainRow], shelf: Shelf
 ) -> None:
-    group = start(policy, ranks=2)
+    group = shelf.start(policy, ranks=2)
+    source = Source(publish_folder(shelf.store, policy).path)
     assert len(processes(RANK)) == 2
     said: list[str] = []
     first = group.train(rows, 0, progress=said.append)
     assert (first.steps, first.step, first.rows) == (3, 3, 18)
     assert first.tokens == sum(len(row.token_ids_T) for row in rows)
-    group.checkpoint(tmp_path / "first", {"interval": 0})
+    begun = shelf.checkpoint(group, {"interval": 0})
     # The second interval, once in one go and once from the checkpoint in two stretches.
     once = group.train(rows, 1)
-    wanted = group.checkpoint(tmp_path / "once", {})
-    group.publish(tmp_path / "policy")
+    wanted = shelf.checkpoint(group, {})
+    published = group.publish()
     logprobs = group.logprobs(rows[:3], 0.7)
     assert [len(values) for values in logprobs] == [len(row.token_ids_T) for row in rows[:3]]
 
-    assert group.reset(policy, tmp_path / "first") == {"step": 3, "cursor": {"interval": 0}}
+    back = dataclasses.replace(source, checkpoint=begun)
+    assert group.reset(back, group.settings) == {"step": 3, "cursor": {"interval": 0}}
     twice = [group.train(rows, 1, first=0, last=1), group.train(rows, 1, first=1)]
-    assert group.checkpoint(tmp_path / "twice", {}) == wanted
+    assert shelf.checkpoint(group, {}) == wanted
+    assert check_tree(shelf.store, wanted) == []
     assert twice[0].loss_S + twice[1].loss_S == once.loss_S
 
     # A new optimizer on the published policy: the same answers, another course.
-    assert group.reset(tmp_path / "policy")["step"] == 0
+    assert group.reset(Source(published), group.settings)["step"] == 0
     assert group.logprobs(rows[:3], 0.7) == logprobs
 
     odd = [dataclasses.replace(rows[0], prompt_sha256="0" * 64), *rows[1:]]
@@ -129,9 +157,9 @@ class Interrupt:
     ],
 )
 def test_a_dead_or_stopped_rank_is_noticed_and_cleared_away(
-    policy: Path, rows: list[TrainRow], number: signal.Signals, changes: dict[str, Any], says: str
+    rows: list[TrainRow], shelf: Shelf, number: signal.Signals, changes: dict[str, Any], says: str
 ) -> None:
-    group = start(policy, **changes, collective_timeout_s=60)
+    group = shelf.start(tiny_policy(), **changes, collective_timeout_s=60)
     interrupt = Interrupt(number)
     with pytest.raises(WorkFailed, match=says) as failed:
         group.train(rows * 400, 0, progress=interrupt)
@@ -141,9 +169,9 @@ def test_a_dead_or_stopped_rank_is_noticed_and_cleared_away(
 
 
 @pytest.mark.usefixtures("_cluster")
-def test_a_group_that_never_fits_is_refused_before_it_starts(policy: Path) -> None:
+def test_a_group_that_never_fits_is_refused_before_it_starts(policy: Path, shelf: Shelf) -> None:
     with pytest.raises(BadConfig, match=r"8 ranks of 0\.5 CPU each need 4, the cluster has 2"):
-        start(policy, ranks=8)
+        shelf.start(policy, ranks=8)
     assert processes(*GROUP) == []
 
 

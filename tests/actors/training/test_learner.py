@@ -10,7 +10,9 @@ import pytest
 
 from actors.model.images import StoreImages
 from actors.model.value_head import read_head
+from actors.training.checkpoint_tree import Checkpoint
 from actors.training.rows import RowMaker
+from actors.training.source import Means, policy_folder
 from pipeline.errors import ArtifactLost
 from pipeline.prompts import PromptTemplates, prompt_hash, question_text
 from pipeline.records import StepValues
@@ -19,6 +21,7 @@ from pipeline.storage.artifacts import put_content
 from pipeline.storage.models import publish_folder
 from pipeline.storage.parquet import to_parquet
 from pipeline.storage.store import open_store
+from pipeline.storage.trees import check_tree, quiet, scan_tree
 from pipeline.training.job import (
     LearnDone,
     LearnProgress,
@@ -154,9 +157,7 @@ def test_a_full_disk_is_no_death_of_the_learner_and_with_room_the_job_goes_on(be
     whole = done(run(learner, job))
     learner.close()
 
-    def full(folder: Path, cursor: dict[str, Any]) -> dict[str, Any]:
-        folder.mkdir(parents=True)
-        (folder / "part").write_bytes(b"half")
+    def full(cursor: dict[str, Any]) -> Checkpoint:
         raise ValueError("I/O error: No space left on device (os error 28)")
 
     def fill(group: FakeGroup) -> None:
@@ -269,25 +270,22 @@ def step_values(bench: Bench, *held_out: bool) -> str:
     return put_content(bench.store, "labels", "k", to_parquet(rows, StepValues), "parquet")
 
 
-def test_rows_of_step_values_hold_one_token_more_than_their_last_step(
-    bench: Bench, tmp_path: Path
-) -> None:
-    (tmp_path / "config.json").write_text("{}")
+def test_rows_of_step_values_hold_one_token_more_than_their_last_step(bench: Bench) -> None:
     path = step_values(bench, False, True, False)
     processor: Any = FakeProcessor()
     maker = RowMaker(
         bench.store, bench.program.by_hash, PromptTemplates(), lambda folder: processor
     )
-    soft = maker.rows(tmp_path, (path,), SOFT).rows
+    soft = maker.rows(processor, (path,), SOFT).rows
     assert len(soft) == 2
     assert soft[0].token_ids_T == tuple(range(10, 18))
     assert (soft[0].step_ends_S, soft[0].targets_S, soft[0].units) == ((3, 7), (0.75, 0.0), 2)
-    hard = maker.rows(tmp_path, (path,), replace(SOFT, labels="hard")).rows
+    hard = maker.rows(processor, (path,), replace(SOFT, labels="hard")).rows
     assert hard[0].targets_S == (1.0, 0.0)
 
 
 def test_a_prm_job_starts_from_the_policy_with_a_head(bench: Bench, tmp_path: Path) -> None:
-    """The group is told the objective, and its folder has a head of zeros."""
+    """The group is told the objective, and on a rank's node the policy has a head of zeros."""
     folder = make_policy(tmp_path / "policy", 0)
     (folder / "model.json").write_text('{"trained": "base"}')  # what the scripted group reads
     learner = bench.learner()
@@ -300,7 +298,12 @@ def test_a_prm_job_starts_from_the_policy_with_a_head(bench: Bench, tmp_path: Pa
     learner.close()
     (group,) = bench.groups
     assert (group.settings.objective, group.settings.frozen) == ("steps", ("*vision*",))
-    assert not read_head(group.policy).any()
+    means = Means(bench.store, lambda sha: b"", str(tmp_path / "node"))
+    with policy_folder(means, group.source, quiet) as headed:
+        assert not read_head(headed).any()
+    plain = replace(group.source, head=False)
+    with policy_folder(means, plain, quiet) as folder:
+        assert scan_tree(folder).sha256 == policy.path[-64:]
 
 
 def test_a_schedule_spans_the_job_whatever_its_rows_make_and_goes_on_in_place(
@@ -333,3 +336,20 @@ def test_a_rate_of_0_before_the_end_stops_the_job_before_its_first_step(bench: B
     assert "the learning rate is 0 for 3 of 8 steps" in failed.reason
     assert "train" not in bench.groups[0].log
     learner.close()
+
+
+def test_a_checkpoint_is_named_when_it_is_complete_and_training_does_not_wait(bench: Bench) -> None:
+    """Where it is still on its way when the next one is written, that one waits for it."""
+
+    def slow(group: FakeGroup) -> None:
+        group.slow = True
+
+    bench.prepare = slow
+    learner = bench.learner()
+    events = run(learner, bench.job("evolve/0", [bench.selection(0, 13)]))
+    saved = [event.checkpoint for event in events if isinstance(event, LearnSaved)]
+    assert [checkpoint.cursor for checkpoint in saved] == [2, 4, 6]
+    assert bench.groups[0].log == ["train"] * 2 + ["settle", "train"] * 2 + ["settle"] * 2
+    for checkpoint in [*saved, done(events).checkpoint]:
+        assert check_tree(bench.store, checkpoint.path) == []
+        assert checkpoint.path == f"checkpoints/learner/{checkpoint.sha256}"

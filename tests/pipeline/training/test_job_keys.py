@@ -25,3 +25,33 @@ def test_what_the_guard_measured_is_no_part_of_what_is_trained() -> None:
     held = json.loads(json.dumps(state.to_dict()))
     del held["jobs"]["evolve/0"]["checkpoint"]["logprob_deviation"]
     assert State.from_dict(held) == state
+
+
+NEW = replace(
+    JOB,
+    start=replace(START, path=f"checkpoints/learner/{'0' * 64}"),
+    policy=PolicyRef("policy-0", f"policies/model/{'1' * 64}"),
+    data=(f"shards/select/select-a/{'2' * 64}.parquet",),
+    rule=1,
+    settings=(("batch_size", 8), ("precision", "float32")),
+)
+
+
+def test_by_the_rule_of_contents_a_key_holds_no_path_and_no_run() -> None:
+    """The golden key of rule 1: stores hold it."""
+    assert NEW.key == "learn-20cdc31dcd2831b6"
+    assert replace(NEW, start=replace(START, path="checkpoints/a-run/x")).key == NEW.key
+    other_path = (f"shards/select/select-b/{'2' * 64}.parquet",)
+    assert replace(NEW, data=other_path).key == NEW.key
+    changed = {
+        "name": "evolve/2",
+        "start": replace(START, sha256="f" * 64),
+        "policy": PolicyRef("policy-0", f"policies/model/{'f' * 64}"),
+        "data": (f"shards/select/select-a/{'f' * 64}.parquet",),
+        "seed": 1,
+        "epochs": 3,
+        "learning_rate": 2e-3,
+        "settings": (("batch_size", 16), ("precision", "float32")),
+    }
+    keys = {replace(NEW, **{name: value}).key for name, value in changed.items()}
+    assert len(keys | {NEW.key}) == len(changed) + 1
