@@ -32,14 +32,14 @@ from actors.training.source import Means, Source
 from pipeline.errors import BadConfig
 from pipeline.training.metrics import TrainMetrics, merge, merge_logprobs
 from pipeline.training.rows import TrainRow
-from pipeline.training.settings import LearnSettings, Span
+from pipeline.training.settings import LearnSettings, Span, resources_of_rank
 
 Rows = Sequence[TrainRow] | Callable[[], Sequence[TrainRow]]
 Progress = Callable[[str], None]
 POLL_S = 2.0
 
 OF_PROCESSES = (
-    "ranks", "cpus_per_rank", "gpus_per_rank",
+    "ranks", "cpus_per_rank", "gpus_per_rank", "rank_resource",
     "collective_timeout_s", "start_s", "hang_s", "answer_s", "end_s",
 )  # fmt: skip
 """Settings that cannot change in a running group."""
@@ -269,12 +269,13 @@ def _hub_options(settings: LearnSettings) -> dict[str, Any]:
 
 def _check_resources(settings: LearnSettings, there: dict[str, float]) -> None:
     """Start no group that has no room: a node may just have gone, and its ranks are tried again."""
-    for name, each in (("CPU", settings.cpus_per_rank), ("GPU", settings.gpus_per_rank)):
+    keys = {"CPU": "cpus_per_rank", "GPU": "gpus_per_rank"}
+    for name, each in resources_of_rank(settings).items():
         if settings.ranks * each > there.get(name, 0.0):
             raise ranks_failed(
                 f"{settings.ranks} ranks of {each:g} {name} each need {settings.ranks * each:g}, "
                 f"and the cluster has {there.get(name, 0.0):g} now (learn.ranks, "
-                f"cluster.{name.lower()}s_per_rank)"
+                f"cluster.{keys.get(name, 'rank_resource')})"
             )
 
 

@@ -25,7 +25,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from actors.supervision.failures import Failure, classify
-from pipeline.training.settings import LearnSettings
+from pipeline.training.settings import LearnSettings, resources_of_rank
 
 # Actors that Ray Train starts for every group and this one has no use for: they cost processes, and
 # the first asks the dashboard every second whether the controller lives. The placement group is
@@ -232,9 +232,6 @@ def _torch_trainer(settings: LearnSettings, config: dict[str, Any], storage: str
 
     from actors.training.rank import run_rank
 
-    resources = {"CPU": settings.cpus_per_rank}
-    if settings.gpus_per_rank:
-        resources["GPU"] = settings.gpus_per_rank
     return _trimmed_trainer()(
         run_rank,
         train_loop_config=config,
@@ -245,7 +242,7 @@ def _torch_trainer(settings: LearnSettings, config: dict[str, Any], storage: str
         scaling_config=ScalingConfig(
             num_workers=settings.ranks,
             use_gpu=settings.gpus_per_rank > 0,
-            resources_per_worker=resources,
+            resources_per_worker=resources_of_rank(settings),
         ),
         run_config=RunConfig(
             name=f"learner-{uuid.uuid4().hex}",

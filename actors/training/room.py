@@ -14,12 +14,12 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any, Protocol
 
 from actors.supervision.failures import Failure, WorkFailed
 from actors.supervision.waiting import WaitingNote
-from pipeline.training.settings import LearnSettings
+from actors.training.source import Source
+from pipeline.training.settings import LearnSettings, resources_of_rank
 
 Bundle = dict[str, float]
 
@@ -93,8 +93,7 @@ class LearnerRoom:
         Raises:
             WorkFailed: the run ends.
         """
-        sizes = {"CPU": settings.cpus_per_rank, "GPU": settings.gpus_per_rank}
-        bundle = {key: size for key, size in sizes.items() if size}
+        bundle = resources_of_rank(settings)
         self._granted.clear()
         self._wanted = [dict(bundle) for _ in range(settings.ranks)]
         try:
@@ -108,9 +107,9 @@ class LearnerRoom:
     def around(self, start: Callable[..., Any]) -> Callable[..., Any]:
         """What starts a group of ranks, once they have room."""
 
-        def begin(settings: LearnSettings, policy: Path, *args: Any) -> Any:
+        def begin(settings: LearnSettings, source: Source) -> Any:
             with self.held(settings):
-                return start(settings, policy, *args)
+                return start(settings, source)
 
         return begin
 

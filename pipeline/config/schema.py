@@ -426,6 +426,11 @@ class Cluster(Section):
     """Logical CPUs of one learner rank."""
     gpus_per_rank: float = Field(default=0.0, ge=0.0, json_schema_extra=FREE)
     """GPUs of one learner rank."""
+    rank_resource: str | None = Field(
+        default=None, pattern=r"^[A-Za-z][A-Za-z0-9_.-]{0,62}$", json_schema_extra=FREE
+    )
+    """Custom resource of which each rank takes one, so that ranks run on nodes of their kind only,
+    on-demand ones, say (`ray start --resources='{"learner": 8}'`, or a node group's); null: any."""
     engine_threads: int = Field(default=2, ge=1, json_schema_extra=NUMERICS)
     """Compute threads of a CPU engine."""
     rank_threads: int = Field(default=2, ge=1, json_schema_extra=NUMERICS)

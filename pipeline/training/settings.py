@@ -60,6 +60,7 @@ class LearnSettings:
     threads: int = 1
     cpus_per_rank: float = 1.0
     gpus_per_rank: float = 0.0
+    rank_resource: str | None = None
     collective_timeout_s: int = 600
     start_s: float = 900.0
     hang_s: float = 600.0
@@ -98,12 +99,21 @@ class LearnSettings:
             threads=cluster.rank_threads,
             cpus_per_rank=cluster.cpus_per_rank,
             gpus_per_rank=cluster.gpus_per_rank,
+            rank_resource=cluster.rank_resource,
             collective_timeout_s=learn.collective_timeout_s,
             start_s=learn.start_s,
             hang_s=learn.hang_s,
             answer_s=learn.answer_s,
             end_s=learn.end_s,
         )
+
+
+def resources_of_rank(settings: LearnSettings) -> dict[str, float]:
+    """What one rank asks of Ray, by the names that Ray has for it."""
+    asked = {"CPU": settings.cpus_per_rank, "GPU": settings.gpus_per_rank}
+    if settings.rank_resource is not None:
+        asked[settings.rank_resource] = 1.0
+    return {name: amount for name, amount in asked.items() if amount}
 
 
 def numerics(config: Config) -> dict[str, object]:

@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-
 from jobs.runtime.learner_folder import learner_folder, scratch_folder
+
 from jobs.runtime.prepare import out_folder
 from jobs.runtime.single_round import StageFailed
 from jobs.validate import validate

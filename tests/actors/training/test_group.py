@@ -19,7 +19,6 @@ from actors.training.group import LearnerGroup
 from actors.training.hub import Hub
 from actors.training.source import Means, Source
 from jobs.runtime.ray_cluster import init_ray
-from pipeline.errors import BadConfig
 from pipeline.storage.models import publish_folder
 from pipeline.storage.store import open_store
 from pipeline.storage.trees import check_tree
@@ -169,9 +168,11 @@ def test_a_dead_or_stopped_rank_is_noticed_and_cleared_away(
 
 
 @pytest.mark.usefixtures("_cluster")
-def test_a_group_that_never_fits_is_refused_before_it_starts(policy: Path, shelf: Shelf) -> None:
-    with pytest.raises(BadConfig, match=r"8 ranks of 0\.5 CPU each need 4, the cluster has 2"):
+def test_a_group_without_room_does_not_start_and_is_tried_again(policy: Path, shelf: Shelf) -> None:
+    need = r"8 ranks of 0\.5 CPU each need 4, and the cluster has 2 now"
+    with pytest.raises(WorkFailed, match=need) as failed:
         shelf.start(policy, ranks=8)
+    assert failed.value.failure.kind == "infrastructure"
     assert processes(*GROUP) == []
 
 

@@ -10,6 +10,7 @@ import pytest
 
 from actors.supervision.failures import WorkFailed
 from actors.training.room import LearnerRoom
+from actors.training.source import Source
 from pipeline.training.settings import LearnSettings
 
 SETTINGS = LearnSettings(learning_rate=1e-3, batch_size=4, ranks=2, cpus_per_rank=2.0)
@@ -58,13 +59,13 @@ def learner(place: LearnerRoom, log: list[str]) -> tuple[threading.Thread, threa
     """A thread that starts a group once it has room; the group is up when the event is set."""
     up = threading.Event()
 
-    def start(settings: LearnSettings, policy: str, checkpoint: None) -> None:
-        log.append(f"starts {settings.ranks} ranks on {policy}")
+    def start(settings: LearnSettings, source: Source) -> None:
+        log.append(f"starts {settings.ranks} ranks on {source.policy}")
         up.wait()
 
     def run() -> None:
         try:
-            place.around(start)(SETTINGS, "policy", None)
+            place.around(start)(SETTINGS, Source("policy"))
             log.append("up")
         except WorkFailed as failed:
             log.append(failed.failure.kind)
