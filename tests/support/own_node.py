@@ -1,8 +1,8 @@
 """A Ray node on this machine that shares no folder with the others but the code.
 
-`python -m tests.support.own_node HIDDEN [ray start options]` hides a folder (and all that lies in it)
-behind an empty one in memory, works in a folder there, and is the node from then on. It has to be
-the first process in namespaces of its own (`node_command`); what it started ends with it.
+`python -m tests.support.own_node HIDDEN [ray start options]` hides a folder with all that lies in
+it behind an empty one in memory, works in a folder there, and is the node from then on. It has to
+be the first process in namespaces of its own (`node_command`); what it started ends with it.
 """
 
 from __future__ import annotations
