@@ -43,7 +43,7 @@ class PartWriter:
         if name != wanted:
             raise ValueError(f"{name} is written where {wanted} comes next")
         flat = tensor.detach().cpu().contiguous().reshape(-1)
-        self._write(memoryview(flat.view(torch.uint8).numpy()))
+        self._write(flat.view(torch.uint8).numpy().data)
 
     def close(self) -> TreeFile:
         """What was written."""

@@ -68,7 +68,9 @@ def _measure(name: str, options: Options, *, deterministic: bool) -> Result:
         for i in range(options.rounds + 1)
     ]
     with PeakMemory(5.0, leave_out="ray::BareLoop") as memory, start_ray(config):
-        ours, bare = Ours(settings, policy, images), Bare(settings, policy, images)
+        source = Source(publish_folder(store, policy).path)
+        means = Means(store, images, str(options.folder))
+        ours, bare = Ours(settings, source, means), Bare(settings, policy, images)
         values = by_turns(
             options.rounds,
             ours=lambda turn: ours.tokens_per_s(rows_by_turn[turn]),

@@ -25,7 +25,7 @@ from pipeline.storage.store import Store
 from pipeline.training.settings import LearnSettings
 from tests.support.learning import SETTINGS, group_of_one, image_bytes, tiny_policy
 
-# Of four files four parts each are under way at a time; none of them is progress before it is there.
+# Of four files four parts each are under way at a time, and none is progress before it is there.
 PART_S, HANG_S = 100.0, 2000.0
 SLOW: LearnSettings = replace(SETTINGS, hang_s=HANG_S, start_s=HANG_S)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
+from typing import Any
 
 from pipeline.refs import CheckpointRef, PolicyRef
 from pipeline.run.state import JobState, State
@@ -43,7 +44,7 @@ def test_by_the_rule_of_contents_a_key_holds_no_path_and_no_run() -> None:
     assert replace(NEW, start=replace(START, path="checkpoints/a-run/x")).key == NEW.key
     other_path = (f"shards/select/select-b/{'2' * 64}.parquet",)
     assert replace(NEW, data=other_path).key == NEW.key
-    changed = {
+    changed: dict[str, Any] = {
         "name": "evolve/2",
         "start": replace(START, sha256="f" * 64),
         "policy": PolicyRef("policy-0", f"policies/model/{'f' * 64}"),
