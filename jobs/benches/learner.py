@@ -30,6 +30,7 @@ from pipeline.datasets.images import decode
 from pipeline.generation.slices import labelled
 from pipeline.prompts import PromptTemplates, prompt_hash
 from pipeline.query import Query
+from pipeline.storage.models import publish_folder
 from pipeline.storage.store import open_store
 from pipeline.training.rows import TrainRow
 from pipeline.training.settings import LearnSettings
