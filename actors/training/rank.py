@@ -165,9 +165,7 @@ class Desk:
     ) -> RankReport:
         """See `Trainer.train`."""
         beat = self._line.beat
-        return self._trainer.train(
-            _rows(rows), seed, first=first, last=last, span=span, beat=beat
-        )
+        return self._trainer.train(_rows(rows), seed, first=first, last=last, span=span, beat=beat)
 
     def logprobs(self, rows: Any, temperature: float, top_p: float) -> dict[int, list[float]]:
         """See `Trainer.logprobs`."""

@@ -135,9 +135,7 @@ def _scorer_pool(config: Config, store: Store, say: Say) -> Pool:
     return scorer_pool(config, store, say)
 
 
-def _learner(
-    program: RunSpec, store: Store, say: Say
-) -> tuple[GroupLearner, LearnerRoom | None]:
+def _learner(program: RunSpec, store: Store, say: Say) -> tuple[GroupLearner, LearnerRoom | None]:
     """The learner, and on a cluster what waits for its room."""
     from actors.model.images import StoreImages
     from actors.supervision.node_cache import cache_place, tree_cache
