@@ -40,7 +40,7 @@ NEW = replace(
 
 def test_by_the_rule_of_contents_a_key_holds_no_path_and_no_run() -> None:
     """The golden key of rule 1: stores hold it."""
-    assert NEW.key == "learn-20cdc31dcd2831b6"
+    assert NEW.key == "learn-e44ad27093b0515f"
     assert replace(NEW, start=replace(START, path="checkpoints/a-run/x")).key == NEW.key
     other_path = (f"shards/select/select-b/{'2' * 64}.parquet",)
     assert replace(NEW, data=other_path).key == NEW.key
