@@ -84,7 +84,7 @@ def evaluate(
     grader = grader_version(config.prompt.shapes)
     program = RunSpec(config, {split: tuple(queries)}, identity, grader)
     parts.check_models(config)
-    parts.check_queries(config, queries, dataset, print)
+    parts.check_queries(program, dataset, print, warmup=False)
     upload_images(store, dataset, images_of(program))
     reference = policy.reference or publish_folder(store, Path(config.policy.path))
     scoring = None if policy.prm is None else Scoring(policy.prm, "all", config.prm.aggregate)

@@ -132,7 +132,7 @@ class Job:
         config, store, say = self.program.config, self.store, self.console.say
         check_same_means(self.program, self.state)
         self.parts.check_models(config)
-        self.parts.check_queries(config, self.program.by_hash.values(), self.dataset, say)
+        self.parts.check_queries(self.program, self.dataset, say)
         lease = Lease(store, config.run.name, say=say)
         lease.acquire(take_over=take_over)
         only = self.parts.lock(store.url, config.run.name, say=say)

@@ -88,7 +88,7 @@ def validate(
     whole = RunSpec.of(
         config, dataset, engine_settings(config).identity(), grader_version(config.prompt.shapes)
     )
-    parts.check_queries(config, whole.by_hash.values(), dataset, say)
+    parts.check_queries(whole, dataset, say)
     say("; ".join(f"{name}: {len(part)} queries" for name, part in whole.splits.items()))
     train = config.data.train
     program = replace(whole, splits={train: whole.splits[train][:QUERIES]})

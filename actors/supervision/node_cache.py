@@ -1,8 +1,8 @@
 """Folders on a node's own disk: those that live as long as who works with them, and shared trees.
 
-Such are a driver's temporary files with those of all that it starts, and what a learner's rank is
-about to store. Beside them lie the trees (policies, checkpoints) that every process of the user on
-this node shares: `pipeline.storage.tree_cache`.
+Such are a driver's temporary files with those of all that it starts, an engine's on a node of a
+cluster, and what a learner's rank is about to store. Beside them lie the trees (policies,
+checkpoints) that every process of the user on this node shares: `pipeline.storage.tree_cache`.
 
 What always holds: a folder is there as long as a process on this node that works with it lives, and
 whatever is left of dead ones is removed by the next that starts.
@@ -120,17 +120,44 @@ def job_folder(temporary: Path) -> Iterator[Path]:
     Raises:
         UserError: the place of all such folders is another user's.
     """
-    name = f"job-{secrets.token_hex(4)}"
-    folder = caches(temporary) / name
-    if len(os.fsencode(folder)) > SOCKET_BYTES:
-        folder = caches(Path("/tmp")) / name
-    _check_ours(folder.parent)
+    folder = _folder_below(temporary, "job")
     hold(folder)
     try:
         yield folder
     finally:
         let_go(folder)
         sweep(folder.parent)
+
+
+def take_temporary_folder() -> None:
+    """Give this process, and what it starts, a folder for temporary files. Once it is dead, the
+    next such process on this node removes it: on a node of a cluster nothing else would.
+
+    In a job's own Ray there is such a folder already, and this does nothing.
+
+    Raises:
+        UserError: the place of all such folders is another user's.
+    """
+    temporary = Path(tempfile.gettempdir())
+    if any(above.name == caches(temporary).name for above in temporary.parents):
+        return
+    folder = _folder_below(temporary, "engine")
+    hold(folder)
+    os.environ["TMPDIR"] = tempfile.tempdir = str(folder)
+
+
+def _folder_below(temporary: Path, what: str) -> Path:
+    """Where a folder goes whose path is short enough for sockets; nobody else's is in its way.
+
+    Raises:
+        UserError: the place of all such folders is another user's.
+    """
+    name = f"{what}-{secrets.token_hex(4)}"
+    folder = caches(temporary) / name
+    if len(os.fsencode(folder)) > SOCKET_BYTES:
+        folder = caches(Path("/tmp")) / name
+    _check_ours(folder.parent)
+    return folder
 
 
 def _check_ours(place: Path) -> None:

@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from jobs.runtime.cli import ending
-from jobs.runtime.options import Place, Recipe, Run, Set, Store, one_place, settings
+from jobs.runtime.options import BadRows, Place, Recipe, Run, Set, Store, one_place, settings
 
 POLICIES = "base, warmup, control, final, one of an iteration (evolve/3), or a model folder."
 DATA = "Other data than the run's: a file or folder."
@@ -26,6 +26,7 @@ def evaluate(
     split: Annotated[str, typer.Option(help=SPLIT)] = "",
     samples: Annotated[int, typer.Option(min=0, help="K of Pass@K; 0: greedy only.")] = 16,
     temperature: Annotated[float, typer.Option(min=0.01, help="T of the samples.")] = 1.0,
+    bad_rows: BadRows = None,
 ) -> None:
     """How well a policy answers: greedy accuracy, Pass@K, and votes where the run has a PRM.
 
@@ -40,10 +41,12 @@ def evaluate(
     """
     with ending():
         from jobs.evaluate import evaluate
+        from jobs.runtime.bad_rows import bad_rows_to
         from jobs.runtime.stores import run_config
 
         if place is None:
             config = settings(recipe, set_, run, store)
         else:
             config = run_config(one_place(place, store), run, set_ or [])
-        evaluate(config, policy, split, samples=samples, temperature=temperature, data=data)
+        with bad_rows_to(bad_rows):
+            evaluate(config, policy, split, samples=samples, temperature=temperature, data=data)

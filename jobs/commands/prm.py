@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from jobs.runtime.cli import ending
-from jobs.runtime.options import GOES_ON, Recipe, Run, Set, Store, TakeOver, settings
+from jobs.runtime.options import GOES_ON, BadRows, Recipe, Run, Set, Store, TakeOver, settings
 
 
 def prm(
@@ -11,6 +11,8 @@ def prm(
     set_: Set = None,
     run: Run = None,
     store: Store = None,
+    bad_rows: BadRows = None,
+    *,
     take_over: TakeOver = False,
 ) -> None:
     """Build a run's process reward model, and show its card.
@@ -22,5 +24,7 @@ def prm(
     """
     with ending(GOES_ON):
         from jobs.prm import prm
+        from jobs.runtime.bad_rows import bad_rows_to
 
-        prm(settings(recipe, set_, run, store), take_over=take_over)
+        with bad_rows_to(bad_rows):
+            prm(settings(recipe, set_, run, store), take_over=take_over)

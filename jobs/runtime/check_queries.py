@@ -11,19 +11,23 @@ from actors.model.prompt_checks import PromptChecks
 from pipeline.config.schema import Config
 from pipeline.datasets.dataset import Dataset
 from pipeline.datasets.files import Place, bad_rows
-from pipeline.prompts import TEMPLATE_TIME
+from pipeline.prompts import TEMPLATE_TIME, PromptKind
 from pipeline.query import Query
+from pipeline.run.spec import RunSpec
 
 Say = Callable[[str], None]
 _LISTED = 20
 
 
-def check_queries(config: Config, queries: Iterable[Query], dataset: Dataset, say: Say) -> None:
+def check_queries(program: RunSpec, dataset: Dataset, say: Say, *, warmup: bool = True) -> None:
     """Refuse queries that the policy's processor refuses, unless so many may be left out.
+
+    warmup: whether a warm-up and a control come besides, which ask with the gold answer.
 
     Raises:
         BadRows: naming the row, the image and why.
     """
+    config = program.config
     folder = Path(config.warmup.checkpoint or config.policy.path)
     processor = load_processor(folder)
     if processor.writes_the_time:
@@ -31,11 +35,17 @@ def check_queries(config: Config, queries: Iterable[Query], dataset: Dataset, sa
             f"the chat template of {folder} writes the date: in every prompt it is "
             f"{TEMPLATE_TIME:%d %B %Y}, so that the run can go on on another day"
         )
-    asked = list(queries)
+    asked = list(program.by_hash.values())
+    told = set(program.warmup_queries) if warmup else set[str]()
+    if warmup and config.evolve.control:
+        told.update(program.control_queries)
     checks = _checks(config, processor, asked, dataset, say)
     bad: dict[Place, list[str]] = {}
     for number, query in enumerate(asked, start=1):
-        problem = checks.problem(query, config.prompt.templates.text(query), dataset.image_name)
+        kinds: list[PromptKind] = ["question"]
+        if query.content_hash in told:
+            kinds.append("warmup")
+        problem = _problem(checks, config, query, kinds, dataset)
         if problem is not None:
             place = dataset.places.get(query.query_id, Place(0, number, query.query_id, ""))
             bad.setdefault(place, []).append(problem)
@@ -48,6 +58,24 @@ def check_queries(config: Config, queries: Iterable[Query], dataset: Dataset, sa
         raise bad_rows(head, bad, bad, _LISTED)
     for place in sorted(bad):
         say(f"will be left out: {place.text}: {'; '.join(bad[place])}")
+
+
+def _problem(
+    checks: PromptChecks,
+    config: Config,
+    query: Query,
+    kinds: Iterable[PromptKind],
+    dataset: Dataset,
+) -> str | None:
+    """Why a query cannot be asked in one of the kinds of prompt."""
+    for kind in kinds:
+        text = config.prompt.templates.text(query, kind)
+        problem = checks.problem(query, text, dataset.image_name)
+        if problem is not None:
+            return (
+                f"as the warm-up asks (prompt.warmup): {problem}" if kind == "warmup" else problem
+            )
+    return None
 
 
 def _checks(

@@ -7,7 +7,7 @@ so what is tried out is what runs. Nothing that is started here outlives the job
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -26,7 +26,6 @@ from pipeline.config.schema import Config
 from pipeline.datasets.dataset import Dataset
 from pipeline.datasets.dataset import check_writable as check_folder
 from pipeline.errors import BadConfig
-from pipeline.query import Query
 from pipeline.run.spec import RunSpec
 from pipeline.stages.workers import Workers
 from pipeline.storage.store import Store, check_writable, open_store
@@ -166,7 +165,7 @@ class Parts:
     workers: Callable[..., AbstractContextManager[Workers]] = running
     lock: Callable[..., Any] = DriverLock
     check_models: Callable[[Config], None] = check_models
-    check_queries: Callable[[Config, Iterable[Query], Dataset, Say], None] = check_queries
+    check_queries: Callable[..., None] = check_queries
 
 
 REAL = Parts()

@@ -6,12 +6,14 @@ import json
 from pathlib import Path
 
 import pytest
+import yaml
 
 from jobs.runtime.bad_rows import bad_rows_to
+from pipeline.config.fields import to_dict
 from pipeline.datasets.dataset import load_dataset
 from pipeline.errors import BadConfig, BadData
 from tests.support.dataset_files import GOOD, numbered, write_jsonl
-from tests.support.jobs import mstar
+from tests.support.jobs import job_config, mstar
 
 
 def test_all_of_300_bad_rows_are_written_and_20_listed(tmp_path: Path) -> None:
@@ -75,3 +77,16 @@ def test_a_place_that_cannot_be_written_is_said_before_the_data_are_read(tmp_pat
     for file in (tmp_path / "no" / "bad.jsonl", tmp_path):
         with pytest.raises(BadConfig, match=f"--bad-rows {file}"), bad_rows_to(file):
             raise AssertionError("it was used")
+
+
+@pytest.mark.parametrize("command", ["run", "validate", "evaluate", "prm"])
+def test_every_command_that_reads_data_writes_them(command: str, tmp_path: Path) -> None:
+    config = job_config(tmp_path)
+    Path(config.data.path).write_text('{"question": "?", "anwser": "5"}\n')
+    recipe, file = tmp_path / "recipe.yaml", tmp_path / "bad.jsonl"
+    recipe.write_text(yaml.safe_dump(to_dict(config)))
+    more = ["--policy", tmp_path] if command == "evaluate" else ["--set", "select.reward=prm"]
+    done = mstar(command, "--recipe", recipe, *more, "--bad-rows", file)
+    assert done.exit_code == 2
+    assert f"all 1 are in {file}" in done.output
+    assert json.loads(file.read_text())["row"] == 1

@@ -10,12 +10,14 @@ import pytest
 import yaml
 from PIL import Image
 
+from actors.generation.engine_settings import engine_settings
 from jobs.runtime.check_queries import check_queries
 from pipeline.config.fields import to_dict
 from pipeline.config.load import config_from_dict
 from pipeline.config.schema import Config
 from pipeline.datasets.dataset import Dataset, load_dataset
 from pipeline.errors import BadRows
+from pipeline.run.spec import RunSpec
 from tests.support.dataset_files import numbered, write_jsonl
 from tests.support.jobs import mstar
 from tests.support.models import make_policy
@@ -34,6 +36,12 @@ def config_of(policy: Path, **generate: Any) -> Config:
     return config_from_dict(plain)
 
 
+def spec_of(config: Config, dataset: Dataset, count: int | None = None) -> RunSpec:
+    """A run that trains on the first queries of a data set."""
+    train = tuple(dataset.queries[:count])
+    return RunSpec(config, {"train": train}, engine_settings(config).identity(), "grader")
+
+
 @pytest.fixture
 def dataset(tmp_path: Path) -> Dataset:
     Image.effect_noise((40, 30), 50).save(tmp_path / "one.png")
@@ -45,7 +53,7 @@ def dataset(tmp_path: Path) -> Dataset:
 
 def test_they_are_named_by_row_and_reason(policy: Path, dataset: Dataset, tmp_path: Path) -> None:
     with pytest.raises(BadRows) as caught:
-        check_queries(config_of(policy, max_model_len=300), dataset.queries, dataset, print)
+        check_queries(spec_of(config_of(policy, max_model_len=300), dataset), dataset, print)
     file = tmp_path / "data.jsonl"
     text = str(caught.value)
     assert text.startswith(f"2 of 4 queries cannot be asked of {policy}, and")
@@ -76,10 +84,24 @@ def test_the_command_refuses_them_before_it_starts_anything(policy: Path, tmp_pa
     assert not list((tmp_path / "out").rglob("lease")), "the run began"
 
 
+def test_the_warm_ups_prompt_is_tried_too(policy: Path, dataset: Dataset, tmp_path: Path) -> None:
+    plain = to_dict(config_of(policy, max_model_len=300))
+    plain["prompt"]["warmup"] = "{question} {gold}" + " Explain every step." * 400
+    config = config_from_dict(plain)
+    with pytest.raises(BadRows) as caught:
+        check_queries(spec_of(config, dataset, 1), dataset, print)
+    text = f"{tmp_path / 'data.jsonl'}:1: as the warm-up asks (prompt.warmup): asked with "
+    assert text in str(caught.value)
+    check_queries(spec_of(config, dataset, 1), dataset, print, warmup=False)
+    plain["warmup"]["checkpoint"] = str(policy)
+    plain["evolve"]["control"] = False
+    check_queries(spec_of(config_from_dict(plain), dataset, 1), dataset, print)
+
+
 def test_so_many_as_may_be_left_out_are_said_and_no_more(policy: Path, dataset: Dataset) -> None:
     said: list[str] = []
     config = config_of(policy, max_model_len=300, max_bad_queries=2)
-    check_queries(config, dataset.queries, dataset, said.append)
+    check_queries(spec_of(config, dataset), dataset, said.append)
     assert [line.split(": ")[0] for line in said] == ["will be left out"] * 2
 
 
@@ -91,6 +113,6 @@ def test_a_template_that_writes_the_date_is_said(
     template.write_text("{{ strftime_now('%d %b %Y') }}" + template.read_text())
     for folder, count in ((policy, 0), (dated, 1)):
         said: list[str] = []
-        check_queries(config_of(folder), dataset.queries[:1], dataset, said.append)
+        check_queries(spec_of(config_of(folder), dataset, 1), dataset, said.append)
         assert len(said) == count
         assert all("writes the date: in every prompt it is 26 July 2024" in line for line in said)

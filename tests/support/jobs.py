@@ -96,7 +96,7 @@ class NoLock:
         pass
 
 
-SCRIPTED = Parts(_scripted, NoLock, lambda config: None, lambda *_: None)
+SCRIPTED = Parts(_scripted, NoLock, lambda config: None, lambda *_, **__: None)
 
 
 class Words:

@@ -114,6 +114,49 @@ def test_a_jobs_folder_goes_with_it_and_a_killed_ones_with_the_next(temporary: P
         assert (living / "vllm_dist_0").exists()
 
 
+ENGINE = """
+import sys, tempfile
+from pathlib import Path
+from actors.supervision.node_cache import take_temporary_folder
+take_temporary_folder()
+(Path(tempfile.gettempdir()) / "vllm_dist_0").touch()
+print(tempfile.gettempdir(), flush=True)
+sys.stdin.read()
+"""
+
+
+def engine(temporary: Path) -> tuple[Path, subprocess.Popen[str]]:
+    """An engine's process on a node whose temporary files go there."""
+    process = subprocess.Popen(
+        [sys.executable, "-c", ENGINE],
+        cwd=ROOT, env={**os.environ, "TMPDIR": str(temporary)},
+        stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    assert process.stdout is not None
+    return Path(process.stdout.readline().strip()), process
+
+
+def test_what_a_killed_engine_left_on_a_node_goes_with_the_next_that_starts(
+    temporary: Path,
+) -> None:
+    (dead, killed), (living, working) = engine(temporary), engine(temporary)
+    assert dead.parent == living.parent == temporary / f"mstar-{os.getuid()}"
+    (temporary / "vllm_dist_of_another").touch()
+    end(killed)
+    assert (dead / "vllm_dist_0").exists()
+    mine, last = engine(temporary)
+    assert not dead.exists()
+    assert (living / "vllm_dist_0").exists()
+    assert (temporary / "vllm_dist_of_another").exists()
+    end(working)
+    end(last)
+    with job_folder(temporary) as folder:  # a job's own Ray has one already
+        assert not mine.exists()
+        inside, working = engine(folder)
+        assert inside == folder
+        end(working)
+
+
 def test_a_place_that_is_not_this_users_is_refused(temporary: Path) -> None:
     (temporary / "elsewhere").mkdir()
     (temporary / f"mstar-{os.getuid()}").symlink_to(temporary / "elsewhere")
