@@ -114,8 +114,8 @@ def _term(value: Quantity | Expression) -> Term:
     return Number(value.value / 100 if value.percent else value.value)
 
 
-def _times(term: Term, factor: Fraction) -> Term:
-    return Apply("*", (term, Number(factor)))
+def _times(term: Term, factor: Fraction | int) -> Term:
+    return Apply("*", (term, Number(Fraction(factor))))
 
 
 def _in_radians(

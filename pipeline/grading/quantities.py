@@ -9,11 +9,12 @@ and long numbers are refused.
 from __future__ import annotations
 
 import re
+import unicodedata
 from dataclasses import dataclass, replace
 from fractions import Fraction
 from functools import lru_cache
 
-from pipeline.grading.units import CHINESE, CURRENCIES, Unit, read_unit
+from pipeline.grading.units import CHINESE, CURRENCIES, SUPERSCRIPTS, Unit, read_unit
 
 MAX_DIGITS = 60
 # Case folding of ASCII only: in Unicode the Kelvin sign is a "k".
@@ -46,13 +47,7 @@ _HEDGE = re.compile(
 _LATEX_FRACTION = re.compile(
     r"\\frac\s*(?:\{\s*(-?)(\d{1,60})\s*\}|(\d))\s*(?:\{\s*(-?)(\d{1,60})\s*\}|(\d))"
 )
-_VULGAR = {
-    "½": "1/2", "⅓": "1/3", "⅔": "2/3", "¼": "1/4", "¾": "3/4", "⅕": "1/5", "⅖": "2/5",
-    "⅗": "3/5", "⅘": "4/5", "⅙": "1/6", "⅚": "5/6", "⅛": "1/8", "⅜": "3/8", "⅝": "5/8",
-    "⅞": "7/8",
-}  # fmt: skip
-_VULGAR_SIGN = re.compile("[" + "".join(_VULGAR) + "]")
-_SUPERSCRIPTS = str.maketrans("⁰¹²³⁴⁵⁶⁷⁸⁹⁻⁺", "0123456789-+")
+VULGAR = re.compile("[¼-¾⅐-⅞]")
 
 _SIGN = r"(?:[-+]|minus(?=\s)|negative(?=\s)|负)"
 _SIGNED = re.compile(
@@ -114,7 +109,7 @@ def read_quantity(text: str) -> Quantity | None:
     if text.startswith("(") and text.endswith(")") and text.count("(") == 1:
         text = text[1:-1].strip()
     text = _LATEX_FRACTION.sub(_slashed, text)
-    text = _VULGAR_SIGN.sub(lambda match: f" {_VULGAR[match[0]]}", text).strip()
+    text = VULGAR.sub(lambda match: f" {slashed(match[0])}", text).strip()
     return _signed(text) or _compound(text)
 
 
@@ -135,6 +130,11 @@ def _signed(text: str) -> Quantity | None:
 def _without(prefix: re.Pattern[str], text: str) -> str:
     match = prefix.match(text)
     return text if match is None else text[match.end() :]
+
+
+def slashed(vulgar: str) -> str:
+    """ "1/2" for "½"."""
+    return unicodedata.normalize("NFKC", vulgar).replace("\N{FRACTION SLASH}", "/")
 
 
 def _slashed(match: re.Match[str]) -> str:
@@ -182,7 +182,7 @@ def _numeral(text: str, start: int) -> tuple[Quantity, int] | None:
 
 def _power_of_ten(match: re.Match[str]) -> Fraction:
     exponent = next(group for group in match.groups() if group)
-    return Fraction(10) ** int(exponent.translate(_SUPERSCRIPTS))
+    return Fraction(10) ** int(exponent.translate(SUPERSCRIPTS))
 
 
 def _part(match: re.Match[str]) -> tuple[Quantity, int] | None:
@@ -293,13 +293,14 @@ def same_quantity(answer: Quantity, gold: Quantity, *, rounding: bool = True) ->
         return _same_percentage(answer, gold, rounding)
     if not same_unit(answer.unit, gold.unit):
         return False
-    return _close(_times(answer, conversion(answer.unit, gold.unit)), gold, rounding)
+    factor = conversion(answer.unit, gold.unit)
+    return _close(answer if factor == 1 else _times(answer, factor), gold, rounding)
 
 
-def conversion(answer: Unit | None, gold: Unit | None) -> Fraction:
+def conversion(answer: Unit | None, gold: Unit | None) -> Fraction | int:
     """How many of the gold answer's units one of the answer's is; 1 where one of them is open."""
     if answer is None or gold is None or answer.dimension != gold.dimension:
-        return Fraction(1)
+        return 1
     return answer.factor / gold.factor
 
 
@@ -325,7 +326,7 @@ def _same_percentage(answer: Quantity, gold: Quantity, rounding: bool) -> bool:
     return _close(_times(answer, 1 / hundred) if share else answer, gold, rounding)
 
 
-def _times(quantity: Quantity, factor: Fraction) -> Quantity:
+def _times(quantity: Quantity, factor: Fraction | int) -> Quantity:
     step = None if quantity.step is None else quantity.step * factor
     return Quantity(quantity.value * factor, step)
 

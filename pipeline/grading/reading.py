@@ -83,10 +83,13 @@ def read(text: str) -> Form:
 @lru_cache(maxsize=8192)
 def read_number(text: str) -> Form:
     """The form of a text that is to be a number: a letter after it is a unit, never a variable."""
-    text = _UNIT_FRACTION.sub(r" \1/(\2)", text)
     form: Form | None = read_quantity(text)
     if form is not None:
         return form
+    if "\\frac" in text:
+        slashed = _UNIT_FRACTION.sub(r" \1/(\2)", text)
+        if slashed != text:
+            return read_number(slashed)
     name, value = split_name(text)
     form = read_quantity(value)
     if form is None:

@@ -8,12 +8,11 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from fractions import Fraction
 from typing import Literal
 
 from pipeline.grading.arithmetic import FUNCTIONS
 from pipeline.grading.forms import Unreadable
-from pipeline.grading.quantities import REPEATING, repeating
+from pipeline.grading.quantities import REPEATING, VULGAR, repeating, slashed
 
 Kind = Literal["number", "symbol", "constant", "function", "command", "sign", "end"]
 
@@ -67,11 +66,6 @@ _COMMANDS = frozenset(
      "overrightarrow", "widehat"]
 )  # fmt: skip
 _ROOTS = {"√": 2, "∛": 3, "∜": 4}
-_VULGAR = {
-    "½": (1, 2), "⅓": (1, 3), "⅔": (2, 3), "¼": (1, 4), "¾": (3, 4), "⅕": (1, 5), "⅖": (2, 5),
-    "⅗": (3, 5), "⅘": (4, 5), "⅙": (1, 6), "⅚": (5, 6), "⅛": (1, 8), "⅜": (3, 8), "⅝": (5, 8),
-    "⅞": (7, 8),
-}  # fmt: skip
 _SUPERSCRIPTS = str.maketrans("⁰¹²³⁴⁵⁶⁷⁸⁹⁻⁺ⁿˣ", "0123456789-+nx")
 _SUBSCRIPTS = str.maketrans("₀₁₂₃₄₅₆₇₈₉ₙ", "0123456789n")
 
@@ -168,8 +162,8 @@ def _other(piece: str) -> list[Token]:
         return [Token("constant", _CONSTANTS[piece])]
     if piece in _ROOTS:
         return [Token("command", "sqrt" if piece == "√" else f"root{_ROOTS[piece]}")]
-    if piece in _VULGAR:
-        return [Token("number", str(Fraction(*_VULGAR[piece])))]
+    if VULGAR.match(piece):
+        return [Token("number", slashed(piece))]
     if piece in _PLAIN or piece in _CHARACTERS:
         return [_sign(_CHARACTERS.get(piece, piece))]
     if piece in "ℝℕℤℚℂ":

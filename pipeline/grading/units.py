@@ -154,9 +154,9 @@ _PRODUCTS = frozenset(
 )
 
 _DEGREES = re.compile(r"(?:°|deg\.?|degrees?)\s*(?P<scale>c|f|celsius|fahrenheit)", _FOLD)
-_SUPERSCRIPTS = str.maketrans("⁰¹²³⁴⁵⁶⁷⁸⁹⁻", "0123456789-")
+SUPERSCRIPTS = str.maketrans("⁰¹²³⁴⁵⁶⁷⁸⁹⁻⁺", "0123456789-+")
 _SPELLED = (
-    (re.compile(r"[⁻]?[⁰¹²³⁴⁵⁶⁷⁸⁹]+"), lambda found: f"^{found[0].translate(_SUPERSCRIPTS)}"),
+    (re.compile(r"[⁻]?[⁰¹²³⁴⁵⁶⁷⁸⁹]+"), lambda found: f"^{found[0].translate(SUPERSCRIPTS)}"),
     (re.compile(r"\s*(?:\\cdot|\\times|[·⋅*×])\s*"), lambda _: " "),
     (re.compile(r"\s+per\s+|\s*每\s*|\s*/\s*"), lambda _: " / "),
     (re.compile(r"平方(?=\S)"), lambda _: "square "),

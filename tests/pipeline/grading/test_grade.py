@@ -26,6 +26,7 @@ from pipeline.grading.grade import (
     gold_of,
     grade,
     grade_answer,
+    judge,
 )
 from pipeline.query import LETTERS, AnswerType, Query
 
@@ -312,3 +313,11 @@ def test_a_hidden_answer_grades_nothing() -> None:
         gold_of(hidden)
     with pytest.raises(BadData, match="hidden"):
         grade("# Answer\n\n7", hidden)
+
+
+@pytest.mark.parametrize("answer", ["2^{10^9}", "\\sin(10^{10^5})"])
+def test_a_comparison_that_fails_is_unparsed_and_says_why(answer: str) -> None:
+    verdict = judge(answer, Gold("q", "x^2", "expression"))
+    assert verdict.outcome == "unparsed"
+    assert f"{answer!r} could not be compared with 'x^2': " in (verdict.reason or "")
+    assert "too large, or too small" in (verdict.reason or "")
