@@ -21,6 +21,7 @@ from jobs.validate import validate
 from pipeline.config.fields import to_dict
 from pipeline.config.load import config_from_dict
 from pipeline.config.schema import Config
+from pipeline.run.spec import RunSpec
 from tests.support import published
 from tests.support.jobs import FAKE_MODELS, SCRIPTED, job_config
 
@@ -28,10 +29,11 @@ ROOT = Path(__file__).resolve().parents[2]
 BASE = ROOT / "assets" / "digits-base"
 
 
-def asked_of_digits(config: Config, *rest: Any) -> None:
+def asked_of_digits(program: RunSpec, *rest: Any) -> None:
     """Questions and pictures are tried with a real processor, whose model nothing is asked of."""
-    policy = config.policy.model_copy(update={"path": str(BASE)})
-    check_queries(config.model_copy(update={"policy": policy}), *rest)
+    policy = program.config.policy.model_copy(update={"path": str(BASE)})
+    config = program.config.model_copy(update={"policy": policy})
+    check_queries(replace(program, config=config), *rest)
 
 
 PARTS = replace(SCRIPTED, check_queries=asked_of_digits)
