@@ -4,7 +4,7 @@ Always: a PRM folder is a complete model folder with one more tensor, `score.wei
 (1, hidden), and `num_labels: 1` in its config. transformers reads everything but the head from it
 (`AutoModelForImageTextToText`, then `add_head`), vLLM all of it as a pooling model. The head sees
 the hidden state after the last norm; its logit's sigmoid is the probability that the step leads to
-the right answer.
+the correct answer.
 
 With a number `score_surprise` in its config the head also sees how likely the model itself finds
 what it reads: that weight times the log-probability, in nats, of the response up to the step's end

@@ -305,7 +305,7 @@ def main(
     out: Annotated[Path, typer.Option(help="Folder for the results.")] = Path("out/prm-study"),
     queries: Annotated[int, typer.Option(help="Questions that are labelled.")] = 400,
     held_out: Annotated[int, typer.Option(help="Questions measured on.")] = 120,
-    pairs: Annotated[int, typer.Option(help="Right and wrong responses each.")] = 2,
+    pairs: Annotated[int, typer.Option(help="Correct and wrong responses each.")] = 2,
     early_stop: Annotated[bool, typer.Option(help="Stop at a step of value 0.")] = True,
     seed: int = 0,
 ) -> None:

@@ -7,7 +7,7 @@ from typing import Any
 
 VOTES = {"best": "best of N", "weighted": "PRM-weighted vote", "majority": "majority vote"}
 CLASSES = (("right", "wrong"), ("top_2", "rest"))
-TITLES = ("all responses", "right responses")
+TITLES = ("all responses", "correct responses")
 
 
 def _pyplot() -> Any:
@@ -45,7 +45,7 @@ def draw_votes(found: dict[str, Any], path: Path) -> None:
 
 
 def draw_scores(found: dict[str, Any], path: Path) -> None:
-    """Histograms of the reward: right and wrong responses, Top-2 and the rest of the right ones."""
+    """Histograms of the reward: correct and wrong responses, Top-2 and the rest of the correct."""
     pyplot = _pyplot()
     figure, both = pyplot.subplots(1, 2, figsize=(9, 3.5), layout="constrained")
     for axes, names, title in zip(both, CLASSES, TITLES, strict=True):

@@ -27,10 +27,8 @@ from pipeline.grading.forms import (
     Expression,
     Form,
     Matrix,
-    Named,
     Number,
     Ratio,
-    Region,
     Sequence,
     Symbol,
     Term,
@@ -444,21 +442,11 @@ class _Parser:
         ahead = [token.text for token in self._stream[self._place : self._place + 2]]
         if self.next.kind == "symbol" and ahead[1:] in (["|"], [":"]):
             self._place += 2
-            return self._condition(Symbol(ahead[0]), closing)
+            return regions.condition(ahead[0], self._items(closing)[0])
         items, _ = self._items(closing)
         if opening == "{" and len(items) == 1:
             return items[0].term if isinstance(items[0], Expression) else items[0]
         return sequence("{}", items)
-
-    def _condition(self, variable: Symbol, closing: str) -> Region:
-        """The region of a variable that a condition says."""
-        found, _ = self._items(closing)
-        said = found[0] if len(found) == 1 else None
-        if isinstance(said, Named) and said.name == variable.name:
-            said = said.value
-        if not isinstance(said, Region):
-            raise Unreadable("a set whose condition is no region")
-        return said
 
     def _absolute(self, opening: str) -> Term:
         bars, self._bars = self._bars, 1

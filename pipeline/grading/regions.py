@@ -141,3 +141,17 @@ def solved(said: Inequality) -> Named | Inequality:
             low, high = (op == "<=" for op in ops)
             return Named(name.name, interval(terms[0], terms[2], low, high))
     return said
+
+
+def condition(variable: str, items: list[Form]) -> Region:
+    """The region of a variable that the condition of a set says: x > 3 in {x | x > 3}.
+
+    Raises:
+        Unreadable: it says none, or there are several conditions.
+    """
+    said = items[0] if len(items) == 1 else None
+    if isinstance(said, Named) and said.name == variable:
+        said = said.value
+    if isinstance(said, Region):
+        return said
+    raise Unreadable("a set whose condition is no region")

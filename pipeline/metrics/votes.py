@@ -35,7 +35,7 @@ def reward_pass(
     *,
     texts_K: Sequence[str] | None = None,
 ) -> bool:
-    """Is a right response among the `k` highest-ranked of *all* samples of a query?
+    """Is a correct response among the `k` highest-ranked of *all* samples of a query?
 
     Reward-Pass@2 for k = 2 (paper section 5). With `texts_K` equal texts are one response, the one
     with the lowest index; without, two copies of one text can take both places: report it both

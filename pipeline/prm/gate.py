@@ -30,7 +30,7 @@ from pipeline.metrics.votes import ranked
 RIGHT = 0.5
 CHANCE = 0.5  # the AUC of scores that know nothing
 BINS = 10
-# Fewer distinct right responses of a question leave Top-2 next to nothing to choose.
+# Fewer distinct correct responses of a question leave Top-2 next to nothing to choose.
 LEAST_CHOICE = 3
 
 
@@ -92,7 +92,7 @@ def step_auc(
 def within_auc(
     responses_R: Sequence[Scored], *, seed: int, reps: int = REPLICATES
 ) -> Estimate | None:
-    """AUC of the reward between right and wrong processes with a right answer, within a question.
+    """AUC of the reward between correct and wrong processes of correct answers, within a question.
 
     The mean over the questions that have both; `n` counts these. None when there are none.
     """
@@ -215,7 +215,7 @@ def closed(
 ) -> dict[str, Any]:
     """How much of the way from random to perfect choice the Top-k goes, in wrong processes kept.
 
-    Over questions with at least `LEAST_CHOICE` right responses (give distinct ones): the share of
+    Over questions with at least `LEAST_CHOICE` correct responses (give distinct ones): the share of
     wrong processes among k drawn at random (its expectation), the k with the highest reward, and
     the k best there are; `closed` = (random - top) / (random - oracle), bootstrapped by group.
     """

@@ -87,7 +87,7 @@ class Reached:
 class Picked:
     """What became of the questions and samples that annotation could choose from.
 
-    mixed: questions with a usable right and a usable wrong response. stepless, cut, ungraded:
+    mixed: questions with a usable correct and a usable wrong response. stepless, cut, ungraded:
     distinct samples that cannot be labelled: without a finished step, cut by the length limit,
     unparsed or not graded in time. unknown: responses left out because no completion of one of
     their prefixes was graded.

@@ -7,7 +7,7 @@ What always holds:
 * everything that ranks breaks ties towards the lower sample index, so shuffled rows give the same
   result;
 * Reward-Pass@2 (`reward_pass`) ranks *all* samples of a query; the training selection
-  (`pipeline.selection.rules`) ranks only the right ones. They are two things and share no code.
+  (`pipeline.selection.rules`) ranks only the correct ones. They are two things and share no code.
 
 A response without a single finished step has no reward (None). It is ranked after every response
 that has one and votes for nothing; whoever calls counts how many there were.

@@ -1,6 +1,6 @@
-"""H: which samples of a query are trained on.
+"""Sample selection (the paper's H): which responses to a query become training rows.
 
-Only a sample whose answer is right and that ended by itself is ever kept; one that was cut by the
+Only a sample whose answer is correct and that ended by itself is ever kept; one truncated by the
 length limit never is. Equal texts are one response: the one with the lowest sample index stands
 for all. What is kept is a function of the rows alone: shuffling them changes nothing.
 
@@ -98,9 +98,9 @@ def dedup(rows: Sequence[Row]) -> list[Row]:
 
 
 def candidates(rows: Sequence[Row], outcomes: Sequence[str]) -> list[Row]:
-    """Distinct right responses that ended by themselves.
+    """Distinct correct responses that ended by themselves.
 
-    Cut responses go before equal texts are merged, or a cut one could stand for a whole one.
+    Truncated responses go before equal texts are merged, or one could stand for a complete one.
     """
     return dedup(
         [

@@ -195,7 +195,7 @@ def excluded_counts(reasons: Sequence[str]) -> dict[str, int]:
 class Scoring:
     """What a process reward model scores of a graded shard.
 
-    which: "right", the distinct right responses that ended by themselves; "all", every distinct
+    which: "right", the distinct correct responses that ended by themselves; "all", every distinct
     response; or the samples themselves, as (query, sample index).
     """
 

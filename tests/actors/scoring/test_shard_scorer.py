@@ -94,7 +94,7 @@ def task_of(
     query: Query = QUERY,
     **row: Any,
 ) -> ScoreTask:
-    """All responses are right, and all are to be scored. row: what rollouts say otherwise."""
+    """All responses are correct, and all are to be scored. row: what rollouts say otherwise."""
     prompt = processor.prompt(query.question, 1)
     ids = processor.input_ids(prompt, query.images, ImageCache(FILES.__getitem__).get)
     rows = [

@@ -159,7 +159,7 @@ def test_a_selected_row_that_was_never_sampled_is_found(
 
 
 def test_a_selection_that_the_rule_does_not_make_is_found(objects: Objects, store: Store) -> None:
-    """Every row of it is right and was sampled, and yet one more was to be kept."""
+    """Every row of it is correct and was sampled, and yet one more was to be kept."""
     path = of_selection(store)["selected"]
     data = to_parquet(from_parquet(store.get(path), Selected)[1:], Selected)
     other = put_content(store, "select", path.split("/")[2], data, "parquet")

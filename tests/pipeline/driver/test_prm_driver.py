@@ -101,7 +101,7 @@ def test_what_annotation_costs_is_said_before_its_first_completion(bench: Bench)
     assert "prefixes; at most" in told
 
 
-def test_selections_keep_the_right_response_with_the_highest_reward(plain: Bench) -> None:
+def test_selections_keep_the_correct_response_with_the_highest_reward(plain: Bench) -> None:
     scored = [e for e in plain.of_type("shard_scored") if e["purpose"].startswith("evolve/")]
     assert scored
     kept = 0
@@ -127,7 +127,7 @@ def test_selections_keep_the_right_response_with_the_highest_reward(plain: Bench
         assert event["purpose"] == "warmup" or event["selected"] is None
 
 
-def test_only_right_responses_are_scored_unless_all_are_wanted(
+def test_only_correct_responses_are_scored_unless_all_are_wanted(
     plain: Bench, tmp_path: Path
 ) -> None:
     asked = {(row.query, row.sample_index) for _, rows in plain.scorer.asked for row in rows}

@@ -76,7 +76,7 @@ def test_a_number_is_the_same_in_every_notation(form: int, value: Fraction) -> N
 def test_another_number_is_wrong_in_every_notation(
     value: Fraction, other: Fraction, form: Callable[[str], str]
 ) -> None:
-    # What rounds to the gold answer is right; half a unit of its last decimal is the most.
+    # What rounds to the gold answer is correct; half a unit of its last decimal is the most.
     decimals = len(written(value).partition(".")[2])
     assume(abs(value - other) > (Fraction(1, 2 * 10**decimals) if decimals else 0))
     assert graded(form(written(other)), written(value)) == "wrong"

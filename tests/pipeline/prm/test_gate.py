@@ -63,7 +63,7 @@ def test_a_step_that_was_not_measured_counts_nowhere() -> None:
     assert calibration(rows, seed=0, reps=REPS)["brier"].n == 8
 
 
-def test_within_auc_compares_only_right_answers_of_one_question() -> None:
+def test_within_auc_compares_only_correct_answers_of_one_question() -> None:
     rows = []
     for i in range(10):
         high = i / 10  # easy questions score higher throughout: pooling would blur the order

@@ -107,7 +107,7 @@ def test_only_mixed_questions_in_pairs_of_right_and_wrong() -> None:
     assert [row.sample_index for row in more] == sorted(row.sample_index for row in more)
 
 
-def test_a_question_that_is_set_aside_gives_more_right_responses() -> None:
+def test_a_question_that_is_set_aside_gives_more_correct_responses() -> None:
     rows = [Row("q", i, text("a", str(i))) for i in range(8)]
     chosen, counts = picked(rows, ["correct"] * 5 + ["wrong"] * 3, {"q"}, held_out=3)
     assert [row.correct for row in chosen].count(True) == 3

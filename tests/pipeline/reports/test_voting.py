@@ -69,7 +69,7 @@ def test_distributions_are_of_distinct_responses() -> None:
     assert distributions(GROUPS[3:])["right"]["reward"] is None
 
 
-def test_a_right_response_that_was_cut_is_none_that_training_would_take() -> None:
+def test_a_correct_response_that_was_truncated_is_none_that_training_would_take() -> None:
     """The first is the best and was cut, as was a twin of the second: the second's own text ended
     by itself."""
     made = group(0, "11112", [0.9, 0.5, 0.5, 0.3, 0.1])

@@ -51,7 +51,7 @@ def groups(draw: st.DrawFn) -> tuple[list[str], list[bool], list[float]]:
 
 
 def reference_pass(correct: list[bool], rewards: list[float], allowed: list[int], k: int) -> bool:
-    """Of all subsets of k allowed samples the one that no swap improves holds a right one."""
+    """Of all subsets of k allowed samples the one that no swap improves holds a correct one."""
     size = min(k, len(allowed))
     best = min(
         itertools.combinations(allowed, size),
@@ -77,8 +77,8 @@ def test_reward_pass_is_over_all_samples(
 def test_training_top_2_and_reward_pass_are_two_things(
     group: tuple[list[str], list[bool], list[float]],
 ) -> None:
-    """Top-2 keeps right responses whenever there are any, Reward-Pass@2 only counts those that beat
-    the wrong ones: whichever of the two implementations replaced the other, one of these fails."""
+    """Top-2 keeps correct responses whenever there are any, Reward-Pass@2 only counts those that
+    beat the wrong ones: whichever of the two implementations replaced the other, one fails."""
     texts, correct, rewards = group
     rows = [Row("q", index, text) for index, text in enumerate(texts)]
     outcomes = ["correct" if right else "wrong" for right in correct]

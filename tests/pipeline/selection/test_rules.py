@@ -132,7 +132,7 @@ def test_random_k_is_fair_over_seeds() -> None:
     assert all(150 < count < 250 for count in counts)
 
 
-def test_a_cut_response_is_never_kept_and_does_not_shadow_a_whole_one() -> None:
+def test_a_truncated_response_is_never_kept_and_does_not_shadow_a_complete_one() -> None:
     rows = [Row("q", 0, "same", "length"), Row("q", 1, "same"), Row("q", 2, "other", "length")]
     for name in ("all_correct", "random_k", "threshold", "top_k"):
         kept = select(rows, ["correct"] * 3, [1.0, 0.9, 1.0], Rule(name, k=2))

@@ -90,7 +90,7 @@ def best_two(rows: list[Rollout], grades: list[Grade], without: set[str]) -> set
 
 
 @given(shards(), st.sampled_from(["right", "all"]), st.sets(st.sampled_from("abcdx"), max_size=2))
-def test_a_right_response_has_its_score_whatever_became_of_its_twins(
+def test_a_correct_response_has_its_score_whatever_became_of_its_twins(
     shard: tuple[list[Rollout], list[Grade]], which: Literal["right", "all"], without: set[str]
 ) -> None:
     """without: texts that the scorer excludes."""
@@ -114,7 +114,7 @@ def test_a_right_response_has_its_score_whatever_became_of_its_twins(
     assert {(one.query, one.sample_index) for one in kept} == best_two(rows, grades, without)
 
 
-def test_a_shard_without_right_responses_asks_no_scorer() -> None:
+def test_a_shard_without_correct_responses_asks_no_scorer() -> None:
     store = open_store("memory://")
     rows = [row("q0", index, "x", "stop") for index in range(3)]
     grades = [Grade("q0", index, "wrong", "") for index in range(3)]
