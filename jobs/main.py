@@ -16,6 +16,7 @@ import typer
 
 from jobs.commands.audit import audit
 from jobs.commands.bench import bench
+from jobs.commands.benchmark import benchmark
 from jobs.commands.chaos import chaos
 from jobs.commands.config import config
 from jobs.commands.data import data
@@ -35,7 +36,7 @@ from jobs.runtime.options import EXIT_CODES
 
 # By their part of the help, in its order. `report`, `export` and `data` have commands of their own.
 COMMANDS: dict[str, tuple[Callable[..., None] | typer.Typer, ...]] = {
-    "Run": (run, validate, plan, prm, evaluate, data, config),
+    "Run": (run, validate, plan, prm, evaluate, benchmark, data, config),
     "Look at runs": (status, audit, trace, diff, replay, report, export, gc),
     "Measure this software": (bench, chaos),
 }

@@ -70,6 +70,7 @@ class Dataset:
     see it. places: the row of each query id, for messages. duplicates: rows left out because an
     earlier one says the same. warnings: what can be used and may not be what was meant.
     bad: rows left out because they cannot be used. forms: the published formats that were met.
+    published: the cells of each row as they were published, by query id, where they were asked for.
     """
 
     queries: list[Query]
@@ -80,6 +81,7 @@ class Dataset:
     warnings: tuple[str, ...] = ()
     bad: tuple[BadRow, ...] = ()
     forms: tuple[Form, ...] = ()
+    published: dict[str, dict[str, Any]] = field(default_factory=dict)
 
     @property
     def where(self) -> dict[str, str]:
@@ -121,7 +123,8 @@ class Reading:
     format: of the files, `auto` for by their shape (`data.format`). embedded: the folder that
     pictures inside data files are written to; None: such data are refused. max_bad_rows: rows that
     may be left out because they cannot be used; None: any number. train, validation: the splits
-    that share no image with any other; only `train` may hold unlabelled rows.
+    that share no image with any other; only `train` may hold unlabelled rows. published: keep the
+    cells of published rows as they are, for what our columns have no place for.
     """
 
     format: str = AUTO
@@ -129,6 +132,7 @@ class Reading:
     max_bad_rows: int | None = 0
     train: str = "train"
     validation: str = "validation"
+    published: bool = False
 
 
 def read_dataset(
@@ -149,7 +153,7 @@ def read_dataset(
     """
     limits, root = limits or Limits(), Path(path)
     problems = Problems(limits.listed)
-    reader = RowReader(problems, reading.format, reading.embedded)
+    reader = RowReader(problems, reading.format, reading.embedded, keeps=reading.published)
     files = data_files(root, usual)
     entries = [checked(row, values, problems) for row, values in reader.read(files)]
     entries, images = hash_images(entries, limits, problems, progress)
@@ -168,6 +172,7 @@ def read_dataset(
         warnings=(*images.warnings(), *doubts(entries), *_left_out(bad, reader)),
         bad=problems.bad_rows(unknown_column),
         forms=tuple(reader.forms.values()),
+        published=reader.published,
     )
 
 

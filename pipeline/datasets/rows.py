@@ -43,6 +43,8 @@ class RowReader:
     embedded: Path | None = None
     forms: dict[str, Form] = field(default_factory=dict)
     renamed: int = 0
+    published: dict[str, Values] = field(default_factory=dict)
+    keeps: bool = False
     _ids: set[str] = field(default_factory=set)
 
     def read(
@@ -100,7 +102,12 @@ class RowReader:
                 # a cell of another type than the format has there
                 self.problems.note(place, f"not as {form.name} has it: {error!r}")
                 continue
-            yield row, ours | {"query_id": self._id(ours.get("query_id"), row)}
+            query_id = self._id(ours.get("query_id"), row)
+            if self.keeps:
+                self.published[query_id] = {
+                    name: cell for name, cell in values.items() if not _is_picture(name, cell)
+                }
+            yield row, ours | {"query_id": query_id}
 
     def _id(self, published: Any, row: Row) -> str:
         text = published if isinstance(published, str) else number_text(published) or ""
@@ -115,6 +122,10 @@ _CHAT = (
     "chat messages (a column messages), which are not read; write the user's turn as question and "
     "the answer alone as answer"
 )
+
+
+def _is_picture(name: str, cell: Any) -> bool:
+    return holds_image(cell) or name == "image"
 
 
 def _present(values: Values) -> Values:

@@ -42,6 +42,7 @@ class Benchmark:
     """A published benchmark.
 
     name: on the command line. title: in tables. forms: the published data formats it is read from.
+    needs: columns that its rows have and those of others in the same form lack.
     split: the split of a folder that is asked. files: what its data may be called in a folder of
     benchmarks, besides its name. item: a row as a question; None: not part of it.
     right: its published rule, on a response and an item. rule: that rule in words.
@@ -59,6 +60,7 @@ class Benchmark:
     by: tuple[str, ...] = ()
     mean_over: str = ""
     files: tuple[str, ...] = ()
+    needs: tuple[str, ...] = ()
 
 
 def text(values: Values, *names: str) -> str:

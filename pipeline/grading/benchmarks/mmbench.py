@@ -68,6 +68,7 @@ BENCHMARK = Benchmark(
     forms=("vlmevalkit",),
     split="dev",
     files=("mmbench", "MMBench_DEV_EN_V11"),
+    needs=("l2-category",),
     item=item,
     right=right,
     rule="VLMEvalKit's exact matching; a question counts when all its rotations are right",

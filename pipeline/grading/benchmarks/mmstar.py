@@ -82,6 +82,7 @@ BENCHMARK = Benchmark(
     forms=("mmstar", "vlmevalkit"),
     split="val",
     files=("mmstar", "MMStar"),
+    needs=("l2_category",),
     item=item,
     right=right,
     rule="letter as lmms-eval extracts it",

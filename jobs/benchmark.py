@@ -1,0 +1,243 @@
+"""Policies on published benchmarks, by their own prompts and rules, without a judge.
+
+    mstar-ray benchmark out/mine --policy base,warmup,final --on mathvista,m3cot,mmstar-r
+
+Greedy responses, through the same engines and store as a run's: what is there already is not
+sampled again, so an interrupted benchmark goes on. Two figures for each: the strict one of this
+project's grader, where an answer that cannot be read is wrong, and that of the published rule.
+Writes <out>/<run>/evaluate/benchmark-<policy>-<name>.json and the table, benchmark.md.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from actors.generation.engine_settings import engine_settings
+from actors.grading.pool import GradePool
+from jobs.evaluate import Chosen, chosen
+from jobs.run import state_so_far
+from jobs.runtime.benchmark_data import Test, load, named, place_of
+from jobs.runtime.cli import command, say
+from jobs.runtime.prepare import out_folder, reading, upload_images
+from jobs.runtime.single_round import answer
+from jobs.runtime.stored_outputs import StoredOutputs
+from jobs.runtime.world import REAL, Parts, check_here, run_store
+from pipeline.answer_shapes import SHAPES, stated_answer
+from pipeline.config.schema import Config
+from pipeline.datasets.dataset import Dataset
+from pipeline.errors import BadConfig
+from pipeline.generation.adoption import adoptable
+from pipeline.generation.fleet import ShardDone
+from pipeline.generation.shards import shard_specs
+from pipeline.grading.benchmarks.figures import Judged, average, figures
+from pipeline.grading.benchmarks.known import PAPER
+from pipeline.grading.grade import grader_version
+from pipeline.prompts import QUESTION_TEMPLATE
+from pipeline.records import Rollout
+from pipeline.refs import PolicyRef
+from pipeline.reports.tables import interval, percent, text_table
+from pipeline.responses import ANSWER_HEADING, extract_answer
+from pipeline.run.spec import RunSpec
+from pipeline.stages.workers import Workers
+from pipeline.storage.artifacts import read_rows
+from pipeline.storage.models import publish_folder
+from pipeline.storage.store import Store
+
+Found = dict[str, dict[str, dict[str, Any]]]
+"""Figures by policy and benchmark."""
+
+
+def benchmark(
+    config: Config,
+    policies: str,
+    on: str,
+    folder: Path,
+    data: Mapping[str, Path],
+    *,
+    parts: Parts = REAL,
+) -> Found:
+    """Ask, judge and sum up; what the files hold, by policy and benchmark.
+
+    policies, on: names with commas. folder: where benchmarks lie; data: the place of single ones.
+
+    Raises:
+        BadConfig: a policy, a benchmark or its data are not there, or are another's.
+    """
+    check_here(config)
+    store = run_store(config, print)
+    config = _own_prompts(config)
+    wanted = named(on)
+    names = [name.strip() for name in policies.split(",") if name.strip()]
+    picked = {name: chosen(state_so_far(config, store), name, config, store) for name in names}
+    if not picked:
+        raise BadConfig("--policy: name a policy, or several with commas")
+    pictures = reading(config).embedded
+    assert pictures is not None
+    tests = [
+        load(one, place_of(one, folder, data), pictures, config.data.max_image_pixels)
+        for one in wanted
+    ]
+    for test in tests:
+        _introduce(test)
+        upload_images(store, test.dataset, (i for q in test.questions for i in q.asked.images))
+    found: Found = {}
+    for name, policy in picked.items():
+        found[name] = _asked_of(name, policy, tests, store, parts)
+        write(found[name], name, tests, out_folder(config) / "evaluate")
+    for line in table(found, [test.benchmark.name for test in tests]):
+        print(line)
+    (out_folder(config) / "evaluate" / "benchmark.md").write_text(
+        "\n".join(table(found, [test.benchmark.name for test in tests])) + "\n", "utf-8"
+    )
+    StoredOutputs(out_folder(config), store, config.run.name).copy()
+    return found
+
+
+def _own_prompts(config: Config) -> Config:
+    """Without the run's template and system text: a benchmark brings its own prompt."""
+    prompt = config.prompt.model_copy(update={"question": QUESTION_TEMPLATE, "system": ""})
+    return config.model_copy(update={"prompt": prompt})
+
+
+def _introduce(test: Test) -> None:
+    left = f"; {test.left_out} rows cannot be asked" if test.left_out else ""
+    twice = test.dataset.duplicates
+    left += f"; {twice} rows ask what another asks" if twice else ""
+    print(f"{test.benchmark.title}: {len(test.questions)} questions of {test.path}{left}")
+
+
+def _asked_of(
+    name: str, policy: Chosen, tests: Sequence[Test], store: Store, parts: Parts
+) -> dict[str, dict[str, Any]]:
+    """One policy on all benchmarks, with one set of engines."""
+    config = policy.config
+    queries = {test.benchmark.name: tuple(q.asked for q in test.questions) for test in tests}
+    grader = grader_version(SHAPES)
+    program = RunSpec(config, queries, engine_settings(config).identity(), grader)
+    parts.check_models(config)
+    for test in tests:
+        parts.check_queries(config, queries[test.benchmark.name], test.dataset, print)
+    reference = policy.reference or publish_folder(store, Path(config.policy.path))
+    processes = config.grade.processes or max(2, (os.cpu_count() or 2) // 2)
+    found = {}
+    images = {sha: file for test in tests for sha, file in test.dataset.image_paths.items()}
+    with (
+        parts.workers(program, store, Dataset([], images), print) as workers,
+        GradePool(processes, config.grade.deadline_s, SHAPES) as pool,
+    ):
+        for test in tests:
+            rows = _responses(program, test, reference, store, workers)
+            judged = judge(test, rows, pool.grade_many)
+            found[test.benchmark.name] = figures(test.benchmark, judged) | {
+                "policy": {"name": name, "version": reference.version},
+                "data": str(test.path),
+                "left_out": test.left_out,
+                "not_asked": len(test.questions) - len(judged),
+            }
+            say(f"{name}: {one_line(test, found[test.benchmark.name])}")
+    return found
+
+
+def _responses(
+    program: RunSpec, test: Test, policy: PolicyRef, store: Store, workers: Workers
+) -> list[Rollout]:
+    """A greedy response to each question; what is in the store already is not sampled again."""
+    name = test.benchmark.name
+    specs = shard_specs(
+        f"benchmark/{name}",
+        list({query.content_hash: query for query in program.splits[name]}.values()),
+        policy=policy.version,
+        sampling=program.sampling(1, 0.0),
+        engine=program.engine,
+        run_seed=program.config.run.seed,
+        shard_queries=program.config.evaluate.shard_queries,
+        templates=program.config.prompt.templates,
+    )
+    rows: list[Rollout] = []
+    for spec in specs:
+        done = adoptable(store, spec)
+        if done is None:
+            done = answer(workers, workers.fleet, ShardDone, "generation", spec, policy)
+        rows += read_rows(store, done.rollout, Rollout)
+    return rows
+
+
+def judge(
+    test: Test, rows: Sequence[Rollout], grade_many: Callable[..., Sequence[Any]]
+) -> list[Judged]:
+    """How the responses are judged, strictly and by the benchmark's rule; in the questions' order.
+
+    A question without a response (it could not be asked) is left out.
+    """
+    by_query = {row.query: row for row in rows}
+    answered = [(q, by_query[h]) for q in test.questions if (h := q.asked.content_hash) in by_query]
+    graded = grade_many([(strict_text(row.text), q.ours) for q, row in answered])
+    return [
+        Judged(
+            item=question.item,
+            outcome=result.outcome,
+            official=test.benchmark.right(official_text(row.text), question.item),
+            truncated=row.finish != "stop",
+        )
+        for (question, row), result in zip(answered, graded, strict=True)
+    ]
+
+
+def strict_text(text: str) -> str:
+    """A response as the strict grader reads it: one line without any shape of ours is the answer
+    itself, as benchmarks ask for ("answer with the letter")."""
+    line = text.strip()
+    if "\n" in line or not line or stated_answer(text, SHAPES) is not None:
+        return text
+    return f"{ANSWER_HEADING}\n\n{line}"
+
+
+def official_text(text: str) -> str:
+    """What a published rule is given: the answer under our heading, which none of them knows, where
+    the response has one; else all of it."""
+    answer = extract_answer(text)
+    return text if answer is None else answer
+
+
+def write(found: Mapping[str, Any], name: str, tests: Sequence[Test], folder: Path) -> None:
+    """The figures of a policy as files, one for each benchmark."""
+    folder.mkdir(parents=True, exist_ok=True)
+    policy = name.strip("/").replace("/", "-")
+    for test in tests:
+        path = folder / f"benchmark-{policy}-{test.benchmark.name}.json"
+        plain = json.dumps(found[test.benchmark.name], indent=1, sort_keys=True)
+        path.write_text(plain + "\n", "utf-8")
+
+
+def one_line(test: Test, found: Mapping[str, Any]) -> str:
+    """The figures of a benchmark in words."""
+    strict, official = found["strict"], found["official"]
+    return (
+        f"{test.benchmark.title}, n = {found['n']}: strict {percent(strict['value'])} "
+        f"{interval(strict['ci95'])}, by the published rule ({found['rule']}) "
+        f"{percent(official['value'])}; {percent(found['unparsed'])} % unreadable, "
+        f"{percent(found['truncated'])} % truncated"
+    )
+
+
+def table(found: Found, names: Sequence[str]) -> list[str]:
+    """Policies by benchmarks in percent, strict / published rule, with the paper's average."""
+    titled = {name: name for name in names}
+    rows = [["policy", *titled.values(), "average"]]
+    for policy, of in found.items():
+        cells = [
+            f"{percent(of[name]['strict']['value'])} / {percent(of[name]['official']['value'])}"
+            for name in names
+        ]
+        means = [percent(average(of, PAPER, which)) for which in ("strict", "official")]
+        rows.append([policy, *cells, " / ".join(means) if "-" not in means else "-"])
+    head = "Strict / published rule, in percent; the average is of the paper's five benchmarks."
+    return [head, "", *text_table(rows).splitlines()]
+
+
+if __name__ == "__main__":
+    command("benchmark")

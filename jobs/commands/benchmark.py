@@ -1,0 +1,66 @@
+"""`mstar-ray benchmark`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from jobs.runtime.cli import ending
+from jobs.runtime.options import Place, Recipe, Run, Set, Store, one_place, settings
+from pipeline.errors import BadConfig
+
+GOES_ON = "interrupted; the same command goes on from here"
+
+
+def benchmark(
+    place: Place = None,
+    *,
+    recipe: Recipe = "digits",
+    set_: Set = None,
+    run: Run = None,
+    store: Store = None,
+    policy: Annotated[
+        str,
+        typer.Option(help="base, warmup, control, final, evolve/3, a model folder; with commas."),
+    ] = "final",
+    on: Annotated[
+        str,
+        typer.Option(help="Benchmarks, with commas: mathvista, m3cot, mmstar-r, mmbench-r, ai2d, "
+                     "mathverse, mmmu."),
+    ] = "mathvista,m3cot,mmstar-r,mmbench-r,ai2d",
+    folder: Annotated[
+        Path, typer.Option("--from", metavar="FOLDER", help="Where the benchmarks' data lie.")
+    ] = Path("benchmarks"),
+    data: Annotated[
+        list[str] | None,
+        typer.Option(metavar="NAME=PATH", help="The place of one benchmark; repeatable."),
+    ] = None,
+) -> None:  # fmt: skip
+    """Policies on published benchmarks, each by its own prompt and rule, without a judge.
+
+    Greedy responses, through a run's engines and store: what is there already is not sampled again.
+    Two figures for each: strict (an answer that cannot be read is wrong), and the published rule's.
+    Writes OUT/RUN/evaluate/benchmark-POLICY-NAME.json and benchmark.md. docs/benchmarks.md has the
+    rules, and what the data may be called.
+
+    Example: mstar-ray benchmark out/mine --policy base,warmup,final --on mathvista,m3cot
+    """
+    with ending(GOES_ON):
+        from jobs.benchmark import benchmark
+        from jobs.runtime.stores import run_config
+
+        if place is None:
+            config = settings(recipe, set_, run, store)
+        else:
+            config = run_config(one_place(place, store), run, set_ or [])
+        places = dict(_place(one) for one in data or [])
+        benchmark(config, policy, on, folder, places)
+
+
+def _place(given: str) -> tuple[str, Path]:
+    name, equals, path = given.partition("=")
+    if not equals or not name or not path:
+        raise BadConfig(f"--data {given}: write NAME=PATH, as in mathvista=data/testmini.json")
+    return name, Path(path)

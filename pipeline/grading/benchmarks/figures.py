@@ -1,0 +1,84 @@
+"""From judged responses to a benchmark's figures: the strict one, and beside it the rule's own.
+
+Questions that only count together (rotations of one question) are one, right when all of them are.
+Shares are between 0 and 1; intervals are Wilson's, 95 %.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from pipeline.grading.benchmarks.item import Benchmark, Item
+from pipeline.metrics.intervals import proportion
+
+
+@dataclass(frozen=True)
+class Judged:
+    """A response to a question of a benchmark.
+
+    outcome: of this project's grader. official: right by the published rule. truncated: it ended at
+    the limit of tokens.
+    """
+
+    item: Item
+    outcome: str
+    official: bool
+    truncated: bool
+
+
+def figures(benchmark: Benchmark, judged: Sequence[Judged]) -> dict[str, Any]:
+    """The figures of a benchmark, all its questions together and by each of its labels.
+
+    `asked` counts responses, `n` questions. Raises ValueError for none.
+    """
+    found: dict[str, Any] = _shares(judged)
+    found |= {
+        "asked": len(judged),
+        "unparsed": sum(one.outcome == "unparsed" for one in judged) / len(judged),
+        "timeouts": sum(one.outcome == "timeout" for one in judged),
+        "truncated": sum(one.truncated for one in judged) / len(judged),
+        "rule": benchmark.rule,
+        "by": {label: _by(judged, label) for label in benchmark.by},
+    }
+    if benchmark.mean_over:
+        parts = found["by"][benchmark.mean_over].values()
+        for name in ("strict", "official"):
+            found[name]["mean_over"] = {
+                benchmark.mean_over: sum(part[name]["value"] for part in parts) / len(parts)
+            }
+    return found
+
+
+def _by(judged: Sequence[Judged], label: str) -> dict[str, Any]:
+    values = sorted({one.item.labels[label] for one in judged})
+    return {
+        value: _shares([one for one in judged if one.item.labels[label] == value])
+        for value in values
+    }
+
+
+def _shares(judged: Sequence[Judged]) -> dict[str, Any]:
+    if not judged:
+        raise ValueError("no response was judged")
+    questions: dict[object, list[Judged]] = {}
+    for one in judged:
+        questions.setdefault(one.item.group or id(one), []).append(one)
+    strict = [all(one.outcome == "correct" for one in group) for group in questions.values()]
+    official = [all(one.official for one in group) for group in questions.values()]
+    return {"n": len(questions), "strict": _share(strict), "official": _share(official)}
+
+
+def _share(hits: Sequence[bool]) -> dict[str, Any]:
+    estimate = proportion(hits)
+    return {"value": estimate.value, "ci95": list(estimate.ci95)}
+
+
+def average(
+    found: Mapping[str, Mapping[str, Any]], names: Sequence[str], which: str
+) -> float | None:
+    """The mean of some benchmarks' figures, as the paper's average; None where one is missing."""
+    if not all(name in found for name in names):
+        return None
+    return float(sum(found[name][which]["value"] for name in names)) / len(names)
