@@ -1,74 +1,131 @@
-"""Policies and selected responses of a run, as files that a person can open: `mstar-ray export`."""
+"""Models, selected responses and step labels of a run, as files that a person can open."""
 
 from __future__ import annotations
 
-import json
 import tempfile
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
+from actors.stages.decoders import PolicyDecoders
 from jobs.runtime.cli import command, did_you_mean, say
 from jobs.runtime.export import export_policy
+from jobs.runtime.export_rows import write_labels, write_rows
+from jobs.runtime.hub import hub, push
 from jobs.runtime.stored_outputs import fetch_outputs
 from jobs.runtime.stores import find_run
 from pipeline.errors import BadConfig
+from pipeline.phases.prm import NAME as PRM
+from pipeline.records import StepValues
 from pipeline.reports.card import model_card
 from pipeline.reports.comparison import named_policies
+from pipeline.reports.prm_card import prm_card
 from pipeline.reports.selected import phases_of, selected_rows
+from pipeline.reports.sft import Form, label_row
+from pipeline.run.events.event import Event
 from pipeline.run.events.wire import from_wire
 from pipeline.run.ledger import Ledger
 from pipeline.run.queries import spec_of
+from pipeline.run.spec import RunSpec
 from pipeline.run.state import State
+from pipeline.storage.artifacts import get_verified
+from pipeline.storage.parquet import from_parquet
+from pipeline.storage.store import Store
+from pipeline.storage.tree_cache import TreeCache
 
 
-def policy(place: str, run: str | None, name: str, to: Path) -> None:
-    """Write a policy of a run as a complete folder with a card of its own, and say its hash.
+@dataclass(frozen=True)
+class _Stored:
+    """A run in its store."""
 
-    Raises:
-        BadConfig: there is no such run or policy, or `to` holds something.
-    """
-    store, run = find_run(place, run)
-    events = [from_wire(wire) for wire in Ledger(store, run).replay()]
-    state, spec = State(), spec_of(store, events[0])
+    store: Store
+    name: str
+    events: Sequence[Event]
+    state: State
+    spec: RunSpec
+
+
+def _stored(place: str, run: str | None) -> _Stored:
+    store, name = find_run(place, run)
+    events = [from_wire(wire) for wire in Ledger(store, name).replay()]
+    state = State()
     for event in events:
         state.apply(event)
-    policies = state.policies | named_policies(state)
-    if name not in policies:
+    return _Stored(store, name, events, state, spec_of(store, events[0]))
+
+
+def model(place: str, run: str | None, name: str, to: Path, push_to: str | None) -> None:
+    """Write a policy or the process reward model of a run ("prm") as a complete folder with a card
+    of its own, say its hash, and upload it where `push_to` names a repository of the Hub.
+
+    Raises:
+        BadConfig: there is no such run or model, `to` holds something, or nobody may upload.
+    """
+    stored = _stored(place, run)
+    models = stored.state.policies | named_policies(stored.state)
+    if name not in models:
         raise BadConfig(
-            f"run {run!r} has no policy {name!r}{did_you_mean(name, policies)} It has "
-            f"{', '.join(policies)}"
+            f"run {stored.name!r} has no policy {name!r}{did_you_mean(name, models)} It has "
+            f"{', '.join(models)}"
         )
     if to.exists():
         raise BadConfig(f"{to} is there already: name a folder that is not (--to)")
-    chosen = policies[name]
-    export_policy(store, chosen, to, model_card(name, state, spec), say)
-    print(f"{to}: policy {name} of run {run}, sha256 {chosen.path.rpartition('/')[2]}")
+    api = None if push_to is None else hub(push_to)
+    make = prm_card if name == PRM else lambda state, spec: model_card(name, state, spec)
+    chosen = models[name]
+    export_policy(stored.store, chosen, to, make(stored.state, stored.spec), say)
+    what = "process reward model" if name == PRM else f"policy {name}"
+    print(f"{to}: {what} of run {stored.name}, sha256 {chosen.path.rpartition('/')[2]}")
+    if api is not None and push_to is not None:
+        print(f"uploaded: {push(api, to, push_to)}")
 
 
-def selected(place: str, run: str | None, phase: str | None, to: Path) -> None:
-    """Write the responses that a run trained on, one JSON object a line, and say how many.
+def selected(place: str, run: str | None, phase: str | None, to: Path, form: Form) -> None:
+    """Write the responses that a run trained on in one of the forms of `pipeline.reports.sft`, and
+    say how many.
 
     phase: "warmup" or "evolve/3"; None: all.
 
     Raises:
-        BadConfig: there is no such run, or nothing was selected in that phase.
+        BadConfig: there is no such run, nothing was selected in that phase, or `to` is there.
     """
-    store, run = find_run(place, run)
-    events = [from_wire(wire) for wire in Ledger(store, run).replay()]
-    phases = phases_of(events)
+    stored = _stored(place, run)
+    phases = phases_of(stored.events)
     if not phases or (phase is not None and phase not in phases):
         there = ", ".join(phases) or "nothing yet"
         near = "" if phase is None else did_you_mean(phase, phases)
-        raise BadConfig(f"run {run!r} has selected nothing in {phase or 'any phase'}{near} "
+        raise BadConfig(f"run {stored.name!r} has selected nothing in {phase or 'any phase'}{near} "
                         f"It has selected in: {there}")  # fmt: skip
-    to.parent.mkdir(parents=True, exist_ok=True)
-    rows = 0
-    with tempfile.NamedTemporaryFile("w", dir=to.parent, encoding="utf-8", delete=False) as file:
-        for row in selected_rows(store, spec_of(store, events[0]), events, phase):
-            file.write(json.dumps(row, ensure_ascii=False) + "\n")
-            rows += 1
-    Path(file.name).chmod(0o644)
-    Path(file.name).replace(to)
-    print(f"{to}: {rows} responses selected in {phase or ', '.join(phases)}")
+    rows = selected_rows(stored.store, stored.spec, stored.events, phase)
+    count = write_rows(stored.store, rows, form, to, stored.name)
+    print(f"{to}: {count} responses selected in {phase or ', '.join(phases)}")
+
+
+def labels(place: str, run: str | None, to: Path) -> None:
+    """Write the Monte-Carlo values of steps that a run's process reward model was trained on and
+    judged by, in the raw form of VisualPRM400K, and say how many responses have them.
+
+    Raises:
+        BadConfig: there is no such run, it has no labels, or `to` is there.
+    """
+    stored = _stored(place, run)
+    if stored.state.labels is None:
+        raise BadConfig(
+            f"run {stored.name!r} has no step labels: they are made after the warm-up of a run "
+            "that builds a process reward model (select.reward=prm)"
+        )
+    with tempfile.TemporaryDirectory(prefix="mstar-ray-") as scratch:
+        count = write_labels(stored.store, _label_rows(stored, Path(scratch)), to)
+    print(f"{to}: Monte-Carlo values of the steps of {count} responses")
+
+
+def _label_rows(stored: _Stored, scratch: Path) -> Iterator[dict[str, Any]]:
+    assert stored.state.labels is not None
+    decode = PolicyDecoders(stored.store, TreeCache(scratch))(stored.state.policies["warmup"])
+    path = stored.state.labels["path"]
+    for row in from_parquet(get_verified(stored.store, path, quarantine=False), StepValues):
+        yield label_row(row, stored.spec.by_hash[row.query], decode)
 
 
 def outputs(place: str, run: str | None, to: Path) -> None:

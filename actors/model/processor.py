@@ -218,16 +218,16 @@ def sampling_logprobs(
     return logprobs.gather(-1, token_ids_T.unsqueeze(-1)).squeeze(-1)
 
 
-def load_processor(folder: Path) -> Processor:
+def load_processor(folder: Path, *, weights: bool = True) -> Processor:
     """The processor of a model folder, checked against the model it lies beside.
 
-    Loads no weights and starts no engine.
+    Loads no weights and starts no engine. weights: False for a folder that holds all but these.
 
     Raises:
         BadModel: naming the folder, what is missing or does not fit, and what to do.
     """
     folder = Path(folder)
-    _check_files(folder)
+    _check_files(folder, weights)
     config, raw = _load_parts(folder)
     processor = Processor(folder, raw, config)
     problems = list(_problems(processor, raw, config))
@@ -238,7 +238,7 @@ def load_processor(folder: Path) -> Processor:
     return processor
 
 
-def _check_files(folder: Path) -> None:
+def _check_files(folder: Path, weights: bool) -> None:
     if not folder.is_dir():
         hint = download_hint(str(folder), "model", "policy.path")
         raise BadModel(f"{folder} is not a folder; give a local model folder (policy.path){hint}")
@@ -250,7 +250,7 @@ def _check_files(folder: Path) -> None:
     kinds = ("processor_config.json", "preprocessor_config.json")
     if not any((folder / kind).is_file() for kind in kinds):
         missing.append(f"image processor ({' or '.join(kinds)})")
-    if not any(folder.glob("*.safetensors")):
+    if weights and not any(folder.glob("*.safetensors")):
         missing.append("weights as safetensors (*.safetensors; pickled weights are not read)")
     if missing:
         raise BadModel(

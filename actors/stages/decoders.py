@@ -23,4 +23,4 @@ class PolicyDecoders:
             needed(policy.path),
             self._cache.tree(self._store, policy.path, weights=False) as folder,
         ):
-            return load_processor(folder).decode
+            return load_processor(folder, weights=False).decode

@@ -29,7 +29,7 @@ def model_card(name: str, state: State, spec: RunSpec) -> str:
     """
     policy = (state.policies | named_policies(state))[name]
     lines = [
-        *_header(spec),
+        *front_matter(spec),
         f"# {spec.config.run.name}: {name}",
         "",
         *_origin(name, policy, state, spec),
@@ -56,7 +56,8 @@ def sha256_of(policy: PolicyRef) -> str:
     return policy.path.rpartition("/")[2]
 
 
-def _header(spec: RunSpec) -> Iterator[str]:
+def front_matter(spec: RunSpec) -> Iterator[str]:
+    """The metadata that the Hugging Face Hub reads."""
     base = PurePosixPath(spec.config.policy.path).name
     yield from ("---", "library_name: transformers", "pipeline_tag: image-text-to-text")
     yield from (f"base_model: {base}", "tags: [mstar-ray]", "---", "")
@@ -135,11 +136,18 @@ def _training(name: str, state: State, spec: RunSpec) -> Iterator[str]:
 
 USE = """\
 The folder is complete: `AutoModelForImageTextToText.from_pretrained` and
-`AutoProcessor.from_pretrained` take it, and so does `vllm serve`. The policy is asked the question
-alone, in its chat template with the images first; its steps are paragraphs, and its answer is the
+`AutoProcessor.from_pretrained` take it, and so does `vllm serve`. The policy is asked as below,
+in its chat template with the images first; its steps are paragraphs, and its answer is the
 paragraph after the line `# Answer`. Licence and terms are those of the base (`{base}`) and of the
-data."""
+data.
+
+```
+{asked}
+```"""
 
 
 def _use(spec: RunSpec) -> Iterator[str]:
-    yield from ("## Use", "", USE.format(base=spec.config.policy.path))
+    prompt = spec.config.prompt
+    system = f"(system) {prompt.system}\n" if prompt.system else ""
+    asked = system + prompt.question
+    yield from ("## Use", "", USE.format(base=spec.config.policy.path, asked=asked))

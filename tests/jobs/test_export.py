@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import pyarrow.parquet as pq
 import pytest
 
 from jobs.run import evolve
@@ -113,3 +114,34 @@ def test_selected_responses_are_exported_in_words(finished: Path, tmp_path: Path
     unknown = mstar("export", "selected", finished, "--phase", "evolve/9", "--to", to)
     assert unknown.exit_code == 2
     assert "It has selected in: warmup, evolve/0" in unknown.output
+
+
+def test_selected_responses_are_exported_in_the_forms_of_others(
+    finished: Path, tmp_path: Path
+) -> None:
+    counts = set()
+    for form in ("jsonl", "parquet", "llava", "verl"):
+        to = tmp_path / form
+        done = mstar("export", "selected", finished, "--as", form, "--to", to)
+        assert done.exit_code == 0, done.output
+        if form == "jsonl":
+            counts.add(len(to.read_text().splitlines()))
+        elif form == "llava":
+            counts.add(len(json.loads((to / "data.json").read_text())))
+        else:
+            counts.add(pq.read_table(to).num_rows)
+    assert len(counts) == 1
+    again = mstar("export", "selected", finished, "--as", "llava", "--to", tmp_path / "llava")
+    assert again.exit_code == 2
+    assert "is there already" in again.output
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["jsonl", "llava", "parquet", "verl"]
+
+
+def test_a_run_without_a_process_reward_model_has_none_to_export(
+    finished: Path, tmp_path: Path
+) -> None:
+    done = mstar("export", "labels", finished, "--to", tmp_path / "labels")
+    assert (done.exit_code, "has no step labels" in done.output) == (2, True)
+    done = mstar("export", "prm", finished, "--to", tmp_path / "prm")
+    assert (done.exit_code, "has no policy 'prm'" in done.output) == (2, True)
+    assert list(tmp_path.iterdir()) == []
