@@ -29,8 +29,7 @@ from pipeline.run.ledger import Ledger
 from pipeline.run.queries import spec_of
 from pipeline.run.spec import RunSpec
 from pipeline.run.state import State
-from pipeline.storage.artifacts import get_verified
-from pipeline.storage.parquet import from_parquet
+from pipeline.storage.artifacts import inspect_rows
 from pipeline.storage.store import Store
 from pipeline.storage.tree_cache import TreeCache
 
@@ -124,7 +123,7 @@ def _label_rows(stored: _Stored, scratch: Path) -> Iterator[dict[str, Any]]:
     assert stored.state.labels is not None
     decode = PolicyDecoders(stored.store, TreeCache(scratch))(stored.state.policies["warmup"])
     path = stored.state.labels["path"]
-    for row in from_parquet(get_verified(stored.store, path, quarantine=False), StepValues):
+    for row in inspect_rows(stored.store, path, StepValues):
         yield label_row(row, stored.spec.by_hash[row.query], decode)
 
 

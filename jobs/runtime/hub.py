@@ -18,7 +18,8 @@ def hub(repo: str) -> HfApi:
         BadConfig: the name is none, or there is no token.
     """
     from huggingface_hub import HfApi, get_token
-    from huggingface_hub.utils import HFValidationError, validate_repo_id
+    from huggingface_hub.errors import HFValidationError
+    from huggingface_hub.utils._validators import validate_repo_id
 
     try:
         validate_repo_id(repo)

@@ -56,14 +56,8 @@ def _selections(
 def _shard(
     store: Store, spec: RunSpec, phase: str, facts: Mapping[str, Any]
 ) -> Iterator[dict[str, Any]]:
-<<<<<<< HEAD
     rows = partial(inspect_rows, store)
-=======
-    def rows(path: str, kind: type[Any]) -> list[Any]:
-        return from_parquet(get_verified(store, path, quarantine=False), kind)
-
     templates = spec.config.prompt.templates
->>>>>>> 421f94c (Export: process reward model, step labels, selected responses as parquet, LLaVA and verl rows; upload to the Hub; decoders need no weights)
     rollouts = {(row.query, row.sample_index): row for row in rows(facts["rollout"], Rollout)}
     grades = {(row.query, row.sample_index): row for row in rows(facts["grades"], Grade)}
     for row in rows(facts["selected"], Selected):
