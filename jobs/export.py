@@ -16,11 +16,9 @@ from jobs.runtime.hub import hub, push
 from jobs.runtime.stored_outputs import fetch_outputs
 from jobs.runtime.stores import find_run
 from pipeline.errors import BadConfig
-from pipeline.phases.prm import NAME as PRM
 from pipeline.records import StepValues
-from pipeline.reports.card import model_card
+from pipeline.reports.card import PRM, model_card, prm_card
 from pipeline.reports.comparison import named_policies
-from pipeline.reports.prm_card import prm_card
 from pipeline.reports.selected import phases_of, selected_rows
 from pipeline.reports.sft import Form, label_row
 from pipeline.run.events.event import Event

@@ -1,4 +1,4 @@
-"""The model card of a policy: what it was made from, on which data, and how well it answers.
+"""Model cards: what a policy or a process reward model was made from, and how good it is.
 
 A pure function of what the run is and has done, without time or place, so equal work gives equal
 cards. A card belongs to an exported folder (`README.md`) and to `<out>/<run>/cards/`; the policy in
@@ -7,8 +7,9 @@ the store keeps the bytes of the folder that it was trained from, since they are
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import PurePosixPath
+from typing import Any
 
 from pipeline.refs import PolicyRef
 from pipeline.reports.comparison import named_policies
@@ -16,6 +17,9 @@ from pipeline.reports.tables import interval, percent
 from pipeline.reports.warnings import run_warnings
 from pipeline.run.spec import RunSpec
 from pipeline.run.state import GREEDY, State
+
+PRM = "prm"
+"""The name of a run's process reward model among its policies."""
 
 CHAINS = {"warmup": ("warmup",), "evolve": ("warmup", "evolve"), "control": ("warmup", "control")}
 """The chains of jobs that a policy of each chain was trained by, in order."""
@@ -151,3 +155,78 @@ def _use(spec: RunSpec) -> Iterator[str]:
     system = f"(system) {prompt.system}\n" if prompt.system else ""
     asked = system + prompt.question
     yield from ("## Use", "", USE.format(base=spec.config.policy.path, asked=asked))
+
+
+# --- of a process reward model ------------------------------------------------------------------
+
+FIGURES = {
+    "auc_step": "step AUC",
+    "auc_within": "step AUC within a question",
+    "auc_answer": "answer AUC",
+}
+
+PRM_USE = """\
+The folder is the policy's model with one more tensor, a value head of one output, and is served as
+a pooling model (`runner="pooling"`, `convert="classify"`). A step's score is the sigmoid of the
+logit at its last token; the steps of a response end in blank lines; a response's reward is the
+`{aggregate}` of its steps. It was trained to score responses of this run's warm-up policy to
+questions like those it was labelled on, and nothing else is known of it."""
+
+
+def prm_card(state: State, spec: RunSpec) -> str:
+    """The card of the process reward model of a run.
+
+    Raises:
+        KeyError: the run has none.
+    """
+    lines = [
+        *front_matter(spec),
+        f"# {spec.config.run.name}: process reward model",
+        "",
+        *_prm_origin(state.policies[PRM], state, spec),
+        "",
+        "## What its gate measured",
+        "",
+        *_measured(state.prm),
+        "",
+        "## Use",
+        "",
+        PRM_USE.format(aggregate=spec.config.prm.aggregate),
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def _prm_origin(prm: PolicyRef, state: State, spec: RunSpec) -> Iterator[str]:
+    config = spec.config
+    yield f"The process reward model of run `{config.run.name}`."
+    yield ""
+    if config.prm.path is not None:
+        yield f"* taken as it was from `{config.prm.path}`"
+    elif state.labels is not None:
+        counts, cost = state.labels["counts"], state.labels["cost"]
+        yield (
+            f"* trained from the warm-up policy ({state.policies['warmup'].version}) on "
+            f"Monte-Carlo values of {state.labels['trained']} responses to {counts['mixed']} "
+            f"questions: {cost['rollouts']} completions, {config.prm.completions} a step "
+            "(paper section 3)"
+        )
+    yield f"* settings {state.config_hash}, seed {config.run.seed}"
+    yield f"* version: {prm.version}; sha256 over its files in the store: {sha256_of(prm)}"
+
+
+def _measured(judged: Mapping[str, Any] | None) -> Iterator[str]:
+    if judged is None:
+        yield "It was not judged: a ready one is used as it is."
+        return
+    used = "passes the gate and is used" if judged["used"] else "is not used"
+    yield f"On questions that were set aside by image, it {used}."
+    yield from (f"* {reason}" for reason in judged["reasons"])
+    yield from ("", "| figure | value [95 %] | n |", "|---|---|---|")
+    for key, words in FIGURES.items():
+        found = judged["card"].get(key)
+        if found is not None and found.get("value") is not None:
+            yield f"| {words} | {found['value']:.2f} {_decimals(found['ci95'])} | {found['n']} |"
+
+
+def _decimals(ci95: Any) -> str:
+    return "" if ci95 is None else f"[{ci95[0]:.2f}, {ci95[1]:.2f}]"
