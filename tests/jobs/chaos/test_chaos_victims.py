@@ -41,6 +41,28 @@ def test_only_the_busy_are_at_work_and_orphans_are_found() -> None:
         family.left(0.0)
 
 
+GRADERS = """
+import subprocess, sys, time
+short = "import time\nwhile True: time.sleep(0.1); sum(range(20000))"
+for code in (short, "import time; time.sleep(600)"):
+    subprocess.Popen([sys.executable, "-c", code, "actors.grading." + "worker"])
+time.sleep(600)
+"""
+
+
+def test_a_grader_is_at_work_also_where_it_takes_less_than_a_tick() -> None:
+    job = subprocess.Popen([sys.executable, "-c", GRADERS])
+    family = Family(job.pid)
+    try:
+        until(lambda: len(family.victims("grader")) == 2)
+        (idle,) = [one for one, seen in family.victims("grader").items() if "600" in seen.line]
+        until(lambda: family.at_work("grader", PATIENCE_S) not in (None, idle[0]))
+    finally:
+        job.kill()
+        job.wait()
+        family.left(0.0)
+
+
 FORKS = """
 import subprocess, sys, time
 subprocess.Popen([sys.executable, "-c", "import os; os.fork(); any(iter(int, 1))", "/ray" + "let "])
