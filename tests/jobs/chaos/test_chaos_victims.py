@@ -43,7 +43,7 @@ def test_only_the_busy_are_at_work_and_orphans_are_found() -> None:
 
 GRADERS = """
 import subprocess, sys, time
-short = "import time\nwhile True: time.sleep(0.1); sum(range(20000))"
+short = "import time; any(time.sleep(0.1) or sum(range(9)) < 0 for _ in iter(int, 1))"
 for code in (short, "import time; time.sleep(600)"):
     subprocess.Popen([sys.executable, "-c", code, "actors.grading." + "worker"])
 time.sleep(600)
