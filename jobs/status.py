@@ -14,7 +14,7 @@ from jobs.runtime.cli import command
 from jobs.runtime.stores import find_run
 from pipeline.config.load import stored_config
 from pipeline.phases.order import ready_steps
-from pipeline.reports.status import history_lines, step_line
+from pipeline.reports.status import history_lines, pool_lines, step_line
 from pipeline.run.events.wire import from_wire, replay
 from pipeline.run.lease import is_dead, last_tenure
 from pipeline.run.ledger import Ledger
@@ -61,7 +61,7 @@ def status_lines(store: Store, run: str, width: int, now_unix_s: float | None = 
         when = "now" if condition.startswith("running") else "next"
         steps = ready_steps(state, spec_of(store, from_wire(events[0])))
         lines += [f"{when}: {step_line(step, state)}" for step in steps]
-    return [*lines, *history_lines(state, width)]
+    return [*lines, *pool_lines(events), *history_lines(state, width)]
 
 
 def _condition(store: Store, run: str, state: State, now: float) -> str:

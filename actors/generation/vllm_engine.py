@@ -122,6 +122,7 @@ class VllmEngine:
         else:
             self._check_same_model(folder, shapes)
             self._call(self._reload, folder)
+        self._call(self._read_back, folder)
         self._shapes = shapes
 
     def _start(self, folder: Path) -> None:

@@ -62,4 +62,4 @@ def pool_size(load: PoolLoad, limits: PoolLimits) -> PoolSize:
     usable = math.ceil(load.outstanding / limits.inflight)
     wanted = max(min(usable, limits.most), limits.least)
     kept = min(max(there - tired, wanted), max(limits.most, load.busy))
-    return PoolSize(kept, f"{load.outstanding} shards to do")
+    return PoolSize(kept, f"work left: {load.outstanding}")

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any
 
 from pipeline.phases.steps import SampleShards, Step, Train
 from pipeline.reports.comparison import POLICIES, compared_policies
 from pipeline.reports.summary import stage_seconds
 from pipeline.reports.tables import interval, iteration_table, percent, text_table
+from pipeline.run.events.lifecycle import PoolResized
 from pipeline.run.state import ShardState, State
 
 
@@ -31,6 +33,23 @@ def _shards_line(step: SampleShards, shards: Sequence[ShardState]) -> str:
         waits.append(("scoring", graded - sum(shard.scores is not None for shard in shards)))
     waiting = ", ".join(f"{count} for {role}" for role, count in waits if count)
     return f"{total} shards, {graded} graded; waiting: {waiting or 'none'}"
+
+
+def pool_lines(events: Iterable[Mapping[str, Any]]) -> Iterator[str]:
+    """How many engines and scorers were last asked for, why, and how that changed.
+
+    events: of the ledger, in plain form.
+    """
+    sizes: dict[str, list[Mapping[str, Any]]] = {}
+    for event in events:
+        if event["type"] == PoolResized.type:
+            sizes.setdefault(event["pool"], []).append(event)
+    for pool, changes in sizes.items():
+        last, most = changes[-1], max(change["after"] for change in changes)
+        yield (
+            f"{pool}s asked for: {last['after']} ({last['reason']}); {most} at most, changed "
+            f"{len(changes)} times"
+        )
 
 
 def history_lines(state: State, width: int) -> Iterator[str]:

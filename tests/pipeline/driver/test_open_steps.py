@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+from pipeline.driver.driver import drive
 from pipeline.phases.order import ready_steps, to_open
 from pipeline.phases.steps import Evaluate, Record, Step
 from pipeline.refs import PolicyRef, ShardSet
-from pipeline.run.events.lifecycle import Finished
+from pipeline.run.events.lifecycle import Finished, PoolResized
 from pipeline.run.ledger import Ledger
 from pipeline.run.spec import RunSpec
 from pipeline.run.state import State
@@ -109,3 +112,21 @@ def test_a_run_is_in_its_first_phase_that_is_not_over(plain: Bench) -> None:
     state = State()
     Finished("warmup", None).fold(state)
     assert ready_steps(state, plain.program, phases) == ()
+
+
+def test_a_pools_change_of_size_is_in_the_ledger_and_nothing_follows_from_it(
+    tmp_path: Path,
+) -> None:
+    bench = Bench(tmp_path)
+    context = bench.context()
+    changes = [PoolResized("engine", 0, 2, "work left: 4"), PoolResized("engine", 2, 0, "idle")]
+
+    def resized() -> list[PoolResized]:
+        return [changes.pop(0)] if changes else []
+
+    context.workers = replace(context.workers, resized=resized)
+    state = drive(context)
+    assert state.finished is not None
+    found = [(e["before"], e["after"], e["stage"]) for e in bench.of_type("pool_resized")]
+    assert [sizes for *sizes, _ in found] == [[0, 2], [2, 0]]
+    assert all(stage for *_, stage in found)
