@@ -85,14 +85,14 @@ def test_a_demand_above_the_cluster_waits_and_a_node_that_comes_takes_it(
     assert not ranks.ready()
     assert not harness.log()
 
-    node = cluster.add_node(num_cpus=4)
+    node = cluster.add_node(num_cpus=6)  # for an engine and both ranks, however they lie
     harness.until(lambda: len(harness.ended) == 1)
     assert harness.ended[0].attempts == 1
     harness.until(ranks.ready)
     ranks.release()
 
     harness.let_pass(120.0)
-    harness.until(lambda: ray.available_resources().get("CPU") == 5.0)
+    harness.until(lambda: ray.available_resources().get("CPU") == 7.0)
     works = [ScriptedWork(name, until=(f"run {other}", 1)) for name, other in ("ab", "ba")]
     for work in works:
         pool.submit(work)
