@@ -47,7 +47,8 @@ class Member:
 
     locate, start, beat, runs: calls under way. first: what it is started for. count, doing: its
     last answer to `progress`. still_s: seconds since that count moved (starting: since it had room
-    to start). idle_s: seconds without work while there was none. due: when to start.
+    to start). idle_s: seconds without work while there was none. due: when to start. unreachable:
+    why it does not answer, until it is known whether its node died.
     """
 
     name: str
@@ -66,6 +67,7 @@ class Member:
     still_s: float = 0.0
     idle_s: float = 0.0
     asked: float = 0.0
+    unreachable: str = ""
 
     @property
     def actor(self) -> Launched:
@@ -76,4 +78,4 @@ class Member:
     @property
     def calls(self) -> list[Any]:
         calls = (self.locate, self.start, self.beat, *self.runs)
-        return [each for each in calls if each is not None]
+        return [] if self.unreachable else [each for each in calls if each is not None]

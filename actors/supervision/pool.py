@@ -47,6 +47,9 @@ from pipeline.generation.pool_size import PoolLimits, PoolLoad, PoolSize, pool_s
 
 _log = logging.getLogger("mstar.pool")
 
+UNREACHABLE_S = 60.0
+"""Within which a cluster finds out that a node is dead; Ray's own patience is half of it."""
+
 
 @dataclass(frozen=True)
 class PoolSettings:
@@ -187,11 +190,13 @@ class Pool:
         passed = min(now - self._last, 2 * self.settings.heartbeat_s)
         self._last = now
         self._resize(passed)
+        # One that was lost while there is nothing to do is replaced only where it is to be kept.
+        wanted = bool(self._queue) or len(self._members) <= self.settings.limits().least
         for member in self._members:
-            if member.state == "waiting" and now >= member.due:
-                self._start(member, now)
-            elif member.state != "waiting":
+            if member.state != "waiting":
                 self._watch(member, now, passed)
+            elif wanted and now >= member.due:
+                self._start(member, now)
         self._tell_waiting(passed)
         self._dispatch(now)
         self._collect(pause_s)
@@ -257,6 +262,11 @@ class Pool:
         member.count, member.still_s, member.asked = -1, 0.0, now
 
     def _watch(self, member: Member, now: float, passed: float) -> None:
+        if member.unreachable:
+            gone, late = self.actors.gone(member.actor), now - member.asked > UNREACHABLE_S
+            if gone or late:
+                self._lose(member, member.unreachable, node_gone=gone)
+            return
         if member.beat is None and now - member.asked >= self.settings.heartbeat_s:
             member.beat, member.asked = self.actors.call(member.actor, "progress"), now
         if member.state == "starting":
@@ -324,7 +334,8 @@ class Pool:
     def _drop(self, member: Member) -> None:
         if member.launched is not None:
             self.actors.end(member.launched)
-        member.state, member.doing, member.placed = "waiting", "", False
+        member.state, member.doing, member.unreachable = "waiting", "", ""
+        member.placed = False
         member.launched = member.locate = member.start = member.beat = member.first = None
         member.runs = {}
 
@@ -356,7 +367,7 @@ class Pool:
         ready = [
             each
             for each in self._members
-            if each.state == "ready" and each.actor.node not in leaving
+            if each.state == "ready" and not each.unreachable and each.actor.node not in leaving
         ]
         shared = [each for each in ready if not any(t.alone for t in each.runs.values())]
         # Of these one after the other runs empty for work that is to be tried alone.
@@ -393,7 +404,10 @@ class Pool:
         try:
             answer = self.actors.value(member.actor, ref)
         except ActorLost as lost:
-            self._lose(member, lost.reason, node_gone=lost.node_gone)
+            if lost.unreachable and not lost.node_gone:
+                member.unreachable, member.asked = lost.reason, self._clock()
+            else:
+                self._lose(member, lost.reason, node_gone=lost.node_gone)
             return
         if ref == member.locate:
             member.actor.node, member.locate, member.placed = answer, None, True

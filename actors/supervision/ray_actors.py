@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 import ray
-from ray.exceptions import RayActorError, RayError, RayTaskError
+from ray.exceptions import ActorUnavailableError, RayActorError, RayError, RayTaskError
 from ray.util.placement_group import PlacementGroup, placement_group, remove_placement_group
 from ray.util.scheduling_strategies import (
     NodeAffinitySchedulingStrategy,
@@ -36,12 +36,14 @@ class ActorOptions:
 
 class ActorLost(Exception):
     """An actor died or raised. node_gone: its node was drained, preempted or died, which is no
-    fault of the actor or of what it worked on."""
+    fault of the actor or of what it worked on. unreachable: it does not answer, and whether it is
+    its node that died the cluster finds out later (`Actors.gone`)."""
 
-    def __init__(self, reason: str, *, node_gone: bool = False) -> None:
+    def __init__(self, reason: str, *, node_gone: bool = False, unreachable: bool = False) -> None:
         super().__init__(reason)
         self.reason = reason
         self.node_gone = node_gone
+        self.unreachable = unreachable
 
 
 @dataclass(eq=False)
@@ -74,6 +76,9 @@ class Actors(Protocol):
 
     def value(self, launched: Launched, reference: Any) -> Any:
         """An answer. Raises ActorLost."""
+
+    def gone(self, launched: Launched) -> bool:
+        """Whether the node that it ran on is known to be dead."""
 
     def has_room(self, launched: Launched) -> bool:
         """Whether its resources are reserved for it."""
@@ -142,10 +147,15 @@ class RayActors:
         try:
             return ray.get(reference)
         except RayActorError as error:
-            gone = error.preempted or _is_dead(launched.node)
-            raise ActorLost(_reason(error), node_gone=gone) from error
+            gone = error.preempted or self.gone(launched)
+            unreachable = isinstance(error, ActorUnavailableError)
+            raise ActorLost(_reason(error), node_gone=gone, unreachable=unreachable) from error
         except RayError as error:
             raise ActorLost(_reason(error)) from error
+
+    def gone(self, launched: Launched) -> bool:
+        node = launched.node
+        return any(each["NodeID"] == node and not each["Alive"] for each in ray.nodes())
 
     def has_room(self, launched: Launched) -> bool:
         return launched.group is None or bool(launched.group.wait(timeout_seconds=0))
@@ -179,10 +189,6 @@ def free_resources() -> str:
 def _node_of(_: Any) -> str:
     """The node that this actor runs on."""
     return str(ray.get_runtime_context().get_node_id())
-
-
-def _is_dead(node: str) -> bool:
-    return any(each["NodeID"] == node and not each["Alive"] for each in ray.nodes())
 
 
 def _reason(error: RayError) -> str:

@@ -45,7 +45,7 @@ class Engines:
     """How scripted engines behave, and what became of them.
 
     room: actors that the cluster holds. start, run: what an engine does; start_s, run_s: for how
-    long. lost_node: of actors on these nodes every call ends with their node.
+    long. gone: nodes whose actors do not answer, which the cluster knows from `found_out` on.
     """
 
     room: int = 100
@@ -56,6 +56,7 @@ class Engines:
     nodes: Callable[[int], str] = lambda number: f"node-{number}"
     draining: set[str] = field(default_factory=set)
     gone: set[str] = field(default_factory=set)
+    found_out: float = 0.0
     now: float = 0.0
     launched: list[Launched] = field(default_factory=list)
     starts: int = 0
@@ -111,7 +112,8 @@ class ScriptedActors:
     def value(self, launched: Launched, reference: Call) -> Any:
         engines = self._engines
         if engines.nodes(launched.actor) in engines.gone:
-            raise ActorLost("its node has died", node_gone=True)
+            known = self.gone(launched)
+            raise ActorLost("it does not answer", node_gone=known, unreachable=not known)
         if reference.method == "locate":
             return engines.nodes(launched.actor)
         if reference.method == "progress":
@@ -120,6 +122,10 @@ class ScriptedActors:
             engines.starts += 1
             return engines.start(reference.work)
         return engines.run(reference.work)
+
+    def gone(self, launched: Launched) -> bool:
+        engines = self._engines
+        return engines.now >= engines.found_out and engines.nodes(launched.actor) in engines.gone
 
     def has_room(self, launched: Launched) -> bool:
         return launched in self._engines.placed()

@@ -103,8 +103,10 @@ def test_what_is_tried_alone_holds_up_half_of_the_fleet_at_most() -> None:
     assert {key for key, each in scene.ended.items() if each.failure is not None} == killers
 
 
-def test_a_node_that_goes_costs_its_shards_nothing() -> None:
-    scene = Scene(PoolSettings(size=2, attempts=1, inflight=2))
+@pytest.mark.parametrize("found_out", [0.0, 40.0])
+def test_a_node_that_goes_costs_its_shards_nothing(found_out: float) -> None:
+    """Also where the cluster finds out later than the driver that its actors do not answer."""
+    scene = Scene(PoolSettings(size=2, attempts=1, inflight=2), found_out=found_out)
     scene.submit(4)
     scene.pass_time(8.0)
     scene.engines.gone = {"node-0", "node-1"}
@@ -112,6 +114,18 @@ def test_a_node_that_goes_costs_its_shards_nothing() -> None:
     assert all(result.attempts == 1 and not result.killed for result in scene.ended.values())
     assert all(result.failure is None for result in scene.ended.values())
     assert sum("gone with its node" in line for line in scene.said) == 2
+
+
+def test_an_actor_that_does_not_answer_on_a_living_node_is_lost() -> None:
+    scene = Scene(PoolSettings(size=1, attempts=2), found_out=1e9)
+    scene.submit(1)
+    scene.pass_time(8.0)
+    scene.engines.gone = {"node-0"}
+    scene.finish()
+    assert scene.ended["shard-0"].attempts == 2
+    (line,) = [line for line in scene.said if "lost" in line]
+    assert "it does not answer" in line
+    assert scene.engines.now > 60.0
 
 
 def test_an_engine_on_a_node_that_is_drained_ends_its_work_and_moves() -> None:
@@ -124,6 +138,20 @@ def test_an_engine_on_a_node_that_is_drained_ends_its_work_and_moves() -> None:
     assert all(result.attempts == 1 for result in scene.ended.values())
     assert any("being drained" in line for line in scene.said)
     assert {each.node for each in scene.engines.launched} == {"node-1", "node-2"}
+
+
+@pytest.mark.parametrize("least", [0, 2])
+def test_an_engine_lost_without_work_is_replaced_only_if_it_is_to_be_kept(least: int) -> None:
+    scene = Scene(PoolSettings(size=2, least=least))
+    scene.submit(2)
+    scene.finish()
+    scene.engines.draining = {"node-0"}
+    scene.engines.gone = {"node-1"}
+    scene.pass_time(20.0)
+    assert len(scene.engines.launched) == least
+    scene.submit(2, "more")
+    scene.finish()
+    assert {each.node for each in scene.engines.launched} == {"node-2", "node-3"}
 
 
 def test_a_pool_grows_with_its_work_and_is_given_back_when_idle() -> None:
