@@ -26,7 +26,7 @@ def check_joined(config: Config, say: Callable[[str], None]) -> None:
     check_capacity(config, types)
     there = ray.cluster_resources()
     cpus, gpus = there.get("CPU", 0.0), there.get("GPU", 0.0)
-    now = NodeType("now", cpus, gpus)
+    now = NodeType("now", cpus, gpus, others=there)
     short = [str(demand) for demand in demands(config) if now.holds(demand) < demand.actors]
     if short:
         able = f"node types: {', '.join(map(str, types))}" if types else "no autoscaler is known"
@@ -53,4 +53,5 @@ def _node_type(group: Any) -> NodeType:
         return math.inf if size < 0 else size
 
     most = math.inf if group.max_count < 0 else float(group.max_count)
-    return NodeType(group.name, of("CPU"), of("GPU"), most)
+    others = {key: of(key) for key in group.resources}
+    return NodeType(group.name, of("CPU"), of("GPU"), most, others)

@@ -5,7 +5,7 @@ from the configuration, or from the node types of the cluster's autoscaler.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from pipeline.config.schema import Config
@@ -14,16 +14,20 @@ from pipeline.errors import BadConfig
 
 @dataclass(frozen=True)
 class NodeType:
-    """A kind of node. most: how many of it there can be at most."""
+    """A kind of node. most: how many of it there can be at most. others: its custom resources;
+    None: any."""
 
     name: str
     cpus: float
     gpus: float
     most: float = 1
+    others: Mapping[str, float] | None = None
 
     def holds(self, demand: Demand) -> float:
         """How many of a role's actors such nodes hold together."""
         of_one = min(_times(self.cpus, demand.cpus), _times(self.gpus, demand.gpus))
+        if demand.other is not None and self.others is not None:
+            of_one = min(of_one, self.others.get(demand.other, 0.0) // 1)
         return of_one * self.most if of_one else 0.0
 
     def __str__(self) -> str:
@@ -35,15 +39,18 @@ class NodeType:
 
 @dataclass(frozen=True)
 class Demand:
-    """What a role asks for at the least: so many actors, each with all it asks for on one node."""
+    """What a role asks for at the least: so many actors, each with all it asks for on one node.
+    other: the custom resource of which each takes one."""
 
     keys: str
     actors: int
     cpus: float
     gpus: float
+    other: str | None = None
 
     def __str__(self) -> str:
         each = f"{self.cpus:g} CPUs and {self.gpus:g} GPUs"
+        each += "" if self.other is None else f" and 1 {self.other}"
         return f"{self.keys} asks for {self.actors} times {each}"
 
 
@@ -55,8 +62,9 @@ def demands(config: Config) -> Iterator[Demand]:
     yield Demand(engine, max(1, cluster.min_engines or 0), cpus, gpus)
     if config.select.reward == "prm":
         yield Demand("a scorer (as an engine)", max(1, cluster.min_scorers or 0), cpus, gpus)
-    ranks = "learn.ranks (cluster.cpus_per_rank, gpus_per_rank)"
-    yield Demand(ranks, learn.ranks, cluster.cpus_per_rank, cluster.gpus_per_rank)
+    ranks = "learn.ranks (cluster.cpus_per_rank, gpus_per_rank, rank_resource)"
+    cpus, gpus = cluster.cpus_per_rank, cluster.gpus_per_rank
+    yield Demand(ranks, learn.ranks, cpus, gpus, cluster.rank_resource)
 
 
 def declared(config: Config) -> list[NodeType]:

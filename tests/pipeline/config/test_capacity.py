@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import pytest
 
@@ -42,6 +43,15 @@ def test_what_no_node_type_can_give_is_refused_with_the_numbers(
     config = load_recipe("cluster", [*NEEDED, *overrides])
     with pytest.raises(BadConfig, match=words):
         check_capacity(config, [SMALL, LARGE])
+
+
+def test_ranks_that_are_held_to_a_kind_of_node_need_one_of_it() -> None:
+    config = load_recipe("cluster", [*NEEDED, "cluster.rank_resource=reserved"])
+    bare = replace(LARGE, others={"CPU": 64.0})
+    with pytest.raises(BadConfig, match=r"8 times .* and 1 reserved, and 0 of them"):
+        check_capacity(config, [replace(SMALL, others={}), bare])
+    check_capacity(config, [bare, replace(LARGE, others={"reserved": 8.0})])
+    check_capacity(config, [LARGE])  # declared: of other resources nothing is known
 
 
 def test_a_declared_maximum_is_known_before_ray_is_asked() -> None:
