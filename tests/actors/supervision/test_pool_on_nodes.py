@@ -98,16 +98,3 @@ def test_a_demand_above_the_cluster_waits_and_a_node_that_comes_takes_it(
         pool.submit(work)
     harness.until(lambda: len(harness.ended) == 3)  # each waited for the other's engine
     assert [(each.before, each.after) for each in pool.resized()] == [(0, 1), (1, 0), (0, 2)]
-
-
-def test_a_node_that_is_killed_takes_no_blame_with_it(cluster: Cluster, harness: Harness) -> None:
-    """The driver hears that its actor does not answer before the cluster knows about the node."""
-    node = next(iter(cluster.worker_nodes), None) or cluster.add_node(num_cpus=2)
-    harness.pool.submit(ScriptedWork("long", until=("run long", 2)))
-    harness.until(lambda: "run long" in harness.log())
-    cluster.remove_node(node, allow_graceful=False)
-    harness.until(lambda: any("gone with its node" in line for line in harness.said))
-    cluster.add_node(num_cpus=2)
-    harness.until(lambda: len(harness.ended) == 1)
-    (result,) = harness.ended
-    assert (result.attempts, result.killed, result.failure) == (1, 0, None)
