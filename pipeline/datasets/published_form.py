@@ -39,11 +39,13 @@ class ImageFiles:
     file: the data file. embedded: the folder that embedded pictures are written to, each once,
         under the sha256 of its bytes; None: none are taken.
     by_index: the picture of a row of VLMEvalKit, which others name by that row's index.
+    beside: the files of pictures beside the data, by the names that rows have for them.
     """
 
     file: Path
     embedded: Path | None = None
     by_index: dict[str, str] = field(default_factory=dict)
+    beside: dict[str, str] = field(default_factory=dict)
 
     def of(self, cell: Any) -> str:
         """The path of a picture: bytes, a struct of bytes and path, or a path.
@@ -121,11 +123,16 @@ class ImageFiles:
 
     def _beside(self, name: str) -> str:
         """A picture beside the data file or in one of the folders that published data have."""
+        if name in self.beside:
+            return self.beside[name]
         folder = self.file.parent
         for below in ("", "data_images", "images", ".."):
             path = folder / below / name
             if path.is_file():
-                return str(path.absolute())
+                self.beside[name] = str(path.absolute())
+                return self.beside[name]
+        if self.beside:
+            return name  # the others are there, so they are not packed in an archive
         archives = [*sorted(folder.glob("*.zip*")), *sorted(folder.parent.glob("*images*.zip*"))]
         top = name.split("/", maxsplit=1)[0]
         unpacked = any((folder / one).is_dir() for one in ("data_images", top) if one != name)

@@ -121,11 +121,9 @@ def split_choices(text: str) -> tuple[str, list[str] | None]:
 
 # -- answers -----------------------------------------------------------------------------------
 
-_LEAD = re.compile(r"^(?:the\s+(?:final\s+)?answer\s+is|answer)\s*:?\s*", re.IGNORECASE)
-_LAST = re.compile(
-    r"(?:^|\n)\s*(?:#+\s*)?(?:the\s+(?:final\s+)?answer\s+is|answer)\s*:?\s*(\S[^\n]*)\s*$",
-    re.IGNORECASE,
-)
+_SAYS = r"(?:the\s+(?:final\s+)?answer\s+is\b\s*:?|(?:final\s+)?answer\s*:)\s*"
+_LEAD = re.compile(rf"^{_SAYS}", re.IGNORECASE)
+_LAST = re.compile(rf"(?:^|\n)\s*(?:#+\s*)?{_SAYS}(\S[^\n]*)\s*$", re.IGNORECASE)
 _CONCLUSION = re.compile(r"<CONCLUSION>(.*?)</CONCLUSION>", re.DOTALL)
 _TAGGED = re.compile(r"<answer>(.*?)</answer>", re.DOTALL)
 _BOXED = re.compile(r"\s*\$*\s*\\boxed\s*\{(.*)\}\s*\$*\.?\s*", re.DOTALL)

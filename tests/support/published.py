@@ -21,6 +21,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from PIL import Image, ImageDraw
 
+from pipeline.tasks.digits.build import build
+
 IMAGE = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
 
 
@@ -482,3 +484,30 @@ def verl(folder: Path) -> Path:
     rows[7]["reward_model"] = {"style": "rule", "ground_truth": None}
     rows[8]["prompt"] = [*rows[8]["prompt"], {"role": "assistant", "content": "5"}]
     return write_parquet(folder / "train.parquet", rows)
+
+
+# -- the task of `digits`, published as MathV360K is -------------------------------------------------
+
+
+def digits_as_mathv360k(folder: Path, questions: int) -> Path:
+    """Questions that the small policy of `digits` knows, in the form of MathV360K."""
+    built = build(sizes={"train": questions})
+    rows = []
+    for query in built.queries:
+        (sha,) = query.images
+        name = f"Digits/images/{sha[:16]}.png"
+        path = folder / "data_images" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(built.images[sha])
+        options = "".join(
+            f"\n({letter}) {choice}"
+            for letter, choice in zip("ABC", query.choices or (), strict=False)
+        )
+        hint = _CHOICE if query.choices else "Hint: Please answer the question."
+        human = f"<image>\n{hint}\nQuestion: {query.question}"
+        human += f"\nChoices:{options}" if options else ""
+        turns = _turns(human, f"The answer is {query.answer}")
+        rows.append({"id": query.query_id, "image": name, "conversations": turns})
+    file = folder / "train_samples_all_tuning.json"
+    file.write_text(json.dumps(rows), encoding="utf-8")
+    return file
