@@ -170,7 +170,7 @@ class Time:
 
 
 _TIME = re.compile(
-    r"(\d{1,2}):([0-5]\d)(?::([0-5]\d))?\s*(?:([ap])\.?\s?m\.?|o'clock)?|(\d{1,2})\s*([ap])\.?\s?m\.?",
+    r"(\d{1,2}):([0-5]\d)(?::([0-5]\d))?\s*(?:([ap])\.?\s?m\.?|o'clock)?|(\d{1,2})\s*(?:([ap])\.?\s?m\.?|o'clock)",
     _FOLD,
 )
 
@@ -188,5 +188,5 @@ def read_time(text: str) -> Time | None:
         return None
     if half:
         hours = hours % 12 + (12 if half == "p" else 0)
-    known = "pm" if half == "p" or hours > 12 else "am" if half else ""
+    known = "pm" if half == "p" or hours > 12 else "am" if half or hours == 0 else ""
     return Time(hours, int(match[2] or 0), int(match[3] or 0), known)

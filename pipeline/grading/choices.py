@@ -81,7 +81,7 @@ def _verbatim(text: str, choices: Sequence[str]) -> frozenset[int]:
     """The options with this very text, but for spaces; without one, those that are its words."""
     squeezed = text.replace(" ", "")
     found = frozenset(i for i, choice in enumerate(choices) if choice.replace(" ", "") == squeezed)
-    if found or is_mathematical(text):
+    if found or is_mathematical(text) or len(text) == 1:  # X is not x
         return found
     return frozenset(i for i, choice in enumerate(choices) if choice.lower() == text.lower())
 
@@ -92,7 +92,7 @@ def by_text(text: str, choices: Sequence[str], same: Same) -> frozenset[int]:
     Numbers are compared exactly: "1.25" must not fit an option "1.2" by rounding.
     """
     found = _verbatim(text, choices)
-    if not found and not is_mathematical(text):
+    if not found and not is_mathematical(text) and len(text) > 1:
         plain = words(text)
         found = frozenset(i for i, choice in enumerate(choices) if words(choice) == plain)
     if not found and (read_quantity(text) is not None or not _is_words(text)):

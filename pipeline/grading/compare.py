@@ -130,7 +130,11 @@ def _in_radians(
 
 
 def _is_radians(term: Term, unit: Unit | None) -> bool:
-    return unit == _RADIAN or (unit is None and holds(term, "π"))
+    return unit == _RADIAN or (unit is None and (holds(term, "π") or _is_arc(term)))
+
+
+def _is_arc(term: Term) -> bool:
+    return isinstance(term, Apply) and term.op.startswith("arc")
 
 
 def _same_rounded(answer: Quantity | Expression, gold: Quantity | Expression) -> bool:

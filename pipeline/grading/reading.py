@@ -213,6 +213,7 @@ _JOINED = re.compile(
     r"|或者?|且|和|与|及)\s*",
     re.IGNORECASE | re.ASCII,
 )
+_LOGIC = re.compile(r"\\(?:l(?:and|or)|vee|wedge)(?![A-Za-z])")
 _COMMA = re.compile(r"\s*[,、]\s*|\s*\\quad\s*")
 _GROUPED = re.compile(r",(?=\d{3}(?!\d))")
 _NUMERALS = re.compile(r"[-+]?\d+(?:\.\d+)?(?: [-+]?\d+(?:\.\d+)?)+")
@@ -286,6 +287,8 @@ def _listed(text: str) -> Form:
     items = tuple(map(read_item, parts))
     if joined == "and" and all(_is_region(item) for item in items):
         return _combined(items, regions.intersection)
+    if _LOGIC.search(text) and not all(isinstance(item, Named | Region) for item in items):
+        raise Unreadable("a proposition")
     return Sequence("or" if joined == "or" else "", items)
 
 
