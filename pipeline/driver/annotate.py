@@ -84,7 +84,7 @@ class AnnotateStep:
         keys = {spec.index: spec.key for spec in asked.specs}
         reason = "it completes prefixes that are not asked for any more"
         lost = [
-            ObjectLost(purpose, index, shard.rollout, reason)
+            ObjectLost(purpose, index, path=shard.rollout, reason=reason)
             for index, shard in context.state.shards.get(purpose, {}).items()
             if shard.key != keys.get(index)
         ]

@@ -204,7 +204,7 @@ class RunContext:
             if path in _objects(shard):
                 self.count_loss(f"shard {index} of {purpose}", path, reason)
                 self.watch.say(f"{path} is lost ({reason}): it is made again")
-                return ObjectLost(purpose, index, path, reason)
+                return ObjectLost(purpose, index, path=path, reason=reason)
         raise RunStopped(f"{path} is corrupt or gone, and nothing can make it again: {reason}")
 
     def loss_anywhere(self, path: str, reason: str) -> ObjectLost:
@@ -223,7 +223,7 @@ class RunContext:
         if self.state.labels is None or path != self.state.labels["path"]:
             raise RunStopped(f"{path} is corrupt or gone, and nothing can make it again: {reason}")
         self.count_loss("the step values", path, reason)
-        return LabelsLost(path, reason)
+        return LabelsLost(path=path, reason=reason)
 
     def count_loss(self, what: str, path: str, reason: str) -> None:
         """One more loss of `what` in this driver's life.

@@ -100,6 +100,6 @@ def give_up(
             path, reason = lost[one.purpose]
             context.count_loss(one.purpose, path, reason)
             context.watch.say(f"{path} is lost ({reason}): it is made again")
-            event = EvaluationLost(one.version, one.split, GREEDY, one.purpose, path, reason)
-            events.append(event)
+            place = one.version, one.split, GREEDY, one.purpose
+            events.append(EvaluationLost(*place, path=path, reason=reason))
     return events

@@ -85,7 +85,7 @@ class JudgeStep:
         assert context.state.labels is not None
         return [
             *(
-                ObjectLost(purpose, index, shard.scores or "", reason)
+                ObjectLost(purpose, index, path=shard.scores or "", reason=reason)
                 for index, shard in context.state.shards[purpose].items()
             ),
             context.labels_lost(context.state.labels["path"], reason),

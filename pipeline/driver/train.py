@@ -138,7 +138,7 @@ class TrainStep:
         if own and context.may_lose(failed.path):
             context.watch.say(f"{job.name}: its checkpoint {failed.path} is lost ({failed.reason});"
                               " the job starts again from its beginning")  # fmt: skip
-            return CheckpointLost(job.name, failed.path, failed.reason)
+            return CheckpointLost(job.name, path=failed.path, reason=failed.reason)
         if job.prm is not None:
             return context.labels_lost(failed.path, failed.reason)
         phase = ShardSet(job.name).phase

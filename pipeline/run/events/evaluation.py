@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from pipeline.run.events.event import Event, Purpose
+from pipeline.run.events.event import Event, LossEvent, Purpose
 from pipeline.run.state import State, evaluation_key
 
 
@@ -32,7 +32,7 @@ class Evaluated(Event):
 
 
 @dataclass(frozen=True)
-class EvaluationLost(Event):
+class EvaluationLost(LossEvent):
     """Grades of an evaluation are corrupt or gone: it is made again."""
 
     type = "evaluation_lost"
@@ -41,8 +41,6 @@ class EvaluationLost(Event):
     split: str
     mode: str
     purpose: Purpose
-    path: str
-    reason: str
 
     def fold(self, state: State) -> None:
         """Back to before its shards, which are adopted from the store; no run is finished
@@ -50,6 +48,3 @@ class EvaluationLost(Event):
         state.evaluations.pop(evaluation_key(self.version, self.split, self.mode), None)
         state.closed.pop(self.purpose, None)
         state.finished = None
-
-    def drops(self) -> frozenset[str]:
-        return frozenset((self.path,))

@@ -66,6 +66,17 @@ class Event(ABC):
         return {"type": self.type, **kept}
 
 
+@dataclass(frozen=True, kw_only=True)
+class LossEvent(Event):
+    """An object that the run needed is corrupt or gone; it is made again, perhaps otherwise."""
+
+    path: str
+    reason: str
+
+    def drops(self) -> frozenset[str]:
+        return frozenset((self.path,))
+
+
 @cache
 def form(kind: type[Event]) -> TypeAdapter[Any]:
     """Reads and writes the fields of one type of event."""

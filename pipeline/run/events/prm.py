@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from pipeline.refs import PRM_ROLLOUTS, PolicyRef, ShardSet
-from pipeline.run.events.event import Event
+from pipeline.run.events.event import Event, LossEvent
 from pipeline.run.state import State
 
 
@@ -34,14 +34,11 @@ class LabelsMade(Event):
 
 
 @dataclass(frozen=True)
-class LabelsLost(Event):
+class LabelsLost(LossEvent):
     """The step values are corrupt or gone: they are made again, from the completions that are in
     the store."""
 
     type = "labels_lost"
-
-    path: str
-    reason: str
 
     def fold(self, state: State) -> None:
         state.labels = None
@@ -50,9 +47,6 @@ class LabelsLost(Event):
             for purpose, sums in state.closed.items()
             if not ShardSet(purpose).is_round
         }
-
-    def drops(self) -> frozenset[str]:
-        return frozenset((self.path,))
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ from typing import Any
 
 from pipeline.generation.fleet import BadQuery
 from pipeline.refs import ShardSet
-from pipeline.run.events.event import Event, Purpose
+from pipeline.run.events.event import Event, LossEvent, Purpose
 from pipeline.run.state import ShardState, State
 from pipeline.selection.coverage import Coverage
 
@@ -97,15 +97,13 @@ class ShardScored(OfShard):
 
 
 @dataclass(frozen=True)
-class ObjectLost(Event):
+class ObjectLost(LossEvent):
     """An object of an open shard is corrupt or gone: it is made again."""
 
     type = "object_lost"
 
     purpose: Purpose
     index: int
-    path: str
-    reason: str
 
     def fold(self, state: State) -> None:
         """Back to before it: without its rollout a shard is gone, else only its grades are."""
@@ -120,9 +118,6 @@ class ObjectLost(Event):
         elif self.path == shard.scores:
             shard.selected = shard.scores = None
         state.closed.pop(self.purpose, None)
-
-    def drops(self) -> frozenset[str]:
-        return frozenset((self.path,))
 
 
 @dataclass(frozen=True)

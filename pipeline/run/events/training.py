@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from pipeline.refs import PRM_ROLLOUTS, CheckpointRef, PolicyRef
-from pipeline.run.events.event import Event
+from pipeline.run.events.event import Event, LossEvent
 from pipeline.run.state import JobState, State
 
 
@@ -31,22 +31,17 @@ class CheckpointSaved(Event):
 
 
 @dataclass(frozen=True)
-class CheckpointLost(Event):
+class CheckpointLost(LossEvent):
     """A job's checkpoint is corrupt or gone: the job starts again from its beginning."""
 
     type = "checkpoint_lost"
 
     job: str
-    path: str
-    reason: str
 
     def fold(self, state: State) -> None:
         job = state.jobs[self.job]
         if job.checkpoint is not None and job.checkpoint.path == self.path:
             job.checkpoint = None
-
-    def drops(self) -> frozenset[str]:
-        return frozenset((self.path,))
 
 
 @dataclass(frozen=True)
