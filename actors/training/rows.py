@@ -2,13 +2,16 @@
 
 What always holds: a row's response is the ids that were sampled, its prompt is what the policy's
 own processor makes of the query, and that hashes to what the engine was fed; a row of which this is
-not true stops the job. Warm-up chains were sampled from a prompt that held the gold answer: they
+not true stops the job. It is looked at where the prompt is processed anyway, in the ranks
+(`actors.model.collate`): the row carries length and hash from the rollout, and no image is opened
+here. Warm-up chains were sampled from a prompt that held the gold answer: they
 are trained on under the question alone, so there is no engine's hash to compare with.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -16,11 +19,11 @@ from typing import Any
 from actors.model.images import image_path
 from actors.model.processor import Processor, load_processor, processor_sha256
 from pipeline.datasets.images import decode
-from pipeline.errors import UserError
+from pipeline.errors import ArtifactLost, UserError
 from pipeline.prm.labels import LabelKind, target
 from pipeline.prompts import PromptTemplates, prompt_hash
 from pipeline.query import Query
-from pipeline.records import Selected, StepValues
+from pipeline.records import Rollout, Selected, StepValues
 from pipeline.storage.artifacts import get_verified, needed, read_rows
 from pipeline.storage.store import Store
 from pipeline.training.job import PrmLearning
@@ -78,7 +81,11 @@ class RowMaker:
         made = Rows([], [])
         for path in paths:
             selected: list[Selected] = read_rows(self._store, path, Selected)
-            made.rows.extend(self._row(processor, row) for row in selected)
+            tokens = self._prompt_tokens(selected)
+            made.rows.extend(
+                self._row(processor, row, tokens.get((row.query, row.sample_index), 0))
+                for row in selected
+            )
             made.logprobs.extend(row.logprobs for row in selected)
         return made
 
@@ -93,16 +100,29 @@ class RowMaker:
                 # One token more than the last step, which is predicted and never read.
                 read = row.token_ids[: row.step_ends[-1] + 1]
                 yield replace(
-                    self._row(processor, row),
+                    self._row(processor, row, row.prompt_tokens),
                     token_ids_T=read,
                     step_ends_S=row.step_ends,
                     targets_S=tuple(target(value, kind) for value in row.values),
                 )
 
-    def _row(self, processor: Processor, row: Selected | StepValues) -> TrainRow:
+    def _prompt_tokens(self, rows: Sequence[Selected]) -> dict[tuple[str, int], int]:
+        """How long the prompts were that these rows were sampled from, as far as their rollouts can
+        be read: what is lost there is no loss for training."""
+        found: dict[tuple[str, int], int] = {}
+        for path in {row.rollout_shard for row in rows if row.prompt_sha256}:
+            with suppress(ArtifactLost):
+                rollouts: list[Rollout] = read_rows(self._store, path, Rollout)
+                found |= {(one.query, one.sample_index): one.prompt_tokens for one in rollouts}
+        return found
+
+    def _row(self, processor: Processor, row: Selected | StepValues, tokens: int) -> TrainRow:
+        """tokens: of the prompt that it was sampled from; 0: nobody knows."""
         query = self._queries[row.query]
         text = self._templates.text(query)
         prompt = processor.prompt(text, len(query.images), self._templates.system)
+        if row.prompt_sha256 and tokens:
+            return TrainRow(prompt, query.images, tokens, row.prompt_sha256, row.token_ids)
         ids = processor.input_ids(prompt, query.images, self._open_image)
         hashed = prompt_hash(ids)
         if row.prompt_sha256 not in ("", hashed):

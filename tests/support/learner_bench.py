@@ -16,7 +16,7 @@ from actors.training.source import Source
 from pipeline.config.schema import Config
 from pipeline.hashing import canonical_json, sha256_hex
 from pipeline.prompts import prompt_hash
-from pipeline.records import Selected
+from pipeline.records import Rollout, Selected
 from pipeline.refs import CheckpointRef
 from pipeline.simulation.small_trees import put_small_tree
 from pipeline.storage.artifacts import needed, put_content
@@ -41,7 +41,9 @@ SIZES = {"batch_size": 4, "window": 64}
 
 
 class FakeProcessor:
-    """A prompt's ids are its characters."""
+    """A prompt's ids are its characters. made: how many it has made ids of."""
+
+    made = 0
 
     def prompt(self, text: str, n_images: int, system: str = "") -> str:
         return f"<{text}>"
@@ -49,6 +51,7 @@ class FakeProcessor:
     def input_ids(
         self, prompt: str, images: tuple[str, ...], open_image: Callable[[str], Any]
     ) -> tuple[int, ...]:
+        self.made += 1
         return tuple(map(ord, prompt))
 
 
@@ -178,24 +181,37 @@ class Bench:
         )
 
     def selection(self, start: int, rows: int, prompt_sha256: str | None = None) -> str:
-        made = []
-        for index in range(start, start + rows):
-            query = self.program.by_hash[self.program.pool[index % 12]]
-            hashed = prompt_hash(tuple(map(ord, f"<{query.question}>")))
-            ids = tuple(range(1, 3 + index % 5))
-            made.append(
-                Selected(
-                    query=query.content_hash,
-                    query_id=query.query_id,
-                    sample_index=index,
-                    rollout_shard="r",
-                    token_ids=ids,
-                    logprobs=tuple(-0.5 for _ in ids),
-                    prompt_sha256=hashed if prompt_sha256 is None else prompt_sha256,
-                    reward=1.0,
-                )
+        """Selected responses, stored, and the rollouts that they are of; with a `prompt_sha256` of
+        their own, of rollouts that are lost."""
+        sampled = [self._rollout(index) for index in range(start, start + rows)]
+        shard = f"shards/rollout/k/{'0' * 64}.parquet"
+        if prompt_sha256 is None:
+            shard = put_content(self.store, "rollout", "k", to_parquet(sampled, Rollout), "parquet")
+        made = [
+            Selected(
+                query=one.query,
+                query_id=one.query_id,
+                sample_index=one.sample_index,
+                rollout_shard=shard,
+                token_ids=one.token_ids,
+                logprobs=one.logprobs,
+                prompt_sha256=one.prompt_sha256 if prompt_sha256 is None else prompt_sha256,
+                reward=1.0,
             )
+            for one in sampled
+        ]
         return put_content(self.store, "select", "k", to_parquet(made, Selected), "parquet")
+
+    def _rollout(self, index: int) -> Rollout:
+        query = self.program.by_hash[self.program.pool[index % 12]]
+        prompt = tuple(map(ord, f"<{query.question}>"))
+        ids = tuple(range(1, 3 + index % 5))
+        return Rollout(
+            query=query.content_hash, query_id=query.query_id, sample_index=index, seed=index,
+            policy=self.base.version, temperature=1.0, top_p=1.0,
+            prompt_sha256=prompt_hash(prompt), prompt_tokens=len(prompt), token_ids=ids,
+            logprobs=tuple(-0.5 for _ in ids), text="", finish="stop",
+        )  # fmt: skip
 
     def job(self, name: str, data: Sequence[str], **changes: Any) -> LearnJob:
         plain = LearnJob(name, None, self.base, tuple(data), 0, 2, None, 1e-3)

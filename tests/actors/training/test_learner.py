@@ -203,6 +203,20 @@ def test_a_response_to_another_prompt_is_never_trained_on(bench: Bench) -> None:
     learner.close()
 
 
+def test_rows_know_their_prompts_from_the_rollouts_and_nothing_is_processed_again(
+    bench: Bench,
+) -> None:
+    """Only a warm-up chain, which was sampled from another prompt, has to be."""
+    processor = FakeProcessor()
+    maker = RowMaker(bench.store, bench.program.by_hash, PromptTemplates())
+    taken: Any = processor
+    rows = maker.rows(taken, (bench.selection(0, 6), bench.selection(6, 3))).rows
+    assert processor.made == 0
+    again = maker.rows(taken, (bench.selection(0, 9, ""),)).rows
+    assert processor.made == 9
+    assert rows == again
+
+
 def test_what_is_lost_is_named(bench: Bench) -> None:
     learner = bench.learner()
     missing = f"shards/select/k/{'0' * 64}.parquet"
