@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from actors.supervision.failures import Failure, classify
-from actors.supervision.node_cache import hold
+from actors.supervision.node_cache import hold, let_go, sweep
 from actors.training.source import Means, Source, checkpoint_folder, policy_folder
 from pipeline.storage.disk import writing_to
 from pipeline.storage.models import publish_folder
@@ -81,6 +81,7 @@ def _serve(hub: Any, rank: int, config: dict[str, Any]) -> None:
             continue
         done, name, options = order
         if name == "leave":
+            desk.close()
             ray.get(hub.answer.remote(rank, done, None))
             return
         ray.get(hub.answer.remote(rank, done, getattr(desk, name)(**options)))
@@ -146,6 +147,13 @@ class Desk:
         with checkpoint_folder(means, source, beat) as saved:
             beat("loading the policy")
             self._trainer = Trainer(self._settings, policy, means.images, saved, beat)
+
+    def close(self) -> None:
+        """Leave nothing on this node's disk but what is stored and cached."""
+        self._storing.shutdown()
+        self._reading.close()
+        let_go(self._scratch)
+        sweep(self._scratch.parent)
 
     def ready(self) -> dict[str, Any]:
         """Where this trainer stands."""

@@ -22,7 +22,7 @@ import json
 import os
 import shutil
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -33,8 +33,9 @@ from pipeline.storage.disk import Free, free_bytes
 from pipeline.storage.store import Store
 from pipeline.storage.trees import Beat, TreeFile, fetch_tree, quiet
 
-KEPT = 4
-"""Trees of each kind that stay without being used; an engine may be about to read the last one."""
+KEPT = {"policies": 4, "checkpoints": 2}
+"""How many trees of each kind stay without being used: an engine may be about to read the last
+policy, and a checkpoint is six times as large."""
 
 POLL_S = 0.2
 WEIGHTS = (".safetensors", ".bin")
@@ -45,7 +46,9 @@ Make = Callable[[Path], object]
 class TreeCache:
     """The trees in one folder of a node's disk."""
 
-    def __init__(self, folder: Path, keep: int = KEPT, free: Free = free_bytes) -> None:
+    def __init__(
+        self, folder: Path, keep: Mapping[str, int] = KEPT, free: Free = free_bytes
+    ) -> None:
         self.folder = folder.absolute()
         self._keep = keep
         self._free = free
@@ -145,7 +148,7 @@ class TreeCache:
         names = {marker.stem for marker in parent.glob("*.verified")}
         names |= {part.stem[1:] for part in parent.glob(".*.part")}
         places = sorted((_Place(parent / name) for name in names), key=_Place.used, reverse=True)
-        for place in places[self._keep if keep is None else keep :]:
+        for place in places[self._keep[parent.name] if keep is None else keep :]:
             place.remove()
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import secrets
 import socket
 import subprocess
 import tempfile
@@ -101,8 +102,13 @@ def stored(events: list[dict[str, Any]]) -> dict[str, str]:
 
 
 @pytest.mark.timeout(LIMIT_S)
-def test_ranks_on_a_node_without_the_drivers_disk_train_the_same_bits(tmp_path: Path) -> None:
+def test_ranks_on_a_node_without_the_drivers_disk_train_the_same_bits(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     check_namespaces()
+    # What a node or a driver needs to join, wherever its user's own token is.
+    monkeypatch.setenv("RAY_AUTH_MODE", "token")
+    monkeypatch.setenv("RAY_AUTH_TOKEN", secrets.token_hex(32))
     with ExitStack() as stack:
         stack.enter_context(moto_server())
         one = Job(tmp_path / "one", "one")

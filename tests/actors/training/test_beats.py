@@ -116,6 +116,8 @@ def test_a_slow_store_is_no_hang_and_a_rank_that_stopped_is(
         desk.reset(SLOW, replace(source, checkpoint=made.path))
         watched.answer()
         took.append(watched.now)
+        desk.close()
+    assert not list((means.trees().folder / "new").iterdir())
     assert all(after - before > 3 * HANG_S for before, after in pairwise(took))
     watched.order("train")
     watched.beat("step 1 of 9")

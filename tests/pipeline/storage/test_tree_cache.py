@@ -24,7 +24,7 @@ class Shelf:
         self.inner = MemoryBackend()
         self.backend = ScriptedBackend(self.inner)
         self.store: Store = patient(self.backend)
-        self.cache = TreeCache(folder / "cache", keep=2)
+        self.cache = TreeCache(folder / "cache", keep={"policies": 2, "checkpoints": 2})
 
     def put(self, number: int, kind: str = "policies") -> str:
         folder = self.folder / f"tree-{number}"
