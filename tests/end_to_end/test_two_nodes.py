@@ -67,29 +67,24 @@ def two_nodes(log: Path) -> Iterator[str]:
     ]  # fmt: skip
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     with ExitStack() as stack, log.open("wb") as written:
-
-        def start(command: list[str]) -> None:
+        nodes = (node_command(head), node_command(other, Path(tempfile.gettempdir())))
+        for count, command in enumerate(nodes, 1):
             node = subprocess.Popen(
                 command, cwd=ROOT, env=environment, stdout=written, stderr=written
             )
             stack.callback(node.wait)
             stack.callback(node.kill)
-
-        start(node_command(head))
-        until_answers(int(port))
-        start(node_command(other, Path(tempfile.gettempdir())))
+            until_up(node, log, count)
         yield address
 
 
-def until_answers(port: int) -> None:
+def until_up(node: subprocess.Popen[bytes], log: Path, count: int) -> None:
+    """Wait until so many nodes have said that they are."""
     limit = time.monotonic() + LIMIT_S
-    while True:
-        try:
-            socket.create_connection(("127.0.0.1", port), 5.0).close()
-            return
-        except OSError:
-            assert time.monotonic() < limit
-            time.sleep(0.2)
+    while log.read_text().count("Ray runtime started") < count:
+        assert node.poll() is None, log.read_text()[-4000:]
+        assert time.monotonic() < limit, log.read_text()[-4000:]
+        time.sleep(0.2)
 
 
 def stored(events: list[dict[str, Any]]) -> dict[str, str]:
