@@ -263,14 +263,17 @@ def read_manifest(folder: Path) -> dict[str, Any]:
     return manifest
 
 
-def restore(engine: Any, saved: Saved, beat: Beat = quiet) -> None:
-    """Put the saved master weights and moments into a fresh engine (weights copied before)."""
+def restore(engine: Any, saved: Saved, beat: Beat = quiet, *, moments: bool = True) -> None:
+    """Put the saved master weights and, with `moments`, Adam's state into a fresh engine (weights
+    copied before)."""
     for name, parameter in sorted(engine.module.named_parameters()):
         if not parameter.requires_grad:
             continue
         beat(f"restoring {name}")
-        for key in (None, *MOMENTS):
+        for key in (None, *MOMENTS) if moments else (None,):
             _restore_tensor(engine, parameter, saved, f"{key or 'master'}/{name}", key)
+    if not moments:
+        return
     state = _base_optimizer(engine).state
     for parameter in _flat_parameters(engine):
         state[parameter]["step"].fill_(float(saved.step))

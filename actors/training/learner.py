@@ -195,7 +195,7 @@ class GroupLearner:
         lengths = Lengths([row.length for row in rows], [row.units for row in rows])
         sizes = {"batch_size": self._config.learn.batch_size, "window": self._config.learn.window}
         group = self._at_start(job, resume or job.start)
-        done = resume or CheckpointRef("", "", job.name, 0, job.start.step if job.start else 0)
+        done = resume or CheckpointRef("", "", job.name, 0, job.first_step)
         if job.check_logprobs and resume is None:
             self._doing(job, "comparing log-probabilities with the engine's")
             first = first_batch(job, lengths, **sizes)
@@ -297,15 +297,16 @@ class GroupLearner:
             schedule_rise=job.schedule_rise,
             schedule_steps=job.schedule_steps,
             seed=job.seed,
+            inherit=job.inherit if start == job.start else "all",
             **_objective(job),
         )
         group = self._group
         at, self._at = self._at, None
-        in_place = start is not None and start.path == at
-        if group is not None and in_place and group.settings == settings:
+        in_place = start is not None and start.path == at and settings.inherit == "all"
+        if group is not None and in_place and replace(group.settings, inherit="all") == settings:
             return group
         source = Source(
-            job.policy.path,
+            (job.weights or job.policy).path,
             None if start is None else start.path,
             head=job.prm is not None,
             likelihood=job.prm is not None and job.prm.likelihood,

@@ -198,8 +198,10 @@ class Trainer:
         )[0]
         starting_moments(self.engine)
         if saved is not None:
-            restore(self.engine, saved, beat)
-            self.step, self.cursor = saved.step, saved.cursor
+            moments = settings.inherit == "all"
+            restore(self.engine, saved, beat, moments=moments)
+            if moments:
+                self.step, self.cursor = saved.step, saved.cursor
 
     def _adam(self, model: Any) -> torch.optim.AdamW:
         settings = self.settings

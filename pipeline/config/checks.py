@@ -106,6 +106,19 @@ def _learning_problems(config: Config) -> Iterator[str]:
         )
     if learn.schedule_steps is not None and learn.schedule_rise > learn.schedule_steps:
         yield "learn.schedule_rise is more than learn.schedule_steps"
+    evolve = config.evolve
+    if evolve.method != "continuous" and evolve.interval != 1.0:
+        yield (
+            f"evolve.method = {evolve.method} draws the whole pool in each iteration, and "
+            f"evolve.interval = {evolve.interval:g} is a part of it: set evolve.interval=1"
+        )
+    if evolve.method != "continuous" and config.run.rules == 1:
+        yield f"evolve.method = {evolve.method} needs run.rules = 2"
+    if evolve.stop_saturated and config.evaluate.samples == 0:
+        yield (
+            "evolve.stop_saturated compares Pass@K with greedy, and evaluate.samples = 0 samples "
+            "nothing: set evaluate.samples"
+        )
     if learn.ranks > learn.batch_size:
         yield f"learn.ranks = {learn.ranks} is more than learn.batch_size = {learn.batch_size}"
     if learn.window < learn.batch_size:

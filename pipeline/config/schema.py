@@ -27,6 +27,7 @@ Qwen-VL and GLM-V (visual), MiniCPM-V (vpm and its resampler)."""
 
 RuleName = Literal["all_correct", "random_k", "threshold", "top_k", "bottom_k"]
 SCORED: tuple[RuleName, ...] = ("threshold", "top_k", "bottom_k")
+MethodName = Literal["continuous", "iterative_rft", "rest_em"]
 RankedBy = Literal["prm", "logprob", "length", "random"]
 
 FREE: dict[str, Any] = {"resume": "free"}
@@ -379,8 +380,19 @@ class Learn(Section):
 class Evolve(Section):
     """The iterations."""
 
+    method: MethodName = Field(default="continuous", json_schema_extra=ADDED)
+    """continuous: each iteration goes on with weights, moments and schedule of the last;
+    iterative_rft: with its weights and a new optimizer; rest_em: again from the warm-up. The last
+    two draw the whole pool each time (evolve.interval=1) and fall over each iteration anew."""
     iterations: int = Field(default=8, ge=0)
-    """How many; 0: warm-up only."""
+    """How many at most; 0: warm-up only."""
+    steps: int | None = Field(default=None, ge=1, json_schema_extra=ADDED)
+    """Optimizer steps of all iterations together, at most; null: as many as they make."""
+    patience: int | None = Field(default=None, ge=1, json_schema_extra=ADDED)
+    """Iterations without a better validation greedy after which the evolution ends; null: any."""
+    stop_saturated: bool = Field(default=False, json_schema_extra=ADDED)
+    """End the evolution when Pass@K on validation cannot be told from greedy: nothing is left to
+    select. Needs evaluate.samples."""
     interval: Share = 0.25
     """Share of the labelled pool that one iteration draws."""
     epochs: int = Field(default=1, ge=1, le=100)

@@ -9,6 +9,7 @@ from pipeline.driver.context import RunContext
 from pipeline.errors import RunStopped
 from pipeline.phases.control import chains_of
 from pipeline.phases.lineage import retirable
+from pipeline.phases.methods import kept_for_later
 from pipeline.phases.steps import Train
 from pipeline.refs import CheckpointRef, ShardSet
 from pipeline.run.events.event import Event
@@ -110,7 +111,8 @@ class TrainStep:
 
     def _retire(self, context: RunContext, newest: CheckpointRef) -> list[Event]:
         """The old goes after the new is recorded; where the job started stays until the next."""
-        paths = retirable(context.state, keep=(newest, self.step.job.start))
+        later = kept_for_later(context.state, context.spec)
+        paths = retirable(context.state, keep=(newest, self.step.job.start, *later))
         return [Retired(tuple(paths))] if paths else []
 
     def _back_off(self, context: RunContext, failed: LearnFailed) -> None:
@@ -142,6 +144,6 @@ class TrainStep:
         if job.prm is not None:
             return context.labels_lost(failed.path, failed.reason)
         phase = ShardSet(job.name).phase
-        chains = chains_of(context.spec) if phase == "control" else ShardSet(phase)
+        chains = chains_of(context.state, context.spec) if phase == "control" else ShardSet(phase)
         purpose = ShardSet(job.name) if phase == "evolve" else chains
         return context.loss(purpose, failed.path, failed.reason)

@@ -6,13 +6,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from pipeline.phases.evaluate import evaluations
-from pipeline.phases.lineage import (
-    checkpoint_before,
-    identity_of,
-    schedule_of,
-    selections,
-    skip_training,
-)
+from pipeline.phases.lineage import identity_of, schedule_of, selections, skip_training
+from pipeline.phases.methods import start_of
 from pipeline.phases.steps import SampleShards, Step, Train
 from pipeline.phases.warmup import WARMUP, sample_warmup
 from pipeline.refs import ShardSet
@@ -25,7 +20,7 @@ CONTROL = ShardSet("control")
 
 def ready(state: State, spec: RunSpec) -> Sequence[Step]:
     """The next step of the first job that is not trained or has no figures on validation."""
-    for t in range(spec.config.evolve.iterations if spec.config.evolve.control else 0):
+    for t in range(len(state.iterations) if spec.config.evolve.control else 0):
         name, length = f"control/{t}", state.jobs[f"evolve/{t}"].steps
         if not state.job_done(name):
             if not length:
@@ -40,29 +35,31 @@ def ready(state: State, spec: RunSpec) -> Sequence[Step]:
     return ()
 
 
-def chains_of(spec: RunSpec) -> ShardSet:
+def chains_of(state: State, spec: RunSpec) -> ShardSet:
     """The chains that the control trains on: the warm-up's, where these are of all its queries."""
-    return WARMUP if spec.control_queries == spec.warmup_queries else CONTROL
+    queries = spec.control_queries(len(state.iterations))
+    return WARMUP if queries == spec.warmup_queries else CONTROL
 
 
 def _sample(state: State, spec: RunSpec) -> Sequence[Step]:
     """Chains of the base for the queries that the evolution saw. (Those which the warm-up has
     are found in the store.)"""
-    if chains_of(spec) == WARMUP:
+    if chains_of(state, spec) == WARMUP:
         return sample_warmup(state, spec)
     if CONTROL in state.closed:
         return ()
     base = state.policies["base"]
-    specs = spec.chain_specs(CONTROL, spec.control_queries, base)
+    queries = spec.control_queries(len(state.iterations))
+    specs = spec.chain_specs(CONTROL, queries, base)
     return (SampleShards("control/generate", CONTROL, specs, base, spec.warmup_rule),)
 
 
 def _job(state: State, spec: RunSpec, t: int, length: int) -> LearnJob:
     return LearnJob(
         name=f"control/{t}",
-        start=checkpoint_before(state, "control", t),
+        **start_of(state, spec, "control", t),
         policy=state.policies["warmup"],
-        data=selections(state, chains_of(spec)),
+        data=selections(state, chains_of(state, spec)),
         seed=spec.config.run.seed,
         epochs=None,
         max_steps=length,

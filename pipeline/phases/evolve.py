@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from pipeline.phases.evaluate import evaluations
 from pipeline.phases.iteration_row import iteration_row
 from pipeline.phases.lineage import (
-    checkpoint_before,
     identity_of,
     policy_before,
     schedule_of,
@@ -15,6 +14,7 @@ from pipeline.phases.lineage import (
     skip_training,
     temperature_of,
 )
+from pipeline.phases.methods import start_of, starts_from_sampled, steps_left, stops_because
 from pipeline.phases.prm import evolve_rule, evolve_scoring
 from pipeline.phases.steps import Record, SampleShards, Step, Train
 from pipeline.refs import PolicyRef, ShardSet
@@ -27,7 +27,7 @@ from pipeline.training.job import LearnJob
 def ready(state: State, spec: RunSpec) -> Sequence[Step]:
     """The next step of the iteration that is not closed."""
     t = len(state.iterations)
-    if t >= spec.config.evolve.iterations:
+    if stops_because(state, spec) is not None:
         return ()
     purpose, policy = ShardSet("evolve", t), policy_before(state, t)
     if not state.job_done(purpose):
@@ -49,13 +49,13 @@ def _job(state: State, spec: RunSpec, t: int, policy: PolicyRef, data: tuple[str
     config = spec.config
     return LearnJob(
         name=f"evolve/{t}",
-        start=checkpoint_before(state, "evolve", t),
+        **start_of(state, spec, "evolve", t),
         policy=policy,
         data=data,
         seed=config.run.seed,
         epochs=config.evolve.epochs,
-        max_steps=None,
-        check_logprobs=True,
+        max_steps=steps_left(state, spec),
+        check_logprobs=starts_from_sampled(state, spec, t),
         temperature=temperature_of(state, spec, t),
         top_p=config.generate.top_p,
         **schedule_of(config, t),

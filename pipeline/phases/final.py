@@ -25,6 +25,6 @@ def ready(state: State, spec: RunSpec) -> Sequence[Step]:
 
 def chosen(state: State, spec: RunSpec, chain: str) -> str:
     """The best of a chain by validation greedy, the warm-up policy included; ties to the later."""
-    names = ["warmup", *(f"{chain}/{t}" for t in range(spec.config.evolve.iterations))]
+    names = ["warmup", *(f"{chain}/{t}" for t in range(len(state.iterations)))]
     validation = spec.config.data.validation
     return names[best_of([state.greedy(state.policies[name], validation) for name in names])]

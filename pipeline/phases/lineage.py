@@ -70,7 +70,9 @@ def schedule_of(config: Config, iteration: int) -> dict[str, Any]:
         "schedule_rise": learn.schedule_rise,
         "schedule_steps": learn.schedule_steps,
     }
-    if config.run.rules > 1 and learn.schedule != "constant":
+    if config.evolve.method != "continuous" and learn.schedule != "constant":
+        found["span"] = (0.0, 1.0 / learn.schedule_share)  # with a new optimizer, anew
+    elif config.run.rules > 1 and learn.schedule != "constant":
         whole = config.evolve.iterations * learn.schedule_share
         found["span"] = (iteration / whole, (iteration + 1) / whole)
     return found
@@ -82,7 +84,9 @@ def last_learning_rate(state: State, spec: RunSpec, chain: str, iteration: int) 
     steps = state.jobs[f"{chain}/{iteration}"].steps
     if not steps:
         return None
-    first = sum(state.jobs[f"{chain}/{earlier}"].steps for earlier in range(iteration))
+    inherits = spec.config.evolve.method == "continuous"
+    before = range(iteration) if inherits else range(0)
+    first = sum(state.jobs[f"{chain}/{earlier}"].steps for earlier in before)
     span = schedule_of(spec.config, iteration).get("span")
     return learning_rate_at(
         first + steps - 1,

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from pipeline.phases.methods import stops_because
 from pipeline.refs import PolicyRef
 from pipeline.reports.card import chain_of, sha256_of
 from pipeline.reports.comparison import comparisons, named_policies
@@ -66,13 +67,14 @@ def _identity(name: str, policy: PolicyRef, state: State) -> dict[str, str]:
     }
 
 
-def labelled_queries(program: RunSpec) -> dict[str, int]:
+def labelled_queries(state: State, program: RunSpec) -> dict[str, int]:
     """How many labelled queries the answers of each policy's training were of."""
-    control = program.control_queries if program.config.evolve.control else ()
+    done = len(state.iterations)
+    control = program.control_queries(done) if program.config.evolve.control else ()
     return {
         "warmup": len(program.warmup_queries),
         "control": len(control),
-        "final": len(program.evolved_queries),
+        "final": len(program.evolved_queries(done)),
     }
 
 
@@ -92,9 +94,10 @@ def summary(state: State, program: RunSpec, store: Store) -> dict[str, Any]:
             name: _identity(name, policy, state) for name, policy in named_policies(state).items()
         },
         **results,
-        "labelled_queries": labelled_queries(program),
+        "labelled_queries": labelled_queries(state, program),
         "comparisons": comparisons(state, program, store) if state.finished else {},
         "prm": state.prm and {**state.prm, "labels": state.labels},
+        "evolution_ended": stops_because(state, program),
         "iterations": state.iterations,
         "warnings": run_warnings(state, program),
         "bad_queries": state.bad_queries,

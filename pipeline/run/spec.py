@@ -87,21 +87,19 @@ class RunSpec:
         order = shuffled(self.pool, self.config.run.seed, "warmup")
         return () if warmup.checkpoint is not None else tuple(order[: warmup.queries])
 
-    @cached_property
-    def evolved_queries(self) -> frozenset[str]:
-        """Those that the final policy can have seen: of the warm-up, and of every iteration."""
-        iterations = range(self.config.evolve.iterations)
-        drawn = {item for t in iterations for item in self.slice(t)}
+    def evolved_queries(self, iterations: int) -> frozenset[str]:
+        """Those that the final policy can have seen: of the warm-up, and of so many iterations."""
+        drawn = {item for t in range(iterations) for item in self.slice(t)}
         return frozenset(drawn.union(self.warmup_queries))
 
-    @cached_property
-    def control_queries(self) -> tuple[str, ...]:
+    def control_queries(self, iterations: int) -> tuple[str, ...]:
         """Those that the control sees, which has as much supervision as the evolution: the same
         (by rules 1, those of the warm-up)."""
         if self.config.run.rules == 1:
             return self.warmup_queries
+        seen = self.evolved_queries(iterations)
         order = shuffled(self.pool, self.config.run.seed, "warmup")
-        return tuple(item for item in order if item in self.evolved_queries)
+        return tuple(item for item in order if item in seen)
 
     def chain_specs(
         self, purpose: str, queries: Sequence[str], policy: PolicyRef

@@ -70,11 +70,14 @@ class ScriptedLearner:
         try:
             batches = self._batches(job)
             if start is None:
-                model = read_small_tree(self.store, job.policy.path, "model.json")
+                begin = job.weights or job.policy
+                model = read_small_tree(self.store, begin.path, "model.json")
                 work = Training(job, batches, model["trained"], "zero", 0)
             else:
                 held = read_small_tree(self.store, start.path, "state.json")
                 work = Training(job, batches, held["trained"], held["moments"], start.step)
+                if resume is None and job.inherit == "weights":
+                    work = Training(job, batches, held["trained"], "zero", 0)
         except ArtifactLost as lost:
             self.unread = [LearnFailed(job.name, "lost", lost.reason, lost.path)]
             return

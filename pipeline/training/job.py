@@ -126,8 +126,10 @@ class LearnJob:
     first; one may be None. seed: root of the shuffles. prm: None for a policy; for a process reward
     model how it learns from step values, which `data` then are. span: shares of the schedule that
     are over before and after the job; None: it is counted in optimizer steps (`schedule_steps`).
-    rule: of its key (`JOB_RULE`); settings: of the run, as far as they decide what is trained,
-    hashed since rule 1.
+    inherit: what of `start` is continued: "all", or its master weights alone, with a new optimizer
+    and the schedule from its beginning. weights: the policy whose weights training begins with
+    where there is no `start`, if it is not the one that was sampled from. rule: of its key
+    (`JOB_RULE`); settings: of the run, as far as they decide what is trained, hashed since rule 1.
     """
 
     name: str
@@ -146,6 +148,8 @@ class LearnJob:
     top_p: float = 1.0
     prm: PrmLearning | None = None
     span: tuple[float, float] | None = None
+    inherit: Literal["all", "weights"] = "all"
+    weights: PolicyRef | None = None
     rule: int = 0
     settings: tuple[tuple[str, object], ...] = ()
 
@@ -164,7 +168,7 @@ class LearnJob:
                 "rule": self.rule,
                 "name": self.name,  # of the shuffles' seeds; no run's name is in it
                 "start": None if self.start is None else self.start.sha256,
-                "step": 0 if self.start is None else self.start.step,
+                "step": self.first_step,
                 "policy": hash_in(self.policy.path),
                 "data": [hash_in(path) for path in self.data],
                 "seed": self.seed,
@@ -180,6 +184,7 @@ class LearnJob:
                 "top_p": self.top_p,
                 "prm": None if self.prm is None else self.prm.identity,
                 "settings": dict(self.settings),
+                **self._begun,
             },
         )
 
@@ -189,6 +194,7 @@ class LearnJob:
             "learn",
             {
                 **spans,
+                **self._begun,
                 "name": self.name,
                 "start": None if self.start is None else _hashed(self.start),
                 "policy": {"version": self.policy.version, "path": self.policy.path},
@@ -208,9 +214,20 @@ class LearnJob:
         )
 
     @property
+    def _begun(self) -> dict[str, object]:
+        """How it begins, where not with all of its start or the sampled policy; came to keys
+        later."""
+        found: dict[str, object] = {}
+        if self.inherit != "all":
+            found["inherit"] = self.inherit
+        if self.weights is not None:
+            found["weights"] = hash_in(self.weights.path)
+        return found
+
+    @property
     def first_step(self) -> int:
         """The optimizer step that it begins with."""
-        return 0 if self.start is None else self.start.step
+        return 0 if self.start is None or self.inherit == "weights" else self.start.step
 
     def span_of(self, steps: int) -> Span | None:
         """Where its steps, so many, stand in the schedule."""

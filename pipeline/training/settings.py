@@ -27,6 +27,8 @@ class LearnSettings:
 
     objective: likelihood of response tokens, or the values of steps through a scalar head
         (`step_loss`: binary cross-entropy or squared error against them).
+    inherit: what of a checkpoint is continued: everything, or the master weights alone, with new
+        moments and step 0.
     frozen: shell patterns of parameter names that stay as they are ("model.vision_model.*").
     threads: compute threads of a CPU rank; results to the last bit depend on it.
     collective_timeout_s: seconds a rank waits for its peers before it gives up.
@@ -54,6 +56,7 @@ class LearnSettings:
     gradient_checkpointing: bool = False
     objective: Objective = "tokens"
     step_loss: StepLoss = "bce"
+    inherit: Literal["all", "weights"] = "all"
     frozen: tuple[str, ...] = ()
     seed: int = 0
     deterministic: bool = False

@@ -82,6 +82,8 @@ class FakeGroup:
                 read_manifest(self.store, source.checkpoint)
                 held = json.loads(self.store.get(f"{source.checkpoint}/state.json"))
             self.digest, self.step = held["digest"], held["step"]
+            if self.settings.inherit == "weights":
+                self.step = 0
 
     def reset(self, source: Source, settings: LearnSettings) -> dict[str, Any]:
         self.log.append("reset")

@@ -361,3 +361,44 @@ def test_parts_of_a_checkpoint_are_about_equally_large() -> None:
     found = owners(sizes, 2)
     loads = [sum(s for s, o in zip(sizes, found, strict=True) if o == rank) for rank in range(2)]
     assert abs(loads[0] - loads[1]) <= 11
+
+
+@pytest.mark.parametrize("changes", [{}, {"precision": "bfloat16", "batch_size": 2}], ids=str)
+def test_weights_alone_are_the_masters_with_a_new_optimizer(
+    policy: Path, rows: list[TrainRow], tmp_path: Path, changes: dict[str, Any]
+) -> None:
+    """What Iterative RFT and ReST-EM begin with: float32 master weights bit for bit, not what is
+    published of them, moments of zero, and the first step of a schedule."""
+    rows = rows[: changes.get("batch_size", 8)]
+    before = trainer(policy, **changes)
+    before.train(rows, 0)
+    save(before, tmp_path / "before", {})
+    before.publish(tmp_path / "published")
+    before.close()
+    fresh = trainer(policy, tmp_path / "before", inherit="weights", **changes)
+    assert fresh.step == 0
+    save(fresh, tmp_path / "fresh", {})
+    rate = [point["lr"] for point in fresh.engine.optimizer.param_groups]
+    fresh.close()
+    assert set(rate) == {SETTINGS.learning_rate}
+    old, new = (tensors_of(tmp_path / name) for name in ("before", "fresh"))
+    masters = [key for key in old if key.startswith("master/")]
+    assert all(torch.equal(old[key], new[key]) for key in masters)
+    moments = [key for key in new if key.startswith(("exp_avg/", "exp_avg_sq/"))]
+    assert moments
+    assert all(not new[key].any() for key in moments)
+    assert any(old[key].any() for key in moments), "there were some to inherit"
+    if changes:
+        rounded = trainer(tmp_path / "published", **changes)
+        save(rounded, tmp_path / "rounded", {})
+        rounded.close()
+        other = tensors_of(tmp_path / "rounded")
+        assert not all(torch.equal(old[key], other[key]) for key in masters)
+
+
+def tensors_of(checkpoint: Path) -> dict[str, torch.Tensor]:
+    from safetensors.torch import load_file as load
+
+    return {
+        key: one for path in checkpoint.glob("*.safetensors") for key, one in load(path).items()
+    }

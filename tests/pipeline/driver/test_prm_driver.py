@@ -124,7 +124,7 @@ def test_selections_keep_the_correct_response_with_the_highest_reward(plain: Ben
         assert choice["kept"]["steps"] == 2.0
         assert choice["excluded"] == {}
     for event in plain.of_type("shard_graded"):
-        assert event["purpose"] == "warmup" or event["selected"] is None
+        assert event["purpose"] in ("warmup", "control") or event["selected"] is None
 
 
 def test_only_correct_responses_are_scored_unless_all_are_wanted(

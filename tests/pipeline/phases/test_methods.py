@@ -1,0 +1,175 @@
+"""Training methods over scripted workers: what each job begins with, by its weights and moments."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pipeline.audit.run import audit
+from pipeline.driver.driver import drive
+from pipeline.errors import BadConfig
+from pipeline.phases.methods import METHODS, stops_because
+from pipeline.refs import CheckpointRef
+from pipeline.reports.summary import summary
+from pipeline.run.events.wire import replay
+from pipeline.run.state import State
+from pipeline.simulation.small_trees import read_small_tree
+from pipeline.training.job import LearnJob
+from tests.support.driving import Bench
+from tests.support.scripted import make_config
+
+
+class Started:
+    """What every job of a run began with, as the learner had it in memory, by job."""
+
+    def __init__(self, bench: Bench) -> None:
+        self.jobs: dict[str, LearnJob] = {}
+        self.memory: dict[str, tuple[str, str, int]] = {}
+        self.saved: dict[str, tuple[str, str]] = {}
+        context = bench.context()
+        learner, submit = bench.learner, bench.learner.submit
+
+        def seen(job: LearnJob, resume: CheckpointRef | None) -> None:
+            submit(job, resume)
+            assert learner.work is not None
+            self.jobs[job.name] = job
+            self.memory[job.name] = (
+                learner.work.trained, learner.work.moments, learner.work.step
+            )  # fmt: skip
+
+        class Seeing:
+            submit = staticmethod(seen)
+            poll = staticmethod(learner.poll)
+
+        context.workers = replace(context.workers, learner=Seeing())
+        self.state: State = drive(context)
+        for event in bench.of_type("job_done"):
+            path = event["checkpoint"]["path"]
+            if bench.store.exists(f"{path}/state.json"):
+                held = read_small_tree(bench.store, path, "state.json")
+                self.saved[event["job"]] = (held["trained"], held["moments"])
+
+    def ended(self, bench: Bench, job: str) -> str:
+        """The weights that a job ended with."""
+        (event,) = [event for event in bench.of_type("job_done") if event["job"] == job]
+        model = read_small_tree(bench.store, event["policy"]["path"], "model.json")
+        return str(model["trained"])
+
+
+def run_of(folder: Path, method: str, **evolve: Any) -> tuple[Bench, Started]:
+    interval = 1 / 3 if method == "continuous" else 1.0
+    bench = Bench(
+        folder,
+        make_config(
+            evolve={"method": method, "iterations": 3, "interval": interval, **evolve},
+            learn={"schedule": "linear"},
+        ),
+    )
+    return bench, Started(bench)
+
+
+def test_continuous_goes_on_with_weights_moments_and_schedule(tmp_path: Path) -> None:
+    bench, seen = run_of(tmp_path, "continuous")
+    warmup = seen.state.warmup
+    assert warmup is not None
+    assert seen.memory["evolve/0"] == (seen.ended(bench, warmup), "zero", 0), "a new optimizer once"
+    for t in (1, 2):
+        trained, moments, step = seen.memory[f"evolve/{t}"]
+        assert trained == seen.ended(bench, f"evolve/{t - 1}")
+        assert moments != "zero"
+        assert step == sum(seen.state.jobs[f"evolve/{e}"].steps for e in range(t))
+        assert seen.jobs[f"evolve/{t}"].span == pytest.approx((t / 3, (t + 1) / 3))
+    assert seen.memory["control/0"] == seen.memory["evolve/0"]
+    assert seen.memory["control/1"][1] != "zero"
+
+
+def test_iterative_rft_goes_on_with_the_weights_alone(tmp_path: Path) -> None:
+    bench, seen = run_of(tmp_path, "iterative_rft")
+    for t in (1, 2):
+        assert seen.memory[f"evolve/{t}"] == (seen.ended(bench, f"evolve/{t - 1}"), "zero", 0)
+        assert seen.jobs[f"evolve/{t}"].start is not None, "masters, not what is published"
+        assert seen.jobs[f"evolve/{t}"].span == (0.0, 1.0)
+        assert seen.jobs[f"evolve/{t}"].check_logprobs
+
+
+def test_rest_em_begins_with_the_warm_up_each_time_on_what_the_last_policy_sampled(
+    tmp_path: Path,
+) -> None:
+    bench, seen = run_of(tmp_path, "rest_em")
+    state = seen.state
+    assert state.warmup is not None
+    for t in (0, 1, 2):
+        job = seen.jobs[f"evolve/{t}"]
+        assert seen.memory[f"evolve/{t}"] == (seen.ended(bench, state.warmup), "zero", 0)
+        assert job.policy == state.policies[f"evolve/{t - 1}" if t else "warmup"]
+        assert job.check_logprobs is (t == 0), "later the weights are not those that sampled"
+        assert job.start == state.jobs[state.warmup].checkpoint, "it is kept for all iterations"
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_a_run_of_every_method_is_derived_again(method: str, tmp_path: Path) -> None:
+    bench, seen = run_of(tmp_path, method)
+    assert seen.state.finished is not None
+    assert audit(bench.store, "scripted").problems == []
+    rates = [row["learning_rate"] for row in seen.state.iterations]
+    assert all(rate > 0 for rate in rates)
+    if method == "continuous":
+        assert rates == sorted(rates, reverse=True)
+
+
+def test_a_method_that_draws_all_refuses_a_part() -> None:
+    with pytest.raises(BadConfig, match=r"evolve.method = rest_em draws the whole pool"):
+        make_config(evolve={"method": "rest_em", "interval": 0.25})
+    with pytest.raises(BadConfig, match=r"evolve.stop_saturated compares Pass@K"):
+        make_config(evolve={"stop_saturated": True}, evaluate={"samples": 0})
+
+
+def rows_of(greedy: list[float], passed: float = 0.9) -> State:
+    at = {
+        "1": {"value": 0.5, "ci95": [0.4, 0.6]},
+        "8": {"value": passed, "ci95": [passed - 0.05, 1]},
+    }
+    state = State()
+    state.iterations = [{"greedy": g, "steps": 4, "pass_at": at} for g in greedy]
+    return state
+
+
+@pytest.mark.parametrize(
+    ("evolve", "greedy", "why"),
+    [
+        ({"iterations": 3}, [0.1, 0.2, 0.3], "evolve.iterations = 3 are done"),
+        ({"iterations": 9, "steps": 12}, [0.1, 0.2, 0.3], "evolve.steps = 12 are done"),
+        ({"iterations": 9, "steps": 13}, [0.1, 0.2, 0.3], None),
+        ({"iterations": 9, "patience": 2}, [0.1, 0.3, 0.3, 0.2], "not risen for 2 iterations"),
+        ({"iterations": 9, "patience": 2}, [0.1, 0.2, 0.1, 0.3], None),
+        ({"iterations": 9, "patience": 2}, [0.3, 0.2], None),
+        ({"iterations": 9, "stop_saturated": True}, [0.86], "nothing is left to select"),
+        ({"iterations": 9, "stop_saturated": True}, [0.84], None),
+        ({"iterations": 9}, [0.9, 0.9, 0.9], None),
+    ],
+)
+def test_an_evolution_is_over_by_iterations_steps_patience_or_saturation(
+    evolve: dict[str, Any], greedy: list[float], why: str | None, tmp_path: Path
+) -> None:
+    spec = Bench(tmp_path, make_config(evolve=evolve)).program
+    found = stops_because(rows_of(greedy), spec)
+    assert (found is None) == (why is None)
+    assert why is None or why in str(found)
+
+
+def test_a_run_that_ends_early_has_its_control_and_its_final_policy(tmp_path: Path) -> None:
+    bench = Bench(tmp_path, make_config(evolve={"iterations": 9, "steps": 3}))
+    bench.run()
+    state = replay(bench.events)
+    assert state.finished is not None
+    assert sum(row["steps"] for row in state.iterations) == 3, "the last job takes what is left"
+    assert len([name for name in state.jobs if name.startswith("control/")]) == len(
+        state.iterations
+    )
+    assert audit(bench.store, "scripted").problems == []
+    assert summary(state, bench.program, bench.store)["evolution_ended"] == (
+        "evolve.steps = 3 are done"
+    )
