@@ -38,7 +38,7 @@ def check_queries(program: RunSpec, dataset: Dataset, say: Say, *, warmup: bool 
     asked = list(program.by_hash.values())
     told = set(program.warmup_queries) if warmup else set[str]()
     if warmup and config.evolve.control:
-        told.update(program.control_queries)
+        told.update(program.control_queries(config.evolve.iterations))
     checks = _checks(config, processor, asked, dataset, say)
     bad: dict[Place, list[str]] = {}
     for number, query in enumerate(asked, start=1):
