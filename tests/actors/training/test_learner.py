@@ -367,3 +367,23 @@ def test_a_checkpoint_is_named_when_it_is_complete_and_training_does_not_wait(be
     for checkpoint in [*saved, done(events).checkpoint]:
         assert check_tree(bench.store, checkpoint.path) == []
         assert checkpoint.path == f"checkpoints/learner/{checkpoint.sha256}"
+
+
+def test_weights_alone_begin_a_new_optimizer_and_a_restart_inside_the_job_does_not(
+    bench: Bench,
+) -> None:
+    learner = bench.learner()
+    first = done(run(learner, bench.job("evolve/0", [bench.selection(0, 8)])))
+    job = bench.job("evolve/1", [bench.selection(0, 13)], start=first.checkpoint,
+                    policy=first.policy, inherit="weights")  # fmt: skip
+    events = run(learner, job)
+    whole = done(events)
+    assert bench.groups[0].log.count("reset") == 1, "what is in memory has moments"
+    assert whole.checkpoint.step == whole.steps, "counted from the new optimizer"
+    saved = next(event.checkpoint for event in events if isinstance(event, LearnSaved))
+    learner.close()
+    other = bench.learner("b")
+    again = done(run(other, job, saved))
+    assert bench.groups[-1].settings.inherit == "all", "inside the job everything goes on"
+    assert (again.policy, again.checkpoint) == (whole.policy, whole.checkpoint)
+    other.close()
