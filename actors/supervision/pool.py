@@ -321,11 +321,11 @@ class Pool:
 
     def _check_broken(self, tasks: Sequence[Task], reason: str) -> None:
         """Break when nobody gets anything done. While others got something done, it is not the
-        engines that are broken but the work under which they die."""
+        engines that are broken but the work under which they die; and without work nothing is."""
         attempts = self.settings.attempts
         tried = [each for each in self._members if each.losses or each.placed]
         culprit = any(task.ended < self._ended for task in tasks)
-        if not culprit and all(member.losses >= attempts for member in tried):
+        if self._keys and not culprit and all(member.losses >= attempts for member in tried):
             raise PoolBroken(
                 f"no {self.name} gets anything done: each of {len(tried)} was lost {attempts} "
                 f"times or more with nothing done in between. The last time: {reason}"

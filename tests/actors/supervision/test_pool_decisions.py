@@ -60,6 +60,20 @@ def test_a_fleet_in_which_nothing_works_stops_after_its_attempts(what: str) -> N
     assert scene.engines.now <= 60.0
 
 
+def test_engines_that_die_while_there_is_no_work_stop_nothing() -> None:
+    scene = Scene(PoolSettings(size=2, attempts=2))
+    scene.submit(4)
+    scene.finish()
+    scene.engines.start = dies
+    scene.pool._lose(scene.pool._members[0], "killed by the kernel")
+    scene.pass_time(300.0)
+    assert sum("CUDA" in line for line in scene.said) > 2
+    scene.engines.start = done
+    scene.submit(4, "more")
+    scene.finish()
+    assert all(result.failure is None for result in scene.ended.values())
+
+
 def test_a_shard_that_kills_its_engine_does_not_break_a_fleet_that_works() -> None:
     def run(work: Piece) -> CallResult:
         return dies(work) if work.key == "shard-0" else done(work)
