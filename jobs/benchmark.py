@@ -23,7 +23,7 @@ from jobs.run import state_so_far
 from jobs.runtime.benchmark_data import Test, load, named, place_of
 from jobs.runtime.cli import command, say
 from jobs.runtime.prepare import out_folder, reading, upload_images
-from jobs.runtime.single_round import answer
+from jobs.runtime.single_round import answers
 from jobs.runtime.stored_outputs import StoredOutputs
 from jobs.runtime.world import REAL, Parts, check_here, run_store
 from pipeline.answer_shapes import SHAPES, stated_answer
@@ -34,6 +34,7 @@ from pipeline.generation.adoption import adoptable
 from pipeline.generation.fleet import ShardDone
 from pipeline.generation.shards import shard_specs
 from pipeline.grading.benchmarks.figures import Judged, average, figures
+from pipeline.grading.benchmarks.item import Benchmark
 from pipeline.grading.benchmarks.known import PAPER
 from pipeline.grading.grade import grader_version
 from pipeline.prompts import QUESTION_TEMPLATE
@@ -70,29 +71,22 @@ def benchmark(
     check_here(config)
     store = run_store(config, print)
     config = _own_prompts(config)
-    wanted = named(on)
+    places = [(one, place_of(one, folder, data)) for one in named(on)]
+    state = state_so_far(config, store)
     names = [name.strip() for name in policies.split(",") if name.strip()]
-    picked = {name: chosen(state_so_far(config, store), name, config, store) for name in names}
-    if not picked:
+    if not names:
         raise BadConfig("--policy: name a policy, or several with commas")
-    pictures = reading(config).embedded
-    assert pictures is not None
-    tests = [
-        load(one, place_of(one, folder, data), pictures, config.data.max_image_pixels)
-        for one in wanted
-    ]
-    for test in tests:
-        _introduce(test)
-        upload_images(store, test.dataset, (i for q in test.questions for i in q.asked.images))
+    picked = {name: chosen(state, name, config, store) for name in names}
+    tests = [_test(one, path, config, store) for one, path in places]
+    out = out_folder(config) / "evaluate"
     found: Found = {}
     for name, policy in picked.items():
         found[name] = _asked_of(name, policy, tests, store, parts)
-        write(found[name], name, tests, out_folder(config) / "evaluate")
-    for line in table(found, [test.benchmark.name for test in tests]):
+        write(found[name], name, out)
+    lines = table(found, [test.benchmark.name for test in tests])
+    (out / "benchmark.md").write_text("\n".join(lines) + "\n", "utf-8")
+    for line in lines:
         print(line)
-    (out_folder(config) / "evaluate" / "benchmark.md").write_text(
-        "\n".join(table(found, [test.benchmark.name for test in tests])) + "\n", "utf-8"
-    )
     StoredOutputs(out_folder(config), store, config.run.name).copy()
     return found
 
@@ -103,11 +97,17 @@ def _own_prompts(config: Config) -> Config:
     return config.model_copy(update={"prompt": prompt})
 
 
-def _introduce(test: Test) -> None:
-    left = f"; {test.left_out} rows cannot be asked" if test.left_out else ""
+def _test(one: Benchmark, path: Path, config: Config, store: Store) -> Test:
+    """A benchmark's questions, said and with their images in the store."""
+    pictures = reading(config).embedded
+    assert pictures is not None
+    test = load(one, path, pictures, config.data.max_image_pixels)
+    left = f"; rows that cannot be asked: {test.left_out}" if test.left_out else ""
     twice = test.dataset.duplicates
-    left += f"; {twice} rows ask what another asks" if twice else ""
-    print(f"{test.benchmark.title}: {len(test.questions)} questions of {test.path}{left}")
+    left += f"; rows that ask what another asks: {twice}" if twice else ""
+    print(f"{one.title}: {len(test.questions)} questions of {path}{left}")
+    upload_images(store, test.dataset, (sha for q in test.questions for sha in q.asked.images))
+    return test
 
 
 def _asked_of(
@@ -157,12 +157,13 @@ def _responses(
         shard_queries=program.config.evaluate.shard_queries,
         templates=program.config.prompt.templates,
     )
+    done = {spec.key: adopted for spec in specs if (adopted := adoptable(store, spec)) is not None}
+    asked = [(spec, policy) for spec in specs if spec.key not in done]
+    for given in answers(workers, workers.fleet, ShardDone, "generation", asked):
+        done[given.key] = given
     rows: list[Rollout] = []
     for spec in specs:
-        done = adoptable(store, spec)
-        if done is None:
-            done = answer(workers, workers.fleet, ShardDone, "generation", spec, policy)
-        rows += read_rows(store, done.rollout, Rollout)
+        rows += read_rows(store, done[spec.key].rollout, Rollout)
     return rows
 
 
@@ -203,14 +204,12 @@ def official_text(text: str) -> str:
     return text if answer is None else answer
 
 
-def write(found: Mapping[str, Any], name: str, tests: Sequence[Test], folder: Path) -> None:
+def write(found: Mapping[str, Any], policy: str, folder: Path) -> None:
     """The figures of a policy as files, one for each benchmark."""
     folder.mkdir(parents=True, exist_ok=True)
-    policy = name.strip("/").replace("/", "-")
-    for test in tests:
-        path = folder / f"benchmark-{policy}-{test.benchmark.name}.json"
-        plain = json.dumps(found[test.benchmark.name], indent=1, sort_keys=True)
-        path.write_text(plain + "\n", "utf-8")
+    for name, one in found.items():
+        path = folder / f"benchmark-{policy.strip('/').replace('/', '-')}-{name}.json"
+        path.write_text(json.dumps(one, indent=1, sort_keys=True) + "\n", "utf-8")
 
 
 def one_line(test: Test, found: Mapping[str, Any]) -> str:
@@ -226,8 +225,7 @@ def one_line(test: Test, found: Mapping[str, Any]) -> str:
 
 def table(found: Found, names: Sequence[str]) -> list[str]:
     """Policies by benchmarks in percent, strict / published rule, with the paper's average."""
-    titled = {name: name for name in names}
-    rows = [["policy", *titled.values(), "average"]]
+    rows = [["policy", *names, "average"]]
     for policy, of in found.items():
         cells = [
             f"{percent(of[name]['strict']['value'])} / {percent(of[name]['official']['value'])}"

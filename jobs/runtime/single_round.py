@@ -7,7 +7,7 @@ ledger is written; what is stored are the objects that the roles themselves stor
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -45,15 +45,29 @@ def answer(world: Workers, role: Any, kind: type[Answer], stage: str, *asked: An
         StageFailed: naming the stage, when the answer is of another kind than this.
         RunStopped: no answer can come any more (`Workers.check`).
     """
-    role.submit(*asked)
-    while True:
+    return answers(world, role, kind, stage, [asked])[0]
+
+
+def answers(
+    world: Workers, role: Any, kind: type[Answer], stage: str, asked: Sequence[tuple[Any, ...]]
+) -> list[Answer]:
+    """Submit all of `asked` to a role, and wait for its answers, which come in any order.
+
+    Raises: as `answer`.
+    """
+    for one in asked:
+        role.submit(*one)
+    found: list[Answer] = []
+    while len(found) < len(asked):
         for given in role.poll():
             if isinstance(given, kind):
-                return given
-            if not isinstance(given, LearnProgress | LearnSaved):
+                found.append(given)
+            elif not isinstance(given, LearnProgress | LearnSaved):
                 raise StageFailed(f"{stage}: {given.reason}")
-        world.check()
-        time.sleep(POLL_S)
+        if len(found) < len(asked):
+            world.check()
+            time.sleep(POLL_S)
+    return found
 
 
 @dataclass(frozen=True)

@@ -32,6 +32,8 @@ class Entry:
 
 
 def checked(row: Row, values: dict[str, Any], problems: Problems) -> Entry:
+    """A row after all the checks that need no other row; what is wrong with it goes to
+    `problems`."""
     note = partial(problems.note, row.place)
     if broken := invalid_unicode(values):
         for column in broken:
@@ -179,6 +181,7 @@ def _split_problems(
 
 
 def query_of(row: Row, draft: Draft, images: tuple[str, ...]) -> Query:
+    """The query of a row that is in order; split "" where neither row nor file says one."""
     return Query(
         query_id=draft.query_id or row.default_id,
         images=images,
