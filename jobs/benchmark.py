@@ -29,7 +29,7 @@ from jobs.runtime.world import REAL, Parts, check_here, run_store
 from pipeline.answer_shapes import SHAPES, stated_answer
 from pipeline.config.schema import Config
 from pipeline.datasets.dataset import Dataset
-from pipeline.errors import BadConfig
+from pipeline.errors import BadConfig, BadData
 from pipeline.generation.adoption import adoptable
 from pipeline.generation.fleet import ShardDone
 from pipeline.generation.shards import shard_specs
@@ -132,6 +132,8 @@ def _asked_of(
         for test in tests:
             rows = _responses(program, test, reference, store, workers)
             judged = judge(test, rows, pool.grade_many)
+            if not judged:
+                raise BadData(f"{test.benchmark.title}: not one question could be asked")
             found[test.benchmark.name] = figures(test.benchmark, judged) | {
                 "policy": {"name": name, "version": reference.version},
                 "data": str(test.path),

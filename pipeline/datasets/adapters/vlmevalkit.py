@@ -56,4 +56,5 @@ FORM = Form(
     says="columns index, question and a column for each of A, B, …",
     fits=lambda values: has(values, "index", "question") and has(values, "A", "B"),
     row=_row,
+    note="of MMBench, rows from index 1,000,000 on are rotations of the choices of another row",
 )

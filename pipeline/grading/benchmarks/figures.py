@@ -31,11 +31,15 @@ class Judged:
 def figures(benchmark: Benchmark, judged: Sequence[Judged]) -> dict[str, Any]:
     """The figures of a benchmark, all its questions together and by each of its labels.
 
-    `asked` counts responses, `n` questions. Raises ValueError for none.
+    `asked` counts responses, `n` questions; `incomplete` those left out because a rotation of
+    theirs has no response. Raises ValueError for none.
     """
+    questions = len(_by_group(judged))
+    judged = [one for group in _complete(_by_group(judged)) for one in group]
     found: dict[str, Any] = _shares(judged)
     found |= {
         "asked": len(judged),
+        "incomplete": questions - found["n"],
         "unparsed": sum(one.outcome == "unparsed" for one in judged) / len(judged),
         "timeouts": sum(one.outcome == "timeout" for one in judged),
         "truncated": sum(one.truncated for one in judged) / len(judged),
@@ -62,12 +66,26 @@ def _by(judged: Sequence[Judged], label: str) -> dict[str, Any]:
 def _shares(judged: Sequence[Judged]) -> dict[str, Any]:
     if not judged:
         raise ValueError("no response was judged")
-    questions: dict[object, list[Judged]] = {}
+    groups = _by_group(judged)
+    strict = [all(one.outcome == "correct" for one in group) for group in groups]
+    official = [all(one.official for one in group) for group in groups]
+    return {"n": len(groups), "strict": _share(strict), "official": _share(official)}
+
+
+def _by_group(judged: Sequence[Judged]) -> list[list[Judged]]:
+    """The responses to each question: to its rotations, where it has some."""
+    found: dict[object, list[Judged]] = {}
     for one in judged:
-        questions.setdefault(one.item.group or id(one), []).append(one)
-    strict = [all(one.outcome == "correct" for one in group) for group in questions.values()]
-    official = [all(one.official for one in group) for group in questions.values()]
-    return {"n": len(questions), "strict": _share(strict), "official": _share(official)}
+        found.setdefault(one.item.group or id(one), []).append(one)
+    return list(found.values())
+
+
+def _complete(groups: list[list[Judged]]) -> list[list[Judged]]:
+    """The questions with a response to each rotation of their choices; all, where none is rotated:
+    fewer rotations would be easier."""
+    if all(len(group) == 1 for group in groups):
+        return groups
+    return [group for group in groups if len(group) >= len(group[0].item.choices)]
 
 
 def _share(hits: Sequence[bool]) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -96,6 +97,15 @@ def test_a_question_counts_when_all_its_rotations_are_right() -> None:
     assert (found["n"], found["asked"]) == (3, 5)
     assert found["strict"]["value"] == pytest.approx(2 / 3)
     assert found["official"]["value"] == pytest.approx(2 / 3)
+
+
+def test_a_question_that_lacks_a_rotation_is_left_out() -> None:
+    one = replace(judged("7", "correct", True), item=Item("?", ("x", "y"), "A", group="7"))
+    other = replace(one, item=replace(one.item, group="8"))
+    bench = replace(BENCHMARKS["mmbench-r"], by=())
+    found = figures(bench, [one, one, other])
+    assert (found["n"], found["asked"], found["incomplete"]) == (1, 2, 1)
+    assert figures(bench, [one, other])["n"] == 2  # nothing is rotated
 
 
 def test_the_mean_over_finer_categories_is_not_that_over_questions() -> None:
