@@ -13,6 +13,7 @@ import random
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -63,11 +64,9 @@ def _measure(name: str, options: Options, *, deterministic: bool) -> Result:
     queries, responses = (8, 2) if options.small else (QUERIES, RESPONSES)
     pool = labelled(dataset.split(config.data.train))[: queries * (options.rounds + 1)]
     upload_images(store, dataset, [sha for query in pool for sha in query.images])
-    processor = load_processor(policy)
-    rows_by_turn = [
-        make_rows(processor, images, pool[i * queries : (i + 1) * queries], responses)
-        for i in range(options.rounds + 1)
-    ]
+    made_of = partial(make_rows, load_processor(policy), images, responses)
+    turns = range(options.rounds + 1)
+    rows_by_turn = [made_of(pool[i * queries : (i + 1) * queries]) for i in turns]
     with PeakMemory(5.0, leave_out="ray::BareLoop") as memory, start_ray(config):
         source = Source(publish_folder(store, policy).path)
         means = Means(store, images, str(options.folder))
@@ -97,7 +96,7 @@ def _measure(name: str, options: Options, *, deterministic: bool) -> Result:
 
 
 def make_rows(
-    processor: Processor, images: Images, queries: Sequence[Query], responses: int
+    processor: Processor, images: Images, responses: int, queries: Sequence[Query]
 ) -> list[TrainRow]:
     """Rows of real questions with responses of drawn tokens: what they say costs nothing."""
     allowed = sorted(set(range(processor.vocabulary)) - set(processor.forbidden))

@@ -8,10 +8,14 @@ from typing import Annotated
 import typer
 
 from jobs.runtime.cli import ending
-from jobs.runtime.options import Place, Recipe, Run, Set, Store, one_place, settings
+from jobs.runtime.options import GOES_ON, Place, Recipe, Run, Set, Store, one_place, settings
 from pipeline.errors import BadConfig
 
-GOES_ON = "interrupted; the same command goes on from here"
+POLICIES = "base, warmup, control, final, evolve/3, a model folder; with commas."
+BENCHMARKS = (
+    "Benchmarks, with commas: mathvista, m3cot, mmstar-r, mmbench-r, ai2d, mathverse, mmmu."
+)
+PLACE = "The place of one benchmark; repeatable."
 
 
 def benchmark(
@@ -21,23 +25,13 @@ def benchmark(
     set_: Set = None,
     run: Run = None,
     store: Store = None,
-    policy: Annotated[
-        str,
-        typer.Option(help="base, warmup, control, final, evolve/3, a model folder; with commas."),
-    ] = "final",
-    on: Annotated[
-        str,
-        typer.Option(help="Benchmarks, with commas: mathvista, m3cot, mmstar-r, mmbench-r, ai2d, "
-                     "mathverse, mmmu."),
-    ] = "mathvista,m3cot,mmstar-r,mmbench-r,ai2d",
+    policy: Annotated[str, typer.Option(help=POLICIES)] = "final",
+    on: Annotated[str, typer.Option(help=BENCHMARKS)] = "mathvista,m3cot,mmstar-r,mmbench-r,ai2d",
     folder: Annotated[
         Path, typer.Option("--from", metavar="FOLDER", help="Where the benchmarks' data lie.")
     ] = Path("benchmarks"),
-    data: Annotated[
-        list[str] | None,
-        typer.Option(metavar="NAME=PATH", help="The place of one benchmark; repeatable."),
-    ] = None,
-) -> None:  # fmt: skip
+    data: Annotated[list[str] | None, typer.Option(metavar="NAME=PATH", help=PLACE)] = None,
+) -> None:
     """Policies on published benchmarks, each by its own prompt and rule, without a judge.
 
     Greedy responses, through a run's engines and store: what is there already is not sampled again.
