@@ -6,6 +6,7 @@ that the data are read, checked against the policy's own processor, uploaded and
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -16,12 +17,17 @@ from typing import Any
 
 import pytest
 
+from jobs.run import evolve
 from jobs.runtime.check_queries import check_queries
+from jobs.runtime.prepare import load_data, out_folder, store_url
 from jobs.validate import validate
 from pipeline.config.fields import to_dict
 from pipeline.config.load import config_from_dict
 from pipeline.config.schema import Config
+from pipeline.records import Rollout
 from pipeline.run.spec import RunSpec
+from pipeline.storage.artifacts import ROLLOUTS, read_rows
+from pipeline.storage.store import open_store
 from tests.support import published
 from tests.support.jobs import FAKE_MODELS, SCRIPTED, job_config
 
@@ -87,3 +93,28 @@ def test_with_the_real_engine_and_learner(tmp_path: Path, write: Callable[[Path]
     assert "prompt tokens are equal in engine and processor for 5 of 5 queries" in done.stdout
     assert "log-probabilities differ by" in done.stdout
     assert "one training step on" in done.stdout
+
+
+def test_mathv360k_in_the_papers_split_through_a_run(tmp_path: Path) -> None:
+    """Half of it is trained on; the rest of the other half, whose answers are hidden, is not."""
+    (tmp_path / "data").mkdir()
+    path = published.digits_as_mathv360k(tmp_path / "data", 120)
+    plain = to_dict(job_config(tmp_path))
+    plain["data"] |= {"path": str(path), "split": "mstar", "test": ["test"]}
+    config = config_from_dict(plain)
+    evolve(config, parts=SCRIPTED)
+    summary = json.loads((out_folder(config) / "summary.json").read_text())
+    assert {"base", "warmup", "final"} <= set(summary)
+    assert summary["final"]["test"]["n"] == 12
+    dataset = load_data(config, lambda line: None)
+    pool = {query.query_id for query in dataset.split("train") if not query.unlabelled}
+    assert len(pool) == 60
+    store = open_store(store_url(config))
+    asked = {
+        query.query_id
+        for shard in store.list(f"shards/{ROLLOUTS}")
+        for query in read_rows(store, shard, Rollout)
+    }
+    assert asked - pool == {
+        query.query_id for query in dataset.queries if query.split in ("validation", "test")
+    }
