@@ -24,7 +24,11 @@ def reach_store(url: str, role: str) -> Store:
     Raises:
         BadConfig: it refuses this node. StoreUnavailable: it does not answer.
     """
-    store = open_store(url)
+    return tried(open_store(url), role)
+
+
+def tried(store: Store, role: str) -> Store:
+    """The same store, which has answered this process once; raises as `reach_store`."""
     try:
         store.exists(ASKED)
     except StoreRefused as error:

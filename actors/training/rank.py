@@ -21,6 +21,7 @@ from typing import Any, Protocol
 
 from actors.supervision.failures import Failure, classify
 from actors.supervision.node_cache import hold, let_go, sweep
+from actors.supervision.store_access import tried
 from actors.training.source import Means, Source, checkpoint_folder, policy_folder
 from pipeline.storage.disk import writing_to
 from pipeline.storage.models import publish_folder
@@ -73,6 +74,7 @@ def _serve(hub: Any, rank: int, config: dict[str, Any]) -> None:
     import ray
 
     line = Line(hub, rank)
+    tried(config["means"].store, f"rank {rank}")
     desk = Desk(config["settings"], config["source"], config["means"], line)
     done = 0
     while True:
