@@ -105,7 +105,7 @@ class ScriptedLearner:
         events = [LearnProgress(work.job.name, work.cursor, len(work.batches), 0.5, 10)]
         if work.cursor % self.save_every == 0 and work.cursor < len(work.batches):
             events.append(LearnSaved(work.job.name, self._save(work)))
-            later = work.job.check_logprobs and work.job.start is not None
+            later = work.job.check_logprobs and work.job.first_step > 0
             if later and work.cursor == self.fail_at:
                 self.fail_at, self.work = 0, None
                 self.unread = [LearnFailed(work.job.name, "infrastructure", "rank 0 died")]

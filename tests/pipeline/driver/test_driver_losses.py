@@ -127,7 +127,8 @@ def test_a_policy_or_checkpoint_is_put_back_from_a_copy(
 
 @pytest.mark.parametrize("how", HOW)
 def test_a_policy_without_a_copy_stops_the_run_by_name(lives: Lives, how: Damage) -> None:
-    harm(lives, "policies/", how, lambda event: event.get("job") == "evolve/0")
+    trained = ("job_done", "evolve/0")
+    harm(lives, "policies/", how, lambda event: (event["type"], event.get("job")) == trained)
     with pytest.raises(RunStopped) as caught:
         lives.drive(copies=False)
     (path,) = lives.ever_damaged
