@@ -354,6 +354,9 @@ class Learn(Section):
     batch of an iteration above which the run stops."""
     checkpoint_steps: int | None = Field(default=None, ge=1, json_schema_extra=FREE)
     """Optimizer steps between checkpoints inside an iteration; null: only at its end."""
+    keep_checkpoints: bool = Field(default=False, json_schema_extra=FREE)
+    """Keep the last checkpoint of every job (twelve bytes a parameter), so that another run in this
+    store that has an equal job adopts it; false: only those that this run goes on from."""
     ranks: int = Field(default=1, ge=1, json_schema_extra=NUMERICS)
     """Learner processes."""
     micro_batch: int = Field(default=8, ge=1, json_schema_extra=NUMERICS)

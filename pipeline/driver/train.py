@@ -112,7 +112,9 @@ class TrainStep:
     def _retire(self, context: RunContext, newest: CheckpointRef) -> list[Event]:
         """The old goes after the new is recorded; where the job started stays until the next."""
         later = kept_for_later(context.state, context.spec)
-        paths = retirable(context.state, keep=(newest, self.step.job.start, *later))
+        every = not context.spec.config.learn.keep_checkpoints
+        keep = (newest, self.step.job.start, *later)
+        paths = retirable(context.state, keep=keep, done=every)
         return [Retired(tuple(paths))] if paths else []
 
     def _back_off(self, context: RunContext, failed: LearnFailed) -> None:

@@ -112,8 +112,15 @@ def identity_of(state: State, config: Config) -> dict[str, Any]:
     return {"rule": state.job_rule, "settings": settings}
 
 
-def retirable(state: State, keep: tuple[CheckpointRef | None, ...]) -> list[str]:
-    """Checkpoints that no future job of this run continues from."""
+def retirable(
+    state: State, keep: tuple[CheckpointRef | None, ...], *, done: bool = True
+) -> list[str]:
+    """Checkpoints that no future job of this run continues from. done: also those that a job ended
+    with, not only those inside one."""
     kept = {checkpoint.path for checkpoint in keep if checkpoint is not None}
-    held = {job.checkpoint.path for job in state.jobs.values() if job.checkpoint is not None}
+    held = {
+        job.checkpoint.path
+        for job in state.jobs.values()
+        if job.checkpoint is not None and (done or not job.done)
+    }
     return sorted(held - kept)

@@ -74,6 +74,23 @@ def test_an_equal_run_adopts_what_is_trained_and_both_end_the_same(tmp_path: Pat
         assert audit(first.store, run).problems == []
 
 
+def test_a_run_that_keeps_its_checkpoints_leaves_nothing_to_train_for_its_equal(
+    tmp_path: Path,
+) -> None:
+    keeping = {"learn": {"batch_size": 4, "window": 64, "keep_checkpoints": True}}
+    first = Bench(tmp_path / "first", make_config(**keeping))
+    first.run()
+    ends = [manifest_path(event["checkpoint"]["path"]) for event in done(first).values()]
+    stored = first.store.list("checkpoints")
+    assert sorted(path for path in stored if path.endswith(".manifest.json")) == sorted(set(ends))
+    second = second_run(first, tmp_path / "second", make_config(**OTHER))
+    second.run()
+    assert second.learner.submitted == []
+    assert all(event["adopted"] for event in done(second).values())
+    assert result(first) == result(second)
+    assert audit(first.store, "scripted").problems == audit(first.store, "other").problems == []
+
+
 def test_garbage_is_what_neither_run_needs(tmp_path: Path) -> None:
     first = interrupted(tmp_path / "first", "evolve/1")
     second_run(first, tmp_path / "second", make_config(**OTHER)).run()
