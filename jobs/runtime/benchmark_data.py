@@ -9,7 +9,7 @@ from pathlib import Path
 from jobs.runtime.cli import did_you_mean
 from pipeline.datasets.dataset import Dataset, Reading, read_dataset
 from pipeline.datasets.images import Limits
-from pipeline.errors import BadConfig
+from pipeline.errors import BadConfig, BadData
 from pipeline.grading.benchmarks.item import Benchmark, Item
 from pipeline.grading.benchmarks.known import BENCHMARKS
 from pipeline.query import Query
@@ -81,6 +81,7 @@ def load(benchmark: Benchmark, path: Path, embedded: Path, max_pixels: int) -> T
 
     Raises:
         BadConfig: the data are another benchmark's, lack its split, or hide the answers.
+        BadData: a row is not as the benchmark has it.
     """
     how = Reading(embedded=embedded, max_bad_rows=None, train="", published=True)
     dataset = read_dataset(path, how, limits=Limits(max_pixels=max_pixels))
@@ -95,7 +96,11 @@ def load(benchmark: Benchmark, path: Path, embedded: Path, max_pixels: int) -> T
     queries = _of_split(benchmark, path, dataset)
     questions = []
     for query in queries:
-        item = benchmark.item(dataset.published[query.query_id])
+        try:
+            item = benchmark.item(dataset.published[query.query_id])
+        except (ValueError, SyntaxError, KeyError) as error:
+            place = dataset.where[query.query_id]
+            raise BadData(f"{place}: not as {benchmark.title} has it: {error!r}") from error
         if item is not None:
             questions.append(Question(_asked(query, item, benchmark.name), item, query))
     if not questions:

@@ -98,7 +98,7 @@ class RowReader:
             except Unusable as error:
                 self.problems.note(place, f"{error} ({form.name})")
                 continue
-            except (TypeError, AttributeError, KeyError) as error:
+            except (TypeError, AttributeError, KeyError, ValueError, OverflowError) as error:
                 # a cell of another type than the format has there
                 self.problems.note(place, f"not as {form.name} has it: {error!r}")
                 continue

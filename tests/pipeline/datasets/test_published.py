@@ -11,10 +11,15 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from pipeline.datasets.dataset import Reading, load_dataset, read_dataset
+from pipeline.datasets.files import Problems
 from pipeline.datasets.images import decode
 from pipeline.datasets.published import FORMS
+from pipeline.datasets.published_form import Form
+from pipeline.datasets.rows import RowReader
 from pipeline.errors import BadConfig, BadData
 from pipeline.hashing import sha256_hex
 from pipeline.query import Query
@@ -326,3 +331,51 @@ def test_bad_rows_up_to_a_count_are_left_out(tmp_path: Path) -> None:
 
 def test_the_fixtures_pictures_differ() -> None:
     assert len({decode(published.picture(i)).tobytes() for i in range(120)}) == 120
+
+
+ANYTHING = st.recursive(
+    st.none() | st.booleans() | st.integers(-3, 99) | st.floats() | st.text(max_size=8)
+    | st.binary(max_size=8) | st.sampled_from(["[", "['a', 'b']", "A", "<image>", "A. x\nB. y"]),
+    lambda inner: st.lists(inner, max_size=3)
+    | st.dictionaries(st.sampled_from(["bytes", "path", "from", "value"]), inner, max_size=2),
+    max_leaves=4,
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("form", FORMS.values(), ids=list(FORMS))
+@given(data=st.data())
+@settings(
+    max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+def test_whatever_stands_in_a_published_row_it_is_a_row_or_a_problem(
+    tmp_path: Path, form: Form, data: st.DataObject
+) -> None:
+    """Any cells under the columns of a form: a reader of it ends in rows or in `BadData`."""
+    columns = COLUMNS_OF[form.name]
+    row = {name: data.draw(ANYTHING, label=name) for name in columns}
+    reader = RowReader(Problems(20), form.name, tmp_path / "pictures")
+    table = tmp_path / "data.json"
+    table.write_text(json.dumps([row], default=lambda cell: cell.hex()), encoding="utf-8")
+    try:
+        found = list(reader.read([(table, None)]))
+    except BadData:
+        return
+    assert len(found) + len(reader.problems.by_place) == 1
+
+
+COLUMNS_OF = {
+    "llava": ("conversations", "image", "id"),
+    "verl": ("prompt", "reward_model", "extra_info", "images"),
+    "mmmu": ("question", "options", "image_1", "image_2", "answer", "id"),
+    "mathvista": ("pid", "question", "question_type", "answer_type", "choices", "precision",
+                  "unit", "answer", "metadata", "decoded_image"),
+    "mathverse": ("question", "answer", "problem_version", "image", "query_wo"),
+    "m3cot": ("question", "choices", "domain", "topic", "answer", "context", "image"),
+    "mmstar": ("question", "answer", "l2_category", "meta_info", "image", "index"),
+    "vlmevalkit": ("index", "question", "A", "B", "answer", "image"),
+    "easyr1": ("problem", "answer", "images", "id"),
+    "virl39k": ("question", "answer", "image", "qid"),
+    "mmk12": ("question", "answer", "subject", "image"),
+    "ai2d": ("question", "options", "answer", "image"),
+    "huggingface": ("question", "answer", "image", "choices"),
+}  # fmt: skip
