@@ -25,6 +25,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from actors.supervision.failures import Failure, classify
+from actors.supervision.node_cache import take_temporary_folder
 from pipeline.training.settings import LearnSettings, resources_of_rank
 
 # Actors that Ray Train starts for every group and this one has no use for: they cost processes, and
@@ -100,6 +101,7 @@ class Hub:
         os.environ.update(TRAIN_ENVIRONMENT)
         os.environ["RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S"] = str(self._settings.start_s)
         # Ray Train's few bytes. Ranks elsewhere do not see it, nor look: no checkpoint is its own.
+        take_temporary_folder()
         self._folder = tempfile.mkdtemp(prefix="mstar-learner-")
         trainer = _torch_trainer(self._settings, config, self._folder)
         self._fit = ThreadPoolExecutor(1, thread_name_prefix="fit").submit(trainer.fit)

@@ -111,7 +111,10 @@ def _apply(raw: dict[str, Any], override: str) -> tuple[str, str]:
     try:
         value = yaml.safe_load(text) if text.strip() else None
     except yaml.YAMLError as error:
-        raise BadConfig(f"--set {override}: the value is not YAML: {error}") from error
+        raise BadConfig(
+            f"--set {override}: the value is not YAML; text with braces or colons goes into quotes "
+            f"of its own, as in --set '{key}=\"…\"': {error}"
+        ) from error
     node = raw
     for part in parts[:-1]:
         child = node.get(part)

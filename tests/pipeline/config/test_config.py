@@ -327,3 +327,11 @@ def test_settings_that_nothing_reads_are_named(overrides: list[str], lines: list
 def test_sizes_and_shares_that_cannot_be_are_refused(overrides: list[str], words: str) -> None:
     with pytest.raises(BadConfig, match=words):
         load_recipe("tiny", overrides)
+
+
+@pytest.mark.parametrize("text", ["{question} {gold}", "a: b: c"])
+def test_a_text_that_reads_as_yaml_is_told_how_to_be_quoted(text: str, tmp_path: Path) -> None:
+    recipe = tmp_path / "recipe.yaml"
+    recipe.write_text("run: {}")
+    with pytest.raises(BadConfig, match=r"--set 'prompt\.warmup="):
+        load_config(recipe, [f"prompt.warmup={text}"])
