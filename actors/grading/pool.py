@@ -29,7 +29,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import ClassVar, Literal
 
-from pipeline.answer_shapes import Shape, stated_answer
+from pipeline.answer_shapes import Shape, StatedAnswer, stated_answer
 from pipeline.errors import BadData, UserError
 from pipeline.grading.grade import MAX_ANSWER_CHARS, Gold, Outcome, gold_of
 from pipeline.query import Query
@@ -57,6 +57,13 @@ class GradeResult:
     extracted: str | None
     reason: str | None = None
     shape: str | None = None
+
+
+def _unread(stated: StatedAnswer | None) -> GradeResult:
+    """Before its answer is compared."""
+    if stated is None:
+        return GradeResult("unparsed", None)
+    return GradeResult("unparsed", stated.text, shape=stated.shape)
 
 
 class GradingFailed(BadData):
@@ -194,41 +201,36 @@ class GradePool:
             GradingFailed: after everything else is graded, when some could not be.
             GraderUnavailable: when no grading process can be started.
         """
-        stated = [stated_answer(text, self._shapes) for text, _ in items]
+        results = [_unread(stated_answer(text, self._shapes)) for text, _ in items]
         places: dict[_Task, list[int]] = {}
-        results: list[GradeResult | None] = [
-            GradeResult("unparsed", None)
-            if answer is None
-            else GradeResult("unparsed", answer.text, shape=answer.shape)
-            for answer in stated
-        ]
-        for place, ((_, query), answer) in enumerate(zip(items, stated, strict=True)):
-            if answer is not None and len(answer.text) <= MAX_ANSWER_CHARS:
-                places.setdefault(_Task(answer.text, gold_of(query)), []).append(place)
+        for place, ((_, query), result) in enumerate(zip(items, results, strict=True)):
+            if result.extracted is not None and len(result.extracted) <= MAX_ANSWER_CHARS:
+                places.setdefault(_Task(result.extracted, gold_of(query)), []).append(place)
+        run = self._graded(list(places))
+        failures: dict[int, str] = {}
+        for index, positions in enumerate(places.values()):
+            for place in positions:
+                if index in run.failed:
+                    failures[place] = run.failed[index]
+                else:
+                    outcome, reason = run.outcomes[index], run.reasons.get(index)
+                    results[place] = replace(results[place], outcome=outcome, reason=reason)
+        if failures:
+            graded = [None if place in failures else each for place, each in enumerate(results)]
+            raise GradingFailed(sorted(failures.items()), graded)
+        return results
+
+    def _graded(self, tasks: list[_Task]) -> _Run:
         with self._lock:
             if self._closed:
                 raise RuntimeError("the grade pool is closed")
-            run = _Run(list(places))
+            run = _Run(tasks)
             try:
                 self._work(run)
             finally:
                 for worker in [worker for worker in self._workers if worker.pending]:
                     self._drop(worker)
-        failures: list[tuple[int, str]] = []
-        for index, positions in enumerate(places.values()):
-            for place in positions:
-                if index in run.failed:
-                    results[place] = None
-                    failures.append((place, run.failed[index]))
-                else:
-                    unread = results[place]
-                    assert unread is not None
-                    results[place] = replace(
-                        unread, outcome=run.outcomes[index], reason=run.reasons.get(index)
-                    )
-        if failures:
-            raise GradingFailed(sorted(failures), results)
-        return [result for result in results if result is not None]
+        return run
 
     def _work(self, run: _Run) -> None:
         while not run.done:
