@@ -210,7 +210,8 @@ def _read_tsv(file: Path, index: int, problems: Problems) -> Rows:
 
 def _read_parquet(file: Path, index: int, problems: Problems) -> Rows:
     try:
-        with pq.ParquetFile(file) as parquet:
+        # `pre_buffer` would hold every row group that was read.
+        with pq.ParquetFile(file, pre_buffer=False) as parquet:
             schema = parquet.schema_arrow
             if len(set(schema.names)) != len(schema.names):
                 raise BadData(f"{file}: two columns have the same name, among {schema.names}")
@@ -219,7 +220,8 @@ def _read_parquet(file: Path, index: int, problems: Problems) -> Rows:
                 name: f for name in schema.names if (f := _exact_floats(schema.field(name).type))
             }
             heavy = any(map(_holds_bytes, schema.types))
-            for batch in parquet.iter_batches(batch_size=_BATCH_OF_BYTES if heavy else _BATCH):
+            rows = _BATCH_OF_BYTES if heavy else _BATCH
+            for batch in parquet.iter_batches(batch_size=rows):
                 for values in _batch_rows(batch):
                     number += 1
                     problems.rows_seen += 1

@@ -6,6 +6,7 @@ import json
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
+from random import Random
 from typing import Any
 
 import pyarrow as pa
@@ -20,6 +21,7 @@ from pipeline.datasets.images import decode
 from pipeline.datasets.published import FORMS
 from pipeline.datasets.published_form import Form
 from pipeline.datasets.rows import RowReader
+from pipeline.datasets.tables import read_table
 from pipeline.errors import BadConfig, BadData
 from pipeline.hashing import sha256_hex
 from pipeline.query import Query
@@ -379,3 +381,18 @@ COLUMNS_OF = {
     "ai2d": ("question", "options", "answer", "image"),
     "huggingface": ("question", "answer", "image", "choices"),
 }  # fmt: skip
+
+
+def test_a_file_is_read_a_row_group_at_a_time(tmp_path: Path) -> None:
+    """However large a file with pictures is, little of it is in memory."""
+    cells = [{"bytes": Random(i).randbytes(100_000), "path": None} for i in range(20)]
+    table = pa.table({"image": pa.array(cells, published.IMAGE)})
+    with pq.ParquetWriter(tmp_path / "a.parquet", table.schema, use_dictionary=False) as writer:
+        for _ in range(24):
+            writer.write_table(table)
+    del table
+    before = pa.total_allocated_bytes()
+    rows = read_table(tmp_path / "a.parquet", 0, Problems(1))
+    held = [pa.total_allocated_bytes() - before for _ in rows]
+    assert len(held) == 480
+    assert max(held) < (tmp_path / "a.parquet").stat().st_size / 2
