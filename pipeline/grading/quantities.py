@@ -106,7 +106,8 @@ def read_quantity(text: str) -> Quantity | None:
     if text.isascii() and text.isdigit() and len(text) <= MAX_DIGITS:
         return Quantity(Fraction(int(text)))
     text = _without(_HEDGE, text.strip())
-    if text.startswith("(") and text.endswith(")") and text.count("(") == 1:
+    # In brackets a comma separates: (1,234) is a pair.
+    if text.startswith("(") and text.endswith(")") and text.count("(") == 1 and "," not in text:
         text = text[1:-1].strip()
     text = _LATEX_FRACTION.sub(_slashed, text)
     text = VULGAR.sub(lambda match: f" {slashed(match[0])}", text).strip()
