@@ -14,7 +14,10 @@ import pytest
 from jobs.benchmark import benchmark, official_text, strict_text
 from jobs.run import evolve
 from jobs.runtime.benchmark_data import load, named, place_of
+from jobs.runtime.check_queries import check_queries
 from jobs.runtime.prepare import out_folder
+from pipeline.config.fields import to_dict
+from pipeline.config.load import config_from_dict
 from pipeline.config.schema import Config
 from pipeline.errors import BadConfig
 from pipeline.grading.benchmarks.known import BENCHMARKS, PAPER
@@ -24,6 +27,8 @@ from pipeline.stages.workers import Workers
 from pipeline.storage.store import Store
 from tests.support import published
 from tests.support.jobs import SCRIPTED, job_config, mstar
+
+ROOT = Path(__file__).resolve().parents[2]
 
 Write = Callable[[Path], Path]
 
@@ -61,6 +66,14 @@ class Noting:
         self.asked += scripted.fleet.generated
 
 
+def with_real_processor(program: RunSpec, *rest: Any, **options: Any) -> None:
+    """What is asked is tried with the processor of `digits`, whose model nothing is asked of."""
+    plain = to_dict(program.config)
+    plain["policy"]["path"] = str(ROOT / "assets" / "digits-base")
+    plain["generate"] |= {"max_model_len": 2048, "max_new_tokens": 64}
+    check_queries(replace(program, config=config_from_dict(plain)), *rest, **options)
+
+
 @pytest.fixture(scope="module")
 def config(tmp_path_factory: pytest.TempPathFactory) -> Config:
     config = job_config(tmp_path_factory.mktemp("run"))
@@ -70,7 +83,7 @@ def config(tmp_path_factory: pytest.TempPathFactory) -> Config:
 
 def test_a_run_s_policies_on_every_benchmark(config: Config, tmp_path: Path) -> None:
     data, noting = places(tmp_path), Noting()
-    parts = replace(SCRIPTED, workers=noting)
+    parts = replace(SCRIPTED, workers=noting, check_queries=with_real_processor)
     found = benchmark(config, "base,warmup,final", ALL, tmp_path, data, parts=parts)
     assert set(found) == {"base", "warmup", "final"}
     asked = {name: one["n"] for name, one in found["base"].items()}
