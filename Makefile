@@ -1,7 +1,7 @@
 # Everything runs in .venv, which every target brings up to date first (requirements/install.py:
 # nothing happens when it already is). Needs git, Python 3.11 with pip, and make; no compiler.
 #
-#   make run | test | lint | bench | s3 | chaos | local-cluster | clean
+#   make run | test | lint | bench | s3 | chaos | local-cluster | gpu-check | clean
 #
 #   PYTHON=...       the Python 3.11 to build .venv with
 #   TORCH_INDEX=...  where PyTorch's CPU wheels are, for machines whose pip does not see them:
@@ -20,7 +20,7 @@ ARGS ?=
 
 VENV := .venv/bin
 
-.PHONY: run test lint format bench s3 chaos local-cluster clean env lock
+.PHONY: run test lint format bench s3 chaos local-cluster gpu-check clean env lock
 
 # Killing make ends the job it started, however it is killed: the job watches this process.
 run bench s3 chaos: export MSTAR_MAKE := $(shell echo $$PPID)
@@ -57,6 +57,11 @@ chaos: export MSTAR_STATE_MACHINE := $(VENV)/python -m pytest -q -o faulthandler
 	tests/pipeline/driver/test_driver_machine.py
 chaos: env
 	$(VENV)/python -m jobs chaos $(ARGS)
+
+# On a machine with a GPU, with its own Python: no environment is built. GPU_PYTHON=... names it.
+GPU_PYTHON ?= python3
+gpu-check:
+	$(GPU_PYTHON) cluster/gpu_check.py $(ARGS)
 
 # After the dependencies in pyproject.toml changed.
 lock: env

@@ -10,7 +10,6 @@ from typing import Any
 from pipeline.errors import ArtifactLost, CorruptObject, StoreMissing, StoreRefused
 from pipeline.hashing import sha256_hex
 from pipeline.storage.backend import check_path
-from pipeline.storage.parquet import from_parquet
 from pipeline.storage.store import Store
 
 SCORES = "score"
@@ -39,6 +38,8 @@ def read_rows(store: Store, path: str, kind: type[Any]) -> list[Any]:
     Raises:
         ArtifactLost: it is corrupt (and now quarantined) or gone.
     """
+    from pipeline.storage.parquet import from_parquet  # a learner with no run needs no pyarrow
+
     with needed(path):
         return from_parquet(get_verified(store, path), kind)
 
