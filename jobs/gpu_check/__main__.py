@@ -11,6 +11,7 @@ import tempfile
 import time
 import traceback
 from collections.abc import Callable, Iterator, Mapping
+from functools import partial
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -24,7 +25,7 @@ import torch
 
 from actors.training.trainer import join_group
 from jobs.gpu_check import serving
-from jobs.gpu_check.learner import CHECKS
+from jobs.gpu_check.learner import CHECKS, Check, Stage
 from jobs.gpu_check.setting import CheckFailed, Setting
 from jobs.gpu_check.speed import speed
 
@@ -35,13 +36,18 @@ Part = Callable[[Setting], dict[str, Any]]
 
 def parts() -> Iterator[tuple[str, Part]]:
     """Every part by name, the quick and telling ones first."""
-    for stage in (1, 3):
+    stages: tuple[Stage, ...] = (1, 3)
+    for stage in stages:
         for name, check in CHECKS.items():
-            yield f"ZeRO-{stage}: {name}", lambda one, check=check, stage=stage: check(one, stage)
+            yield f"ZeRO-{stage}: {name}", partial(_of_stage, check, stage)
     yield "speed", speed
     if serving.installed():
         yield "vLLM: generation", serving.generation
         yield "vLLM: pooling", serving.pooling
+
+
+def _of_stage(check: Check, stage: Stage, setting: Setting) -> dict[str, Any]:
+    return check(setting, stage)
 
 
 def run_part(name: str, part: Part, setting: Setting) -> dict[str, Any]:

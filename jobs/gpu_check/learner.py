@@ -6,7 +6,7 @@ Each check is of one ZeRO stage, with one rank, in bfloat16, on a small model of
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal
@@ -24,6 +24,7 @@ from pipeline.training.rows import TrainRow
 from pipeline.training.settings import LearnSettings
 
 Stage = Literal[1, 3]
+Check = Callable[[Setting, Stage], dict[str, Any]]
 STEPS, BATCH = 4, 8
 
 NATS = 0.02
@@ -198,8 +199,8 @@ def memory(setting: Setting, stage: Stage) -> dict[str, Any]:
     """Three jobs one after the other: what the first leaves allocated does not grow."""
     policy, settings = small_model(setting), settings_of(setting, stage)
     rows = small_rows(policy)
-    held = []
-    with setting.peak(figures := {}):
+    held, figures = [], dict[str, Any]()
+    with setting.peak(figures):
         for _ in range(3):
             with training(settings, policy) as trainer:
                 trainer.train(rows, 0, last=1)
@@ -210,7 +211,7 @@ def memory(setting: Setting, stage: Stage) -> dict[str, Any]:
     return figures
 
 
-CHECKS = {
+CHECKS: dict[str, Check] = {
     "log-probabilities": logprobs,
     "continuity": continuity,
     "publish and reload": published,

@@ -19,6 +19,7 @@ from jobs.gpu_check.setting import CheckFailed, Setting, timed
 from pipeline.plan.gpus import GPUS
 from pipeline.training.batches import batches
 from pipeline.training.rows import TrainRow
+from pipeline.training.settings import LearnSettings
 
 BATCH, MICRO, WARM, STEPS = 16, 4, 2, 6
 RESPONSE, WORDS = 384, 40
@@ -42,31 +43,41 @@ def speed(setting: Setting) -> dict[str, Any]:
     response = 12 if setting.toy else RESPONSE
     rows = make_rows(policy, BATCH * (WARM + STEPS), response, images=(1,), words=WORDS)
     settings = settings_of(setting, 1, batch_size=BATCH, micro_batch=MICRO, deterministic=False)
-    figures["learner"] = learner = {}
-    with setting.peak(learner), training(settings, policy) as trainer:
-        parameters = sum(parameter.numel() for parameter in trainer.model.parameters())
-        batches_S = _batches(trainer, rows)
-        trainer.train(rows, 0, last=WARM)
-        with timed(learner, "seconds", setting):
-            trainer.train(rows, 0, first=WARM)
-        with timed(learner, "checkpoint_s", setting):
-            save(trainer, setting.folder / "checkpoint")
-        shutil.rmtree(setting.folder / "checkpoint")
-        with timed(learner, "publish_s", setting):
-            trainer.publish(setting.folder / "large-published")
-    del trainer
+    learner, batches_S = _learner(policy, rows, settings, setting)
     _let_go(setting)
-    figures["bare"] = bare = {}
-    with setting.peak(bare):
-        bare_loop(policy, batches_S, setting, bare)
+    bare = _bare(policy, batches_S, setting)
     _let_go(setting)
-    figures |= {"parameters": parameters, "rows": BATCH * STEPS}
+    parameters = learner.pop("parameters")
     tokens = sum(row.length for batch in _order(rows)[WARM:] for row in batch)
     for part in (learner, bare):
         part.update(rates(tokens, part["seconds"], parameters))
-    figures["tokens"] = tokens
-    figures["learner_of_bare"] = learner["tokens_s"] / bare["tokens_s"]
-    return figures
+    return figures | {
+        "learner": learner,
+        "bare": bare,
+        "learner_of_bare": learner["tokens_s"] / bare["tokens_s"],
+        "parameters": parameters,
+        "rows": BATCH * STEPS,
+        "tokens": tokens,
+    }
+
+
+def _learner(
+    policy: Path, rows: Sequence[TrainRow], settings: LearnSettings, setting: Setting
+) -> tuple[dict[str, Any], list[list[Micro]]]:
+    """The learner's figures, and the tensors of each step's passes."""
+    figures: dict[str, Any] = {}
+    with setting.peak(figures), training(settings, policy) as trainer:
+        figures["parameters"] = sum(one.numel() for one in trainer.model.parameters())
+        batches_S = _batches(trainer, rows)
+        trainer.train(rows, 0, last=WARM)
+        with timed(figures, "seconds", setting):
+            trainer.train(rows, 0, first=WARM)
+        with timed(figures, "checkpoint_s", setting):
+            save(trainer, setting.folder / "checkpoint")
+        shutil.rmtree(setting.folder / "checkpoint")
+        with timed(figures, "publish_s", setting):
+            trainer.publish(setting.folder / "large-published")
+    return figures, batches_S
 
 
 def rates(tokens: int, seconds: float, parameters: int) -> dict[str, float | None]:
@@ -113,16 +124,24 @@ def _batches(trainer: Trainer, rows: Sequence[TrainRow]) -> list[list[Micro]]:
     ]
 
 
-def bare_loop(
-    policy: Path, batches_S: Sequence[Sequence[Micro]], setting: Setting, figures: dict[str, Any]
-) -> None:
-    """PyTorch alone: float32 weights, bfloat16 autocast, fused AdamW; `seconds` in `figures`."""
+def _bare(policy: Path, batches_S: Sequence[Sequence[Micro]], setting: Setting) -> dict[str, Any]:
+    """Figures of PyTorch alone: float32 weights, bfloat16 autocast, fused AdamW."""
     from transformers import AutoModelForImageTextToText
 
     model = AutoModelForImageTextToText.from_pretrained(
         policy, dtype=torch.float32, local_files_only=True
     )
-    model = model.to(setting.device).train()
+    figures: dict[str, Any] = {}
+    with setting.peak(figures):
+        model = model.to(setting.device).train()
+        _steps(model, batches_S, setting, figures)
+    return figures
+
+
+def _steps(
+    model: Any, batches_S: Sequence[Sequence[Micro]], setting: Setting, figures: dict[str, Any]
+) -> None:
+    """Every step, those after the first few under `seconds`."""
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-6, fused=True)
 
     def step(micros: Sequence[Micro]) -> None:

@@ -38,10 +38,8 @@ def read_rows(store: Store, path: str, kind: type[Any]) -> list[Any]:
     Raises:
         ArtifactLost: it is corrupt (and now quarantined) or gone.
     """
-    from pipeline.storage.parquet import from_parquet  # a learner with no run needs no pyarrow
-
     with needed(path):
-        return from_parquet(get_verified(store, path), kind)
+        return _rows(get_verified(store, path), kind)
 
 
 def inspect_rows(store: Store, path: str, kind: type[Any]) -> list[Any]:
@@ -50,7 +48,14 @@ def inspect_rows(store: Store, path: str, kind: type[Any]) -> list[Any]:
     Raises:
         StoreMissing, CorruptObject: it is gone, or corrupt. RecordError: it is another record.
     """
-    return from_parquet(get_verified(store, path, quarantine=False), kind)
+    return _rows(get_verified(store, path, quarantine=False), kind)
+
+
+def _rows(data: bytes, kind: type[Any]) -> list[Any]:
+    # Here, because a learner's ranks read no parquet and need no pyarrow.
+    from pipeline.storage.parquet import from_parquet
+
+    return list(from_parquet(data, kind))
 
 
 def content_path(stage: str, key: str, data: bytes, suffix: str) -> str:
