@@ -40,7 +40,7 @@ def parts() -> Iterator[tuple[str, Part]]:
     for stage in stages:
         for name, check in CHECKS.items():
             yield f"ZeRO-{stage}: {name}", partial(_of_stage, check, stage)
-    yield "speed", speed
+    yield "ZeRO-1: speed", speed
     if serving.installed():
         yield "vLLM: generation", serving.generation
         yield "vLLM: pooling", serving.pooling

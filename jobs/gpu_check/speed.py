@@ -42,7 +42,7 @@ def speed(setting: Setting) -> dict[str, Any]:
     _let_go(setting)
     response = 12 if setting.toy else RESPONSE
     rows = make_rows(policy, BATCH * (WARM + STEPS), response, images=(1,), words=WORDS)
-    settings = settings_of(setting, 1, batch_size=BATCH, micro_batch=MICRO, deterministic=False)
+    settings = settings_of(setting, 1, batch_size=BATCH, micro_batch=MICRO)
     learner, batches_S = _learner(policy, rows, settings, setting)
     _let_go(setting)
     bare = _bare(policy, batches_S, setting)

@@ -154,6 +154,9 @@ def test_the_job_runs_a_recipe_that_is_there_with_options_that_are() -> None:
     config = load_recipe(recipe[1], changes)
     assert config.cluster.node_cache == "/node-cache"
     assert Path(config.run.out).is_absolute()
+    ranks = json.loads(json.loads(groups("job")["learner"]["rayStartParams"]["resources"]))
+    assert config.cluster.rank_resource is not None
+    assert ranks[config.cluster.rank_resource] >= config.learn.ranks
     assert "jobs.run" in entrypoint
     assert "--store s3://" in entrypoint
     assert run_command.__name__ == "run"
@@ -187,6 +190,7 @@ def test_ray_up_nodes(name: str) -> None:
     types = config["available_node_types"]
     assert set(types) == {"head", "learner", "generators"}
     assert types["head"]["resources"] == {"CPU": 0, "GPU": 0}
+    assert types["learner"]["resources"]["learner"] == 8
     assert types["learner"]["resources"]["GPU"] == types["generators"]["resources"]["GPU"] == 8
     assert types["generators"]["min_workers"] == 0
     most = sum(kind["max_workers"] for kind in types.values())
