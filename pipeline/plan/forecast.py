@@ -103,6 +103,7 @@ def _stages(plan: Forecast) -> Iterator[Stage]:
         yield _trained(plan, "evolve/learn", rows, turns, "question", kept_checkpoints=1)
         yield _evaluated(plan, "evolve/evaluate", full=turns, scored=config.prm.scoring == "all")
     if turns and config.evolve.control:
+        yield from _control_chains(plan)
         yield _trained(plan, "control/learn", rows, turns, "warmup", kept_checkpoints=1)
         yield _evaluated(plan, "control/evaluate", greedy=turns, full=1, tests=1)
     if turns:
@@ -123,6 +124,19 @@ def _warmup(plan: Forecast) -> Iterator[Stage]:
     yield _trained(plan, "warmup/learn", queries * kept * epochs, rounds, "warmup")
     # The chosen round has its greedy figures already.
     yield _evaluated(plan, "warmup/evaluate", greedy=rounds - 1, full=1, tests=1)
+
+
+def _control_chains(plan: Forecast) -> Iterator[Stage]:
+    """Chains of the queries that the evolution sees and the warm-up has none of (by rules 1 there
+    are none: the control trains on the warm-up's)."""
+    config, pool = plan.config, plan.sizes.pool
+    of_warmup = 0 if config.warmup.checkpoint else min(pool, config.warmup.queries or pool)
+    drawn = min(pool, _slice(config, pool) * config.evolve.iterations)
+    others = round(drawn * (1 - of_warmup / pool))
+    if config.run.rules > 1 and others:
+        kept = plan.rates.kept["warmup"]
+        samples = config.warmup.samples
+        yield _sampled(plan, "control/generate", "warmup", others, samples, kept=kept)
 
 
 def _prm(plan: Forecast) -> Iterator[Stage]:
@@ -156,7 +170,8 @@ def _scored_share(config: Config, rates: Rates) -> float:
         return 0.0
     if config.prm.scoring == "all":
         return 1.0
-    return rates.responses["question"].correct if config.select.rule in SCORED else 0.0
+    scored = config.select.rule in SCORED and config.select.by == "prm"
+    return rates.responses["question"].correct if scored else 0.0
 
 
 def _over(amount: float, speed: float | None) -> float | None:

@@ -22,7 +22,7 @@ FILES = ("rollout", "grade", "score", "select")
 
 def kind_of(purpose: str) -> KindName:
     """The kind of the shards of a set."""
-    if purpose == "warmup":
+    if purpose in ("warmup", "control"):
         return "warmup"
     if ShardSet(purpose).phase == PRM_VALUES:
         return "completion"

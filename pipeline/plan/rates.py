@@ -101,7 +101,7 @@ def warmup_kept(config: Config, correct: float) -> float:
 
 def evolve_kept(config: Config, correct: float) -> float:
     """Responses kept of a query by evolution's rule."""
-    most = config.select.k if config.select.rule in ("top_k", "random_k") else None
+    most = config.select.k if config.select.rule in ("top_k", "bottom_k", "random_k") else None
     return expected_kept(config.generate.samples, most, correct)
 
 

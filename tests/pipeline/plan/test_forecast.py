@@ -93,6 +93,20 @@ def test_a_plan_by_hand() -> None:
     assert stages["prm/learn"].rows == pytest.approx(100 * 2 * 0.9)
 
 
+def test_the_control_samples_chains_of_queries_that_the_warm_up_has_none_of() -> None:
+    plan = small_plan()
+    stages = []
+    for rules in (1, 2):
+        run = plan.config.run.model_copy(update={"rules": rules})
+        evolve = plan.config.evolve.model_copy(update={"control": True})
+        config = plan.config.model_copy(update={"run": run, "evolve": evolve})
+        stages.append({stage.name: stage for stage in replace(plan, config=config).stages})
+    assert "control/generate" not in stages[0]
+    # two slices of 250 of 1,000, half of whose queries the warm-up has seen; two chains of each
+    assert stages[1]["control/generate"].samples == 250 * 2
+    assert stages[1]["control/learn"] == stages[0]["control/learn"]
+
+
 def test_bytes_requests_and_seconds_by_hand() -> None:
     plan = small_plan()
     stages = {stage.name: stage for stage in plan.stages}
