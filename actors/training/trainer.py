@@ -395,3 +395,8 @@ class Trainer:
     def close(self) -> None:
         """Let go of the engine's memory and hooks."""
         self.engine.destroy()
+        if self.settings.zero_stage == 3:
+            # Its bottom is the model of every engine there ever was, and with it all their states.
+            from deepspeed.runtime.zero.parameter_offload import FWD_MODULE_STACK
+
+            FWD_MODULE_STACK.clear()

@@ -12,8 +12,6 @@ from typing import Any
 
 import torch
 
-MEBIBYTE = 2**20
-
 
 class CheckFailed(Exception):
     """A figure is not what it has to be; the message has both."""
