@@ -217,16 +217,8 @@ class GroupLearner:
                 nats=done.nats + metrics.loss * metrics.tokens,
                 tokens=done.tokens + part.tokens,
             )
-            self._tell(
-                LearnProgress(
-                    job.name,
-                    part.cursor,
-                    total,
-                    metrics.loss,
-                    done.tokens,
-                    curve=_curve(metrics, group.settings, span),
-                )
-            )
+            loss, curve = metrics.loss, _curve(metrics, group.settings, span)
+            self._tell(LearnProgress(job.name, part.cursor, total, loss, done.tokens, "", curve))
             if part.save and part.cursor < total:
                 done = self._save(group, done, inside=True)
         self._finish(job, group, done, rows=self._row_count(job, lengths, sizes), since=started)
