@@ -29,7 +29,7 @@ def check_joined(config: Config, say: Callable[[str], None]) -> None:
     now = NodeType("now", cpus, gpus, others=there)
     short = [str(demand) for demand in demands(config) if now.holds(demand) < demand.actors]
     if short:
-        able = f"node types: {', '.join(map(str, types))}" if types else "its node types are not known"
+        able = f"node types: {', '.join(map(str, types))}" if types else "no node types known"
         say(
             f"the cluster has {cpus:g} CPUs and {gpus:g} GPUs now ({able}), so these wait for "
             f"nodes to come: {'; '.join(short)}"
