@@ -1,7 +1,7 @@
 # Everything runs in .venv, which every target brings up to date first (requirements/install.py:
 # nothing happens when it already is). Needs git, Python 3.11 with pip, and make; no compiler.
 #
-#   make run | test | lint | bench | s3 | chaos | local-cluster | gpu-check | clean
+#   make run | test | lint | bench | s3 | chaos | local-cluster | elastic | gpu-check | clean
 #
 #   PYTHON=...       the Python 3.11 to build .venv with
 #   TORCH_INDEX=...  where PyTorch's CPU wheels are, for machines whose pip does not see them:
@@ -20,10 +20,10 @@ ARGS ?=
 
 VENV := .venv/bin
 
-.PHONY: run test lint format bench s3 chaos local-cluster gpu-check clean env lock
+.PHONY: run test lint format bench s3 chaos local-cluster elastic gpu-check clean env lock
 
 # Killing make ends the job it started, however it is killed: the job watches this process.
-run bench s3 chaos: export MSTAR_MAKE := $(shell echo $$PPID)
+run bench s3 chaos elastic: export MSTAR_MAKE := $(shell echo $$PPID)
 
 # A recipe of one simple command is executed without a shell in between, so that the job itself
 # is what Ctrl-C and an exit code belong to.
@@ -51,6 +51,10 @@ s3: env
 # A head and autoscaled worker nodes on this machine, each with its own files.
 local-cluster: env
 	$(VENV)/python -m cluster.local $(ARGS)
+
+# A submitted job on such a cluster, whose nodes come, go and are killed.
+elastic: env
+	$(VENV)/python -m jobs.elastic $(ARGS)
 
 # What it runs after the kills, over ARGS="--examples N".
 chaos: export MSTAR_STATE_MACHINE := $(VENV)/python -m pytest -q -o faulthandler_timeout=0 \

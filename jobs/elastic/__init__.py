@@ -1,0 +1,1 @@
+"""A run on a cluster whose nodes come, go and are killed, beside the same run on one machine."""
