@@ -57,6 +57,7 @@ def test_a_recipe_that_cannot_run_has_failed_and_says_why_at_the_end(jobs: Jobs)
     assert job.last_line.startswith("error: no recipe 'tyni'")
 
 
+@pytest.mark.slow
 def test_a_runtime_environment_that_cannot_be_built_is_named(jobs: Jobs) -> None:
     jobs.submit("no-package", "tiny", runtime_env={"pip": ["/nonexistent/package.whl"]})
     job = jobs.end_of("no-package")
