@@ -194,7 +194,7 @@ class Validation:
         if self.config.warmup.checkpoint is None:
             self._warm_up(policy, samples)
         rows = [row for row in sampled.rows if row.finish == "stop"] or sampled.rows
-        trained = self.once.train(rows, policy)
+        trained = self.once.train(rows, sampled, policy)
         self._judge_training(trained)
         greedy = replace(sampling, samples=1, temperature=0.0)
         self.once.sample("question", trained.policy, greedy)

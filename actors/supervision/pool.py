@@ -326,9 +326,11 @@ class Pool:
         tried = [each for each in self._members if each.losses or each.placed]
         culprit = any(task.ended < self._ended for task in tasks)
         if self._keys and not culprit and all(member.losses >= attempts for member in tried):
+            at = ", ".join(str(task.work.key) for task in tasks)
             raise PoolBroken(
                 f"no {self.name} gets anything done: each of {len(tried)} was lost {attempts} "
-                f"times or more with nothing done in between. The last time: {reason}"
+                f"times or more with nothing done in between. The last time{at and f' (at {at})'}: "
+                f"{reason}"
             )
 
     def _drop(self, member: Member) -> None:

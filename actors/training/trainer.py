@@ -394,9 +394,18 @@ class Trainer:
 
     def close(self) -> None:
         """Let go of the engine's memory and hooks."""
+        optimizer = self.engine.optimizer
         self.engine.destroy()
         if self.settings.zero_stage == 3:
             # Its bottom is the model of every engine there ever was, and with it all their states.
             from deepspeed.runtime.zero.parameter_offload import FWD_MODULE_STACK
 
             FWD_MODULE_STACK.clear()
+            # Once there was a backward pass, hooks of autograd hold parameters and optimizer in a
+            # circle that the garbage collector does not see: what these hold goes by hand.
+            for parameter in self.model.parameters():
+                vars(parameter).clear()
+                parameter.data = parameter.data.new_empty(0)
+            optimizer.optimizer.state.clear()
+            optimizer.optimizer.param_groups.clear()
+            vars(optimizer).clear()

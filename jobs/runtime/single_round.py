@@ -156,9 +156,9 @@ class OneRound:
         done = answer(self.world, self.world.scorer, ScoreDone, "scoring", task)
         return read_rows(self.store, done.scores, Score), done.excluded
 
-    def train(self, rows: Iterable[Rollout], policy: PolicyRef) -> LearnDone:
-        """One optimizer step on these responses, whatever their answers, after the engine's
-        log-probabilities were compared with the learner's.
+    def train(self, rows: Iterable[Rollout], sampled: Sampled, policy: PolicyRef) -> LearnDone:
+        """One optimizer step on these responses of a sampled shard, whatever their answers, after
+        the engine's log-probabilities were compared with the learner's.
 
         Raises:
             StageFailed: they differ too much, or the ranks do not get that far.
@@ -168,7 +168,7 @@ class OneRound:
             name="by hand",
             start=None,
             policy=policy,
-            data=(self._store_rows(rows),),
+            data=(self._store_rows(rows, sampled.rollout),),
             seed=config.run.seed,
             epochs=None,
             max_steps=1,
@@ -179,13 +179,13 @@ class OneRound:
         )
         return answer(self.world, self.world.learner, LearnDone, "learning", job, None)
 
-    def _store_rows(self, rows: Iterable[Rollout]) -> str:
+    def _store_rows(self, rows: Iterable[Rollout], rollout: str) -> str:
         chosen = [
             Selected(
                 query=row.query,
                 query_id=row.query_id,
                 sample_index=row.sample_index,
-                rollout_shard="",
+                rollout_shard=rollout,
                 token_ids=row.token_ids,
                 logprobs=row.logprobs,
                 prompt_sha256=row.prompt_sha256,

@@ -94,7 +94,7 @@ def test_the_stages_give_rows_grades_and_a_trained_policy(setting: Setting) -> N
     sampled = setting.once.sample("question", setting.policy, setting.sampling)
     assert len(sampled.rows) == len(sampled.grades) == 2 * len(setting.once.queries)
     assert sampled.coverage.samples == len(sampled.rows)
-    done = setting.once.train(sampled.rows, setting.policy)
+    done = setting.once.train(sampled.rows, sampled, setting.policy)
     assert done.steps == 1
     assert done.policy != setting.policy
     assert done.logprob_deviation is not None
@@ -200,7 +200,7 @@ def test_a_stage_that_fails_is_named(setting: Setting) -> None:
     sampled = setting.once.sample("question", setting.policy, setting.sampling)
     setting.learner.guard = "they differ by 0.3 nats"
     with pytest.raises(StageFailed, match="learning: they differ"):
-        setting.once.train(sampled.rows, setting.policy)
+        setting.once.train(sampled.rows, sampled, setting.policy)
     setting.fleet.fail = {0}
     with pytest.raises(StageFailed, match="generation: every engine died"):
         setting.once.sample("warmup", setting.policy, setting.sampling)

@@ -16,7 +16,7 @@ import ray
 
 from actors.grading.pool import GradeResult, GradingFailed
 from actors.stages.worker import PoolStages, ShardGraded, Stages, StageWork, stage_pool
-from actors.supervision.pool import Result
+from actors.supervision.pool import PoolBroken, Result
 from jobs.runtime.ray_cluster import init_ray
 from pipeline.errors import RunStopped
 from pipeline.generation.fleet import ShardDone
@@ -250,5 +250,5 @@ def test_what_kills_every_worker_and_what_a_person_must_mend_stop_the_run(
     with pytest.raises(RunStopped, match="too few responses to judge by"):
         running.wait(1)
     running.stages.submit(DeadlyTask("poison", running.log, times=9))
-    with pytest.raises(RunStopped, match="DeadlyTask poison failed 3 times"):
+    with pytest.raises(PoolBroken, match=r"was lost 3 times .* \(at DeadlyTask poison\)"):
         running.wait(1)
