@@ -16,7 +16,7 @@ from tests.support.main_job import LIMIT_S, ROOT, MainJob, assert_nothing_twice
 
 QUESTIONS = 400
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(2 * LIMIT_S)]
 
 
 @pytest.fixture(scope="module")
@@ -44,7 +44,6 @@ def test_the_questions_are_those_that_were_published(job: MainJob) -> None:
         assert (query.answer, query.answer_type) == (before.answer, before.answer_type)
 
 
-@pytest.mark.timeout(2 * LIMIT_S)
 def test_the_loop_trains_on_half_of_it(job: MainJob) -> None:
     assert_nothing_twice(job.events)
     found = json.loads((job.out / "tiny" / "summary.json").read_text())
@@ -54,7 +53,6 @@ def test_the_loop_trains_on_half_of_it(job: MainJob) -> None:
     assert all(row["kept"] for row in found["iterations"])
 
 
-@pytest.mark.timeout(2 * LIMIT_S)
 def test_its_policies_on_a_benchmark(job: MainJob) -> None:
     folder = job.out.parent / "ai2d"
     folder.mkdir()
