@@ -16,6 +16,7 @@ from typing import Any
 
 import pytest
 
+from jobs.runtime.ray_cluster import LOOPBACK
 from pipeline.run.ledger import Ledger
 from pipeline.storage.store import open_store
 from tests.support.driving import outcome
@@ -102,6 +103,7 @@ def test_ranks_on_a_node_without_the_drivers_disk_train_the_same_bits(
 ) -> None:
     check_namespaces()
     # What a node or a driver needs to join, wherever its user's own token is.
+    monkeypatch.delenv(LOOPBACK, raising=False)  # said to a Ray of this process, and stays said
     monkeypatch.setenv("RAY_AUTH_MODE", "token")
     monkeypatch.setenv("RAY_AUTH_TOKEN", secrets.token_hex(32))
     with ExitStack() as stack:

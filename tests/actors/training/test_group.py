@@ -26,6 +26,7 @@ from pipeline.training.rows import TrainRow
 from pipeline.training.settings import LearnSettings
 from tests.support.learning import IMAGES, SETTINGS, make_rows, tiny_policy
 from tests.support.processes import processes
+from tests.support.waiting import until
 
 # Starting ranks takes half a minute on two idle cores, and much longer on busy ones.
 pytestmark = pytest.mark.timeout(1200)
@@ -76,7 +77,7 @@ class Shelf:
         """One that is complete."""
         made = group.checkpoint(cursor)
         group.settle()
-        assert group.stored(made)
+        until(lambda: group.stored(made))  # a rank's word of it may come after its upload
         made.complete(self.store)
         return made.path
 
