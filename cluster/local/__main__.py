@@ -9,14 +9,13 @@ from __future__ import annotations
 
 import signal
 import sys
-import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from cluster.local.cluster import LocalCluster, NodeType
+from cluster.local.cluster import LocalCluster, NodeType, short_folder
 from cluster.s3 import LocalS3
 from pipeline.errors import UserError
 
@@ -48,9 +47,9 @@ def main(
     try:
         with (
             LocalS3(folder / "s3") as store,
-            tempfile.TemporaryDirectory(prefix="mstar-cluster-") as own,
+            short_folder() as own,
             LocalCluster(
-                Path(own),
+                own,
                 {"worker": NodeType({"CPU": cpus}, nodes)},
                 idle_s=idle_s,
                 head_environment=store.keys_environment(),

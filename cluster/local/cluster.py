@@ -18,10 +18,11 @@ import secrets
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 import urllib.request
-from collections.abc import Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -43,8 +44,15 @@ START_S, STOP_S, ANSWER_S = 120.0, 30.0, 30.0
 # A process of the cluster, and whatever it starts, is known by this variable.
 CLUSTER = "MSTAR_LOCAL_CLUSTER"
 
-# Of another job, or of the make that started this: nothing that a cluster's jobs go by.
-OTHERS = ("MSTAR_MAKE", "RAY_ADDRESS", "RAY_JOB_CONFIG_JSON_ENV_VAR")
+# Of another job, or of the make that started this: nothing that a cluster's jobs go by. A node's
+# temporary files are in its own `/tmp`.
+OTHERS = ("MSTAR_MAKE", "RAY_ADDRESS", "RAY_JOB_CONFIG_JSON_ENV_VAR", "TMPDIR")
+
+SOCKET_BYTES = 107
+"""How long the path of a socket may be on Linux."""
+
+LONGEST_SOCKET = "ray/session_2026-11-27_19-27-14_466396_4194304/sockets/plasma_store"
+"""Of those that Ray makes below a cluster's folder."""
 
 # How other kinds of cluster set their nodes up; the autoscaler reads all of them.
 UNUSED_COMMANDS = (
@@ -61,8 +69,16 @@ class NodeType:
     most: int = 3
 
 
+@contextmanager
+def short_folder() -> Iterator[Path]:
+    """A folder for a cluster's files, removed at the end; in `/tmp` whatever TMPDIR says, because
+    Ray's sockets are in it and their paths must be short."""
+    with tempfile.TemporaryDirectory(prefix="mstar-", dir="/tmp") as folder:
+        yield Path(folder)
+
+
 class LocalCluster:
-    """One cluster. folder: for all that it writes; its path must be short, Ray's sockets are in it.
+    """One cluster. folder: for all that it writes (`short_folder`).
 
     node_types: by name. idle_s: after which an unused node goes. environment: of its nodes' and
     jobs' processes, besides this one's; head_environment: only of the head's and of jobs' drivers,
@@ -132,8 +148,15 @@ class LocalCluster:
         """Start the head; returns once jobs can be submitted.
 
         Raises:
-            UserError: namespaces are not permitted here, or the head did not start.
+            UserError: the folder's path is too long, namespaces are not permitted here, or the head
+                did not start.
         """
+        over = len(os.fsencode(self.folder / LONGEST_SOCKET)) - SOCKET_BYTES
+        if over > 0:
+            raise UserError(
+                f"the cluster's folder {self.folder} has a path that is {over} bytes too long: "
+                "Ray's sockets are in it; give a folder nearer to the root"
+            )
         check_namespaces()
         self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         handle = os.open(self.folder / "token", os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)

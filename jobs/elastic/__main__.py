@@ -16,7 +16,6 @@ from __future__ import annotations
 import json
 import os
 import shutil
-import tempfile
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -24,7 +23,7 @@ from typing import Annotated, Any
 
 import typer
 
-from cluster.local.cluster import LocalCluster, NodeType
+from cluster.local.cluster import LocalCluster, NodeType, short_folder
 from cluster.local.submission import Submission, copy_checkout
 from cluster.s3 import LocalS3
 from cluster.s3_proxy import S3Proxy, look_on
@@ -60,9 +59,9 @@ def elastic(
         say("the same run as a job on a cluster that begins without a node")
         keys = server.keys_environment() | {"AWS_ENDPOINT_URL": proxy.endpoint}
         with (
-            tempfile.TemporaryDirectory(prefix="mstar-elastic-") as own,
+            short_folder() as own,
             LocalCluster(
-                Path(own),
+                own,
                 {"worker": NodeType({"CPU": 1}, NODES)},
                 idle_s=idle_s,
                 head_environment=keys,

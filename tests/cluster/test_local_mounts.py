@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from cluster.guarded import guarded
+from cluster.local.cluster import LocalCluster, short_folder
 from cluster.local.mounts import check_namespaces, own_view
 from pipeline.errors import UserError
 
@@ -119,3 +120,20 @@ def test_a_server_may_end_in_its_own_way_when_it_is_told_to() -> None:
 def test_a_servers_own_end_is_passed_on() -> None:
     with start("sh", "-c", "exit 3") as process:
         assert process.wait() == 3
+
+
+def test_a_cluster_folder_whose_path_is_too_long_for_sockets_is_refused(tmp_path: Path) -> None:
+    deep = tmp_path / ("x" * 60)
+    with pytest.raises(UserError, match=rf"{deep} has a path that is \d+ bytes too long"):
+        LocalCluster(deep, {}).start()
+    assert not deep.exists()
+
+
+def test_a_cluster_folder_is_short_wherever_temporary_files_are(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    with short_folder() as folder:
+        assert folder.parent == Path("/tmp")
+    assert not folder.exists()

@@ -3,14 +3,11 @@ with token authentication, to object storage. One cluster serves all of these te
 
 from __future__ import annotations
 
-import shutil
-import tempfile
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 
-from cluster.local.cluster import NodeType
+from cluster.local.cluster import NodeType, short_folder
 from jobs.runtime.code_identity import code_hash
 from tests.support.local_cluster import Jobs, submitting
 from tests.support.main_job import accepted, assert_nothing_twice
@@ -30,13 +27,10 @@ SMALL = (
 
 @pytest.fixture(scope="module")
 def jobs() -> Iterator[Jobs]:
-    folder = Path(tempfile.mkdtemp(prefix="mstar-"))
-    try:
+    with short_folder() as folder:
         with submitting(folder, {"worker": NodeType({"CPU": 1})}, head_cpus=4) as found:
             yield found
         assert not found.cluster.processes()
-    finally:
-        shutil.rmtree(folder)
 
 
 def settings(jobs: Jobs, prefix: str, *more: str) -> tuple[str, ...]:
