@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import os
 import signal
+import tempfile
+from collections.abc import Iterator
 
 import pytest
 from hypothesis import HealthCheck, settings
@@ -43,6 +45,17 @@ settings.register_profile(
 )
 
 settings.load_profile("explore" if "MSTAR_EXAMPLES" in os.environ else "same")
+
+
+@pytest.fixture(autouse=True, scope="module")
+def own_environment() -> Iterator[None]:
+    """What a module's engines and clusters tell their process ends with the module."""
+    variables, folder = dict(os.environ), tempfile.tempdir
+    yield
+    for name in os.environ.keys() - variables.keys():
+        del os.environ[name]
+    os.environ.update(variables)
+    tempfile.tempdir = folder
 
 
 SLOW = pytest.StashKey[list[str]]()

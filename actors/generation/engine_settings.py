@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import Any, Literal
 
 from actors.model.positions import most_positions
-from actors.supervision.node_cache import take_temporary_folder
 from pipeline.config.schema import Config
 from pipeline.generation.shards import EngineIdentity
 
@@ -97,7 +96,6 @@ def vllm_version() -> str:
 def start_llm(folder: Path, settings: EngineSettings, forbidden: Sequence[int]) -> Any:
     """A vLLM that samples from the policy in `folder`."""
     os.environ.update(settings.environment())
-    take_temporary_folder()  # before vLLM asks where its files go
     from vllm import LLM
 
     return LLM(

@@ -27,7 +27,7 @@ from actors.model.images import ImageCache, StoreImages
 from actors.model.processor import Processor, load_processor, processor_sha256
 from actors.supervision.failures import CallResult, call
 from actors.supervision.heartbeat import Heartbeat
-from actors.supervision.node_cache import tree_cache
+from actors.supervision.node_cache import take_temporary_folder, tree_cache
 from actors.supervision.store_access import reach_store
 from pipeline.config.schema import Data
 from pipeline.datasets.images import Limits
@@ -299,6 +299,7 @@ class GeneratorActor:
             max_model_len=self._engine.max_model_len,
             beat=self._beat,
         )
+        take_temporary_folder()  # vLLM asks where its files go; the cache above is the node's
         self._generator.serve(work.policy)
 
     def run(self, work: ShardWork) -> CallResult:

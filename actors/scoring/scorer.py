@@ -27,7 +27,7 @@ from actors.model.prm_folder import TagWords, fit_prm
 from actors.model.processor import Processor, load_processor
 from actors.supervision.failures import CallResult, call
 from actors.supervision.heartbeat import Heartbeat
-from actors.supervision.node_cache import tree_cache
+from actors.supervision.node_cache import take_temporary_folder, tree_cache
 from actors.supervision.store_access import reach_store
 from pipeline.config.schema import Config
 from pipeline.datasets.images import Limits
@@ -250,6 +250,7 @@ class ScorerActor:
             engine=self._identity,
             beat=self._beat,
         )
+        take_temporary_folder()  # vLLM asks where its files go; the cache above is the node's
         return self._scorer.serve(task.scoring.prm)
 
     def _step_scorer(

@@ -32,7 +32,6 @@ from actors.generation.engine_settings import EngineSettings, common_options
 from actors.generation.vllm_engine import EngineBroken, VllmEngine
 from actors.model.likelihood import RESPONSE_TOKENS
 from actors.model.value_head import read_head, read_likelihood
-from actors.supervision.node_cache import take_temporary_folder
 from pipeline.prm.step_scores import (
     Excluded,
     Fed,
@@ -52,7 +51,6 @@ def start_pooling(folder: Path, settings: EngineSettings, *, cache_images: bool 
     """A vLLM that gives one logit for every token; with its own cache of processed images or
     without."""
     os.environ.update(settings.environment())
-    take_temporary_folder()
     from vllm import LLM
     from vllm.config import PoolerConfig
 

@@ -84,7 +84,7 @@ def _submitted(
     job = Submission(cluster, copy_checkout(cluster.folder / "checkout"))
     witness = Witness(cluster, lambda: seen.events)
     places = [f"store.url={bed.url('cluster')}", f"run.out={cluster.folder / 'out'}"]
-    job.submit(JOB, recipe, [*changes, *places])
+    job.submit(JOB, recipe, ["cluster.turn_s=5", *changes, *places])
     following = witness.follow()
     try:
         ended = job.ended(JOB, LIMIT_S)
