@@ -30,8 +30,10 @@ run bench s3 chaos elastic: export MSTAR_MAKE := $(shell echo $$PPID)
 run: env
 	$(VENV)/python -m jobs run --recipe $(RECIPE) $(ARGS)
 
+# In two processes: tests that start processes of their own one after another in one of them, the
+# others beside (tests/conftest.py). ARGS="-n 0" runs all in this one.
 test: env
-	$(VENV)/python -m pytest $(ARGS)
+	$(VENV)/python -m pytest -n 2 --dist loadgroup $(ARGS)
 
 lint: env
 	$(VENV)/ruff check

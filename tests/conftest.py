@@ -10,9 +10,13 @@ import os
 import signal
 import tempfile
 from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, settings
+
+TESTS = Path(__file__).parent
 
 os.environ.update(
     HF_HUB_OFFLINE="1",
@@ -58,7 +62,22 @@ def own_environment() -> Iterator[None]:
     tempfile.tempdir = folder
 
 
+# Of these only one test runs at a time: they start Ray, engines and whole runs. `make test` runs
+# the others beside them in a second process, a module at a time.
+WITH_PROCESSES = {"actors", "cluster", "end_to_end"}
+
 SLOW = pytest.StashKey[list[str]]()
+
+
+# Before pytest-xdist reads the marks.
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Say which tests have to be run by the same process."""
+    for item in items:
+        folder = item.path.relative_to(TESTS).parts[0]
+        slow = item.get_closest_marker("slow") is not None
+        alone = slow or folder in WITH_PROCESSES
+        item.add_marker(pytest.mark.xdist_group("processes" if alone else str(item.path)))
 
 
 def pytest_deselected(items: list[pytest.Item]) -> None:
@@ -66,6 +85,18 @@ def pytest_deselected(items: list[pytest.Item]) -> None:
     for item in items:
         if item.get_closest_marker("slow") is not None:
             item.config.stash.setdefault(SLOW, []).append(item.nodeid)
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """Hand them to the process that reports, where this is one of several."""
+    if hasattr(session.config, "workeroutput"):
+        session.config.workeroutput["slow"] = session.config.stash.get(SLOW, [])
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_testnodedown(node: Any) -> None:
+    """Every process has found the same tests."""
+    node.config.stash[SLOW] = getattr(node, "workeroutput", {}).get("slow", [])
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:

@@ -2,7 +2,7 @@
 order, its engines and ranks dead, its objects damaged, at any call of the store, engines, grader or
 learner.
 
-200 examples here; `MSTAR_EXAMPLES=5000` (what `make chaos` asks for) makes more.
+100 examples here; `MSTAR_EXAMPLES=5000` (what `make chaos` asks for) makes more.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from tests.support.chaos_memory import Damage
 from tests.support.chaos_world import Fault, Lives, undisturbed
 from tests.support.side_by_side import SIDE_BY_SIDE
 
-EXAMPLES = int(os.environ.get("MSTAR_EXAMPLES", "200"))
+EXAMPLES = int(os.environ.get("MSTAR_EXAMPLES", "100"))
 CALLS = 1000
 """Roughly the calls of a whole life; a fault behind the last one does not happen."""
 
