@@ -19,7 +19,7 @@ PACKAGES = (
     "stages", "prm",
     # what comes next
     "phases",
-    "reports", "plan", "audit", "simulation",
+    "reports", "plan", "audit", "simulation", "ablation",
     # does it
     "driver",
 )  # fmt: skip

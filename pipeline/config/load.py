@@ -28,7 +28,7 @@ def load_config(path: Path, overrides: Sequence[str] = ()) -> Config:
         BadConfig: not a readable YAML mapping, a key that stands twice, an unknown key, a bad
             value, an impossible combination; naming the file or the override.
     """
-    raw = _read_mapping(path)
+    raw = read_mapping(path)
     return _validated(raw, str(path), dict(_apply(raw, override) for override in overrides))
 
 
@@ -85,7 +85,12 @@ class _UniqueKeys(yaml.SafeLoader):
         return super().construct_mapping(node, deep)
 
 
-def _read_mapping(path: Path) -> dict[str, Any]:
+def read_mapping(path: Path) -> dict[str, Any]:
+    """The mapping in a YAML file in which every key stands once.
+
+    Raises:
+        BadConfig: it cannot be read, or is none.
+    """
     try:
         # _UniqueKeys is a SafeLoader: plain values only.
         raw = yaml.load(path.read_text(encoding="utf-8"), _UniqueKeys)

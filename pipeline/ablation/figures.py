@@ -1,0 +1,103 @@
+"""What a finished run says of a cell: accuracy, process truth, what it took.
+
+Shares are between 0 and 1. Process truth is the verdict of the checker of `digits` and nothing in a
+run reads it; without the checker's truth it is None.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from pipeline.errors import BadData
+from pipeline.reports.seeds import Finished
+from pipeline.reports.selected import selected_rows
+from pipeline.reports.summary import labelled_queries, wall_seconds
+from pipeline.run.events.sampling import ShardGraded
+from pipeline.run.events.wire import from_wire
+from pipeline.run.spec import evaluation_purpose
+from pipeline.run.state import GREEDY
+from pipeline.stages.grade import graded_rows
+from pipeline.tasks.digits.build import Truth
+from pipeline.tasks.digits.checker import check
+
+Truths = Mapping[str, Truth]
+"""What the checker needs, by query id."""
+
+
+def figures(run: Finished, policy: str, truth: Truths | None) -> dict[str, Any]:
+    """The figures of a policy of a run, by the names of a cell's JSON.
+
+    test, ood: greedy accuracy on the first and second test split. test_true: share of test
+    questions whose greedy response is correct and true in every step. kept, kept_true: responses
+    that its iterations were trained on, and the share of them that is. steps: optimizer steps after
+    the warm-up; queries: labelled ones it has seen.
+
+    Raises:
+        BadConfig: the run has no such policy or no test split. ArtifactLost: an object is gone.
+    """
+    version, tests = run.policy(policy), run.program.test_splits
+    result = run.state.evaluation(version, run.test, GREEDY)
+    assert result is not None, f"{policy} of a finished run was evaluated on {run.test}"
+    ood = run.state.evaluation(version, tests[1], GREEDY) if len(tests) > 1 else None
+    kept = _kept(run, truth) if policy == "final" else (None, None)
+    return {
+        "test": result["greedy"],
+        "test_true": _true_greedy(run, policy, truth),
+        "ood": None if ood is None else ood["greedy"],
+        "n": result["n"],
+        "kept": kept[0],
+        "kept_true": kept[1],
+        "steps": _steps(run, policy),
+        "queries": labelled_queries(run.state, run.program).get(policy, 0),
+        "wall_s": round(wall_seconds(run.state), 1),
+        "base": run.state.policies["base"].version,
+        "grader": run.program.grader,
+        "commit": run.state.versions.get("commit", run.state.versions.get("code", "")),
+    }
+
+
+def _steps(run: Finished, policy: str) -> int:
+    chain = {"final": "evolve", "control": "control"}.get(policy)
+    return sum(
+        job.steps for name, job in run.state.jobs.items() if name.split("/")[0] == chain
+    )
+
+
+def _true_greedy(run: Finished, policy: str, truth: Truths | None) -> float | None:
+    if truth is None:
+        return None
+    purpose, judged = evaluation_purpose(run.policy(policy), run.test, GREEDY), []
+    graded: dict[int, ShardGraded] = {}
+    for event in map(from_wire, run.events):
+        if isinstance(event, ShardGraded) and event.purpose == purpose:
+            graded[event.index] = event  # the last word on a shard
+    for shard in graded.values():
+        rows, grades = graded_rows(run.store, shard.rollout, shard.grades)
+        for row, grade in zip(rows, grades, strict=True):
+            question = run.program.by_hash[row.query].question
+            true = _process_true(row.text, row.query_id, question, truth)
+            judged.append(true and grade.outcome == "correct")
+    return sum(judged) / len(judged)
+
+
+def _kept(run: Finished, truth: Truths | None) -> tuple[int, float | None]:
+    """Responses that the iterations were trained on, and the share that is true in every step."""
+    events, count, true = [from_wire(event) for event in run.events], 0, 0
+    for iteration in range(len(run.state.iterations)):
+        for row in selected_rows(run.store, run.program, events, f"evolve/{iteration}"):
+            count += 1
+            if truth is not None:
+                true += _process_true(row["response"], row["query_id"], row["question"], truth)
+    return count, None if truth is None or not count else true / count
+
+
+def _process_true(response: str, query_id: str, question: str, truth: Truths) -> bool:
+    """
+    Raises:
+        BadData: there is no truth about this query, or about another one of its name.
+    """
+    known = truth.get(query_id)
+    if known is None or known.question.text != question:
+        raise BadData(f"query {query_id}: the truth beside the data is not about it")
+    return check(response, known.question, known.scene).process_true

@@ -1,0 +1,129 @@
+"""The page of an ablation, as markdown and as HTML: the same cells in both."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from pipeline.ablation.table import Difference, Figures, Line, adjusted, sentence
+from pipeline.metrics.intervals import Estimate
+from pipeline.reports.seeds import markdown, points
+from pipeline.reports.tables import interval, percent
+
+Cells = list[list[str]]
+
+ABOUT = (
+    "Greedy accuracy on the test questions in percent: the mean over seeds, in brackets Student's t "
+    "interval of 95 % over seeds. Differences are paired by seed (warm-up, slices and questions are "
+    "the same) and in points, with the p value of the paired t test and the one adjusted by Holm for "
+    "all comparisons of this page. \"True\" is the share of test questions answered correctly by a "
+    "response that is true in every step; \"true among kept\" that share of the responses which the "
+    "iterations were trained on. The paper's figures (MathV360K held out, MathVista; one run of a "
+    "model of 8 billion parameters) stand beside for orientation: neither task nor model is the same. "
+    "Seconds are of a run's own work: what it found in the store had been computed for another row."
+)
+
+HEADER = ["row", "test", "minus baseline", "p", "p (Holm)", "true", "true among kept", "ood",
+          "steps", "labelled queries", "seconds", "paper"]  # fmt: skip
+
+FURTHER = ["difference", "points", "p", "p (Holm)"]
+
+
+def page(tables: Sequence[Figures]) -> tuple[str, str]:
+    """The page of these tables, as markdown and as HTML."""
+    tables = adjusted(tables)
+    comparisons = sum(len(table.differences) for table in tables)
+    parts = [_part(table, comparisons) for table in tables]
+    about = [ABOUT, f"Comparisons on this page: {comparisons}."]
+    return _markdown(about, parts), _html(about, parts)
+
+
+def _part(table: Figures, comparisons: int) -> dict[str, Any]:
+    """What the page says of a table."""
+    by_row = {
+        one.row: one for one in table.differences if one.baseline == table.table.baseline
+    }
+    further = table.differences[len(table.lines) - 1 :]
+    return {
+        "title": f"Table {table.name}: {table.table.title}",
+        "rows": [HEADER, *(_cells(line, by_row.get(line.name)) for line in table.lines)],
+        "further": [FURTHER, *map(_further, further)] if further else [],
+        "sentence": sentence(table, comparisons),
+        "notes": [
+            f"Baseline: {table.table.baseline}. Seeds: {', '.join(map(str, table.seeds))}. "
+            f"Test questions: {table.n}.",
+            *(f"{field}: {', '.join(values)}" for field, values in table.versions.items()),
+        ],
+    }
+
+
+def _cells(line: Line, difference: Difference | None) -> list[str]:
+    paper = line.row.paper
+    return [
+        line.row.label or line.name,
+        _share(line.test),
+        *(_compared(difference) if difference else ["baseline", "", ""]),
+        _share(line.true),
+        _share(line.kept_true),
+        _share(line.ood),
+        f"{line.steps:.0f}",
+        f"{line.queries:.0f}",
+        f"{line.wall_s:.0f}",
+        "" if paper is None else f"{paper[0]:.1f} / {paper[1]:.1f}",
+    ]
+
+
+def _share(one: Estimate | None) -> str:
+    return "-" if one is None else f"{percent(one.value)} {interval(one.ci95)}"
+
+
+def _compared(one: Difference) -> list[str]:
+    found = one.found.difference
+    shown = [points(found.value, found.ci95), _p(one.found.p), _p(one.adjusted)]
+    return shown
+
+
+def _further(one: Difference) -> list[str]:
+    return [f"{one.row} - {one.baseline}", *_compared(one)]
+
+
+def _p(value: float) -> str:
+    return "< 0.001" if value < 0.001 else f"{value:.3f}"
+
+
+def _markdown(about: Sequence[str], parts: Sequence[dict[str, Any]]) -> str:
+    lines = ["# Ablation", ""]
+    for text in about:
+        lines += [text, ""]
+    for part in parts:
+        lines += [f"## {part['title']}", "", markdown(part["rows"]), ""]
+        if part["further"]:
+            lines += [markdown(part["further"]), ""]
+        lines += [part["sentence"], "", *(f"* {note}" for note in part["notes"]), ""]
+    return "\n".join(lines)
+
+
+_HTML = """<!doctype html>
+<html lang="en"><head><meta charset="utf-8"><title>Ablation</title><style>
+body { font-family: sans-serif; margin: 2rem; max-width: 90rem; }
+table { border-collapse: collapse; margin: 1rem 0; }
+th, td { border-bottom: 1px solid #ccc; padding: .3rem .6rem; text-align: left; }
+ul { color: #555; font-size: .85rem; }
+</style></head><body>
+<h1>Ablation</h1>
+{% for text in about %}<p>{{ text }}</p>
+{% endfor %}{% for part in parts %}<h2>{{ part.title }}</h2>
+{% for rows in (part.rows, part.further) if rows %}<table>
+<tr>{% for cell in rows[0] %}<th>{{ cell }}</th>{% endfor %}</tr>
+{% for row in rows[1:] %}<tr>{% for cell in row %}<td>{{ cell }}</td>{% endfor %}</tr>
+{% endfor %}</table>
+{% endfor %}<p>{{ part.sentence }}</p>
+<ul>{% for note in part.notes %}<li>{{ note }}</li>{% endfor %}</ul>
+{% endfor %}</body></html>
+"""
+
+
+def _html(about: Sequence[str], parts: Sequence[dict[str, Any]]) -> str:
+    from jinja2 import Template
+
+    return Template(_HTML, autoescape=True).render(about=about, parts=parts) + "\n"

@@ -1,0 +1,128 @@
+"""The results of an ablation: one record for each cell that is computed, and which belong together.
+
+What always holds: a result belongs to a cell only while both are of the same run, which is named by
+the content of its settings; and a table is made of results of one version (`VERSIONED`).
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, fields
+from typing import Any
+
+from pipeline.ablation.cells import Cell, Key
+from pipeline.errors import BadConfig, BadData
+
+VERSIONED = ("commit", "recipe", "base", "grader")
+"""What must be the same for all results of a table."""
+
+
+@dataclass(frozen=True)
+class Result:
+    """The figures of one cell (`pipeline.ablation.figures`; shares are between 0 and 1).
+
+    run: the run that it is a figure of. wall_s: seconds its drivers were at work, without what they
+    found in the store. recipe: hash of the settings that all rows have in common. base: version of
+    the base policy. hardware: of the machine that drove.
+    """
+
+    table: str
+    row: str
+    seed: int
+    test: float
+    test_true: float | None
+    ood: float | None
+    n: int
+    steps: int
+    wall_s: float
+    commit: str
+    recipe: str
+    base: str
+    grader: str
+    hardware: str
+    run: str
+    queries: int
+    kept: int | None
+    kept_true: float | None
+
+    @property
+    def key(self) -> Key:
+        return self.table, self.row, self.seed
+
+    def __str__(self) -> str:
+        return f"{self.row} seed {self.seed}"
+
+
+def read_results(text: str, where: str) -> list[Result]:
+    """The results in a JSON file's text.
+
+    Raises:
+        BadData: it is not a list of them, or has a cell twice; naming the file and the record.
+    """
+    try:
+        rows = json.loads(text)
+    except ValueError as error:
+        raise BadData(f"{where}: not JSON: {error}") from error
+    names = {field.name for field in fields(Result)}
+    if not isinstance(rows, list):
+        raise BadData(f"{where}: a list of results is expected, not a {type(rows).__name__}")
+    found: dict[Key, Result] = {}
+    for number, row in enumerate(rows):
+        if not isinstance(row, dict) or row.keys() != names:
+            odd = sorted(names ^ set(row)) if isinstance(row, dict) else [type(row).__name__]
+            raise BadData(f"{where}: record {number}: missing or unknown: {', '.join(odd)}")
+        result = Result(**row)
+        if result.key in found:
+            raise BadData(f"{where}: record {number}: {result} of table {result.table} twice")
+        found[result.key] = result
+    return list(found.values())
+
+
+def written(results: Iterable[Result]) -> str:
+    """Their JSON."""
+    return json.dumps([asdict(result) for result in results], indent=1) + "\n"
+
+
+def with_results(results: Sequence[Result], new: Sequence[Result]) -> list[Result]:
+    """Some results with others put in their places, or after them."""
+    found = {result.key: result for result in results}
+    return list((found | {result.key: result for result in new}).values())
+
+
+def of_cells(cells: Iterable[Cell], results: Iterable[Result]) -> dict[Key, Result]:
+    """The results of these cells, as far as there are; none of a row whose settings were others."""
+    found = {(result.key, result.run): result for result in results}
+    return {
+        cell.key: found[cell.key, cell.run] for cell in cells if (cell.key, cell.run) in found
+    }
+
+
+def missing_cells(cells: Iterable[Cell], results: Mapping[Key, Result]) -> str:
+    """The cells without a result in words, by row; empty: all have one."""
+    seeds: dict[str, list[str]] = {}
+    for cell in cells:
+        if cell.key not in results:
+            seeds.setdefault(cell.row, []).append(str(cell.seed))
+    return "; ".join(f"{row} (seeds {', '.join(some)})" for row, some in seeds.items())
+
+
+def check_versions(table: str, results: Sequence[Result], across: Sequence[str] = ()) -> None:
+    """Refuse a table of mixed versions. across: fields that may differ, because a person says so.
+
+    Raises:
+        BadConfig: naming each field that differs, its values, and the cells that have them.
+    """
+    lines = []
+    for name in VERSIONED:
+        cells: dict[str, list[str]] = {}
+        for result in results:
+            cells.setdefault(getattr(result, name), []).append(str(result))
+        if len(cells) > 1 and name not in across:
+            lines += [f"  {name} {value}: {', '.join(some)}" for value, some in cells.items()]
+    if lines:
+        raise BadConfig(
+            "\n".join([f"table {table} would mix versions, and its differences with them:", *lines])
+            + "\nRemove the results of one of them from the file and compute these cells again "
+            "(with a store of its own: what is stored there is found)"
+        )
