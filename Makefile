@@ -1,7 +1,7 @@
 # Everything runs in .venv, which every target brings up to date first (requirements/install.py:
 # nothing happens when it already is). Needs git, Python 3.11 with pip, and make; no compiler.
 #
-#   make run | test | lint | bench | s3 | chaos | local-cluster | elastic | gpu-check | clean
+#   make run | test | lint | ablate | bench | s3 | chaos | local-cluster | elastic | gpu-check | clean
 #
 #   PYTHON=...       the Python 3.11 to build .venv with
 #   TORCH_INDEX=...  where PyTorch's CPU wheels are, for machines whose pip does not see them:
@@ -20,15 +20,19 @@ ARGS ?=
 
 VENV := .venv/bin
 
-.PHONY: run test lint format bench s3 chaos local-cluster elastic gpu-check clean env lock
+.PHONY: run test lint format ablate bench s3 chaos local-cluster elastic gpu-check clean env lock
 
 # Killing make ends the job it started, however it is killed: the job watches this process.
-run bench s3 chaos elastic: export MSTAR_MAKE := $(shell echo $$PPID)
+run ablate bench s3 chaos elastic: export MSTAR_MAKE := $(shell echo $$PPID)
 
 # A recipe of one simple command is executed without a shell in between, so that the job itself
 # is what Ctrl-C and an exit code belong to.
 run: env
 	$(VENV)/python -m jobs run --recipe $(RECIPE) $(ARGS)
+
+# The paper's tables over seeds: hours, resumable; ARGS="--profile small" is a short form.
+ablate: env
+	$(VENV)/python -m jobs ablate $(ARGS)
 
 # In two processes: tests that start processes of their own one after another in one of them, the
 # others beside (tests/conftest.py). ARGS="-n 0" runs all in this one.

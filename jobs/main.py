@@ -14,6 +14,7 @@ from typing import Annotated, Any
 
 import typer
 
+from jobs.commands.ablate import ablate
 from jobs.commands.audit import audit
 from jobs.commands.bench import bench
 from jobs.commands.benchmark import benchmark
@@ -36,7 +37,7 @@ from jobs.runtime.options import EXIT_CODES
 
 # By their part of the help, in its order. `report`, `export` and `data` have commands of their own.
 COMMANDS: dict[str, tuple[Callable[..., None] | typer.Typer, ...]] = {
-    "Run": (run, validate, plan, prm, evaluate, benchmark, data, config),
+    "Run": (run, validate, plan, prm, evaluate, benchmark, ablate, data, config),
     "Look at runs": (status, audit, trace, diff, replay, report, export, gc),
     "Measure this software": (bench, chaos),
 }

@@ -65,14 +65,14 @@ def prm(
     print("\n".join(["", *pooled_lines(prm_pooled(seeds), len(seeds)), *seed_lines(rows, keys)]))
 
 
-def finished(folder: str | Path) -> Finished:
-    """The run in a folder, out of its store.
+def finished(folder: str | Path, run: str | None = None) -> Finished:
+    """The run in a folder, out of its store. run: its name, where the store holds several.
 
     Raises:
         BadConfig: there is no run, or none that is finished. StoreError: an object of it is corrupt
             or gone.
     """
-    store, run = find_run(str(folder))
+    store, run = find_run(str(folder), run)
     events = list(Ledger(store, run).replay())
     state = replay(events)
     if state.finished is None:

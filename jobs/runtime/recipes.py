@@ -21,6 +21,15 @@ def load_recipe(recipe: str | Path, overrides: Sequence[str] = ()) -> Config:
     Raises:
         BadConfig: there is no such recipe, or it cannot be used (`load_config`).
     """
+    return load_config(recipe_path(recipe), overrides)
+
+
+def recipe_path(recipe: str | Path) -> Path:
+    """The file of a recipe.
+
+    Raises:
+        BadConfig: there is no such recipe.
+    """
     path = Path(recipe)
     named = RECIPES / f"{path.name}.yaml"
     if path == Path(path.name) and not path.is_file() and named.is_file():
@@ -33,4 +42,4 @@ def load_recipe(recipe: str | Path, overrides: Sequence[str] = ()) -> Config:
             f"no recipe {str(recipe)!r}{did_you_mean(str(recipe), names)} Give a YAML file, or one "
             f"of {', '.join(names)}"
         )
-    return load_config(path, overrides)
+    return path

@@ -7,17 +7,19 @@ one run, in whichever tables they stand, and a row whose settings were changed i
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from pipeline.ablation.recipe import Ablation, Settings, nearest
-from pipeline.config.load import changed_config
 from pipeline.config.resume import config_hash
 from pipeline.config.schema import Config
 from pipeline.errors import BadConfig
 
 Key = tuple[str, str, int]
 """Table, row, seed."""
+
+Base = Callable[[list[str]], Config]
+"""The base recipe with section.key=value overrides applied."""
 
 
 @dataclass(frozen=True)
@@ -45,17 +47,19 @@ class Cell:
         return f"table {self.table} row {self.row} seed {self.seed}"
 
 
-def cells_of(ablation: Ablation, base: Config) -> list[Cell]:
+def cells_of(ablation: Ablation, base: Base, changes: Sequence[str] = ()) -> list[Cell]:
     """Every cell, seed by seed: the first seed of all tables, then the second.
+
+    changes: section.key=value of every row, whatever the recipe says.
 
     Raises:
         BadConfig: a row's settings do not exist or cannot work together, or two rows of a table are
             the same; naming table and row.
     """
-    common = config_hash(_configured(base, ablation.set, "set"))
+    common = config_hash(_configured(base, ablation.set, changes, "set"))
     found: list[tuple[int, Cell]] = []
     for table, one in ablation.tables.items():
-        rows = {row: _row_config(ablation, base, table, row) for row in one.rows}
+        rows = {row: _row_config(ablation, base, changes, table, row) for row in one.rows}
         _check_different(ablation, table, rows)
         for rank, seed in enumerate(ablation.seeds_of(table)):
             found += [
@@ -65,18 +69,21 @@ def cells_of(ablation: Ablation, base: Config) -> list[Cell]:
     return [cell for _, cell in sorted(found, key=lambda item: item[0])]
 
 
-def _row_config(ablation: Ablation, base: Config, table: str, row: str) -> Config:
+def _row_config(
+    ablation: Ablation, base: Base, changes: Sequence[str], table: str, row: str
+) -> Config:
     settings = ablation.settings(table, row)
-    own = sorted({"run.name", "run.seed"} & settings.keys())
+    said = {*settings, *(change.partition("=")[0].strip() for change in changes)}
+    own = sorted({"run.name", "run.seed"} & said)
     if own:
         raise BadConfig(f"table {table} row {row}: {', '.join(own)} is given by the cell")
-    return _configured(base, settings, f"table {table} row {row}")
+    return _configured(base, settings, changes, f"table {table} row {row}")
 
 
-def _configured(base: Config, settings: Settings, where: str) -> Config:
+def _configured(base: Base, settings: Settings, changes: Sequence[str], where: str) -> Config:
     overrides = [f"{key}={json.dumps(value)}" for key, value in settings.items()]
     try:
-        return changed_config(base, overrides)
+        return base([*overrides, *changes])
     except BadConfig as error:
         raise BadConfig(f"{where} cannot be run: {error}") from error
 

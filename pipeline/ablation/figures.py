@@ -59,9 +59,7 @@ def figures(run: Finished, policy: str, truth: Truths | None) -> dict[str, Any]:
 
 def _steps(run: Finished, policy: str) -> int:
     chain = {"final": "evolve", "control": "control"}.get(policy)
-    return sum(
-        job.steps for name, job in run.state.jobs.items() if name.split("/")[0] == chain
-    )
+    return sum(job.steps for name, job in run.state.jobs.items() if name.split("/")[0] == chain)
 
 
 def _true_greedy(run: Finished, policy: str, truth: Truths | None) -> float | None:

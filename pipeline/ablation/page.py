@@ -13,14 +13,14 @@ from pipeline.reports.tables import interval, percent
 Cells = list[list[str]]
 
 ABOUT = (
-    "Greedy accuracy on the test questions in percent: the mean over seeds, in brackets Student's t "
-    "interval of 95 % over seeds. Differences are paired by seed (warm-up, slices and questions are "
-    "the same) and in points, with the p value of the paired t test and the one adjusted by Holm for "
-    "all comparisons of this page. \"True\" is the share of test questions answered correctly by a "
-    "response that is true in every step; \"true among kept\" that share of the responses which the "
-    "iterations were trained on. The paper's figures (MathV360K held out, MathVista; one run of a "
-    "model of 8 billion parameters) stand beside for orientation: neither task nor model is the same. "
-    "Seconds are of a run's own work: what it found in the store had been computed for another row."
+    "Greedy accuracy on the test questions in percent: the mean over seeds, in brackets Student's "
+    "t interval of 95 % over seeds. Differences are in points and paired by seed (warm-up, slices "
+    "and questions are the same), with the p value of the paired t test and the one adjusted by "
+    "Holm for all comparisons of this page. True: the share of test questions answered correctly "
+    "by a response that is true in every step. True among kept: the share of the responses that "
+    "the iterations were trained on. The paper's figures (MathV360K held out, MathVista; one run "
+    "of a model of 8 billion parameters) stand beside for orientation: neither task nor model is "
+    "the same. Seconds are of a run's own work, without what it found in the store."
 )
 
 HEADER = ["row", "test", "minus baseline", "p", "p (Holm)", "true", "true among kept", "ood",
@@ -40,9 +40,7 @@ def page(tables: Sequence[Figures]) -> tuple[str, str]:
 
 def _part(table: Figures, comparisons: int) -> dict[str, Any]:
     """What the page says of a table."""
-    by_row = {
-        one.row: one for one in table.differences if one.baseline == table.table.baseline
-    }
+    by_row = {one.row: one for one in table.differences if one.baseline == table.table.baseline}
     further = table.differences[len(table.lines) - 1 :]
     return {
         "title": f"Table {table.name}: {table.table.title}",
@@ -79,8 +77,7 @@ def _share(one: Estimate | None) -> str:
 
 def _compared(one: Difference) -> list[str]:
     found = one.found.difference
-    shown = [points(found.value, found.ci95), _p(one.found.p), _p(one.adjusted)]
-    return shown
+    return [points(found.value, found.ci95), _p(one.found.p), _p(one.adjusted)]
 
 
 def _further(one: Difference) -> list[str]:
@@ -126,4 +123,5 @@ ul { color: #555; font-size: .85rem; }
 def _html(about: Sequence[str], parts: Sequence[dict[str, Any]]) -> str:
     from jinja2 import Template
 
-    return Template(_HTML, autoescape=True).render(about=about, parts=parts) + "\n"
+    text: str = Template(_HTML, autoescape=True).render(about=about, parts=parts)
+    return text + "\n"

@@ -38,7 +38,7 @@ class Row(Section):
 
     label: str = ""
     """What the page calls it; empty: its name."""
-    set: Settings = {}
+    set: Settings = Field(default_factory=dict)
     """Settings of its run, by dotted key."""
     policy: Literal["base", "warmup", "control", "final"] = "final"
     """Which policy of its run is evaluated."""
@@ -55,7 +55,7 @@ class Table(Section):
     """The row that all others are compared with, seed by seed."""
     seeds: Seeds | None = None
     """Seeds of this table; null: those of the recipe."""
-    set: Settings = {}
+    set: Settings = Field(default_factory=dict)
     """Settings of all its rows."""
     rows: dict[str, Row] = Field(min_length=2)
     """By name, in the order of the page."""
@@ -74,7 +74,7 @@ class Profile(Section):
 
     seeds: Seeds | None = None
     """Seeds of every table; null: as they are."""
-    set: Settings = {}
+    set: Settings = Field(default_factory=dict)
     """Settings of all rows that a table's and a row's own take precedence over."""
     rows: dict[str, tuple[str, ...]] | None = None
     """Rows of each table that are part of it; null: all tables with all rows."""
@@ -89,11 +89,11 @@ class Ablation(Section):
     """Recipe of a run, by name or file, that every row begins from."""
     seeds: Seeds
     """Seeds of tables that do not name their own."""
-    set: Settings = {}
+    set: Settings = Field(default_factory=dict)
     """Settings of all rows."""
     tables: dict[str, Table] = Field(min_length=1)
     """By name, in the order of the page."""
-    profiles: dict[str, Profile] = {}
+    profiles: dict[str, Profile] = Field(default_factory=dict)
     """By name."""
 
     def seeds_of(self, table: str) -> Seeds:
@@ -132,7 +132,7 @@ def _in_profile(ablation: Ablation, name: str, path: Path) -> Ablation:
     if name not in ablation.profiles:
         raise BadConfig(f"{path} has no profile {name!r}{nearest(name, ablation.profiles)}")
     profile, tables = ablation.profiles[name], {}
-    for table, rows in (profile.rows or {one: None for one in ablation.tables}).items():
+    for table, rows in (profile.rows or dict.fromkeys(ablation.tables)).items():
         if table not in ablation.tables:
             raise BadConfig(f"{path}: profiles.{name}.rows: no table {table!r}"
                             f"{nearest(table, ablation.tables)}")  # fmt: skip

@@ -9,9 +9,8 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
-from typing import Any
 
-from pipeline.ablation.cells import Cell, Key
+from pipeline.ablation.cells import Cell, Key, RunOfCells
 from pipeline.errors import BadConfig, BadData
 
 VERSIONED = ("commit", "recipe", "base", "grader")
@@ -93,9 +92,7 @@ def with_results(results: Sequence[Result], new: Sequence[Result]) -> list[Resul
 def of_cells(cells: Iterable[Cell], results: Iterable[Result]) -> dict[Key, Result]:
     """The results of these cells, as far as there are; none of a row whose settings were others."""
     found = {(result.key, result.run): result for result in results}
-    return {
-        cell.key: found[cell.key, cell.run] for cell in cells if (cell.key, cell.run) in found
-    }
+    return {cell.key: found[cell.key, cell.run] for cell in cells if (cell.key, cell.run) in found}
 
 
 def missing_cells(cells: Iterable[Cell], results: Mapping[Key, Result]) -> str:
@@ -105,6 +102,19 @@ def missing_cells(cells: Iterable[Cell], results: Mapping[Key, Result]) -> str:
         if cell.key not in results:
             seeds.setdefault(cell.row, []).append(str(cell.seed))
     return "; ".join(f"{row} (seeds {', '.join(some)})" for row, some in seeds.items())
+
+
+def expected_s(runs: Iterable[RunOfCells], results: Sequence[Result]) -> float | None:
+    """Seconds that runs may take: each as long as its row took with other seeds, or as the mean of
+    all; None where nothing has been computed yet."""
+    took: dict[tuple[str, str], list[float]] = {}
+    for result in results:
+        took.setdefault((result.table, result.row), []).append(result.wall_s)
+    if not results:
+        return None
+    mean = sum(result.wall_s for result in results) / len(results)
+    rows = [took.get((run.cells[0].table, run.cells[0].row), [mean]) for run in runs]
+    return sum(sum(some) / len(some) for some in rows)
 
 
 def check_versions(table: str, results: Sequence[Result], across: Sequence[str] = ()) -> None:

@@ -148,8 +148,8 @@ def sentence(table: Figures, comparisons: int) -> str:
     ]
     if alone:
         parts.append(
-            f"{_listed(alone)} {'is' if len(alone) == 1 else 'are'} apart from zero by the interval "
-            "alone, which so many comparisons make weak evidence"
+            f"apart from zero by its interval alone, weak evidence among so many comparisons: "
+            f"{_listed(alone)}"
         )
     if noise:
         half = sorted(_half(one) for one in noise)[len(noise) // 2]

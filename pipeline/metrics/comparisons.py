@@ -24,8 +24,9 @@ class Comparison:
 def paired_over_seeds(a_R: Mapping[int, float], b_R: Mapping[int, float]) -> Comparison:
     """a - b by seed, with Student's t interval and the two-sided p value of the paired t test.
 
-    What both share (a seed's warm-up, its slices, the test questions) is not counted as noise. Where
-    all differences are equal the test has no variance to go by: p is 1 when they are 0, else 0.
+    What both share (a seed's warm-up, its slices, the test questions) is not counted as noise.
+    Where all differences are equal the test has no variance to go by: p is 1 when they are 0, else
+    0.
 
     Raises:
         ValueError: they are not of the same seeds, or of fewer than two.

@@ -1,0 +1,1 @@
+"""`mstar-ray ablate`: tables of runs that differ in one setting."""

@@ -1,0 +1,67 @@
+"""`mstar-ray ablate`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from jobs.runtime.cli import ending
+from jobs.runtime.options import GOES_ON, Set
+
+
+def ablate(
+    *,
+    recipe: Annotated[
+        str, typer.Option(metavar="NAME|FILE", help="Tables, rows, settings, seeds.")
+    ] = "ablate",
+    profile: Annotated[
+        str | None, typer.Option(help="A smaller form that the recipe names: small.")
+    ] = None,
+    table: Annotated[list[str] | None, typer.Option(help="Only this table; repeatable.")] = None,
+    row: Annotated[list[str] | None, typer.Option(help="Only this row; repeatable.")] = None,
+    seed: Annotated[list[int] | None, typer.Option(help="Only this seed; repeatable.")] = None,
+    set_: Set = None,
+    at_once: Annotated[
+        int, typer.Option(min=1, help="Runs under way together, on a Ray cluster.")
+    ] = 1,
+    json: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            help="Results, one record a cell; the page lies beside it as .md and .html. Default: "
+            "docs/results/ablate.json, or ablate-PROFILE.json.",
+        ),
+    ] = None,
+    across: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="FIELD",
+            help="A table may mix results that differ in this: commit, recipe, base or grader. The "
+            "page names all of them.",
+        ),
+    ] = None,
+    dry_run: Annotated[bool, typer.Option(help="Say what would be run, and stop.")] = False,
+    only_page: Annotated[bool, typer.Option(help="Compute nothing, write the page.")] = False,
+) -> None:
+    """The paper's tables over seeds: each cell a run, all in one store, resumable.
+
+    Goes on where it was when given again: a finished cell is never computed twice.
+
+    Example: mstar-ray ablate --table 2 --row top2-prm --seed 11
+    """
+    with ending(GOES_ON):
+        from jobs.ablate import __main__ as work
+
+        named = "ablate" if profile is None else f"ablate-{profile}"
+        asked = work.Asked(
+            recipe, profile, table or (), row or (), seed or (), set_ or (), at_once,
+            json or Path("docs/results") / f"{named}.json", across or (),
+        )  # fmt: skip
+        code = 0
+        if only_page:
+            work.only_page(asked)
+        else:
+            code = work.ablate(asked, dry_run=dry_run)
+    raise typer.Exit(code)

@@ -1,0 +1,288 @@
+"""`mstar-ray ablate` over scripted roles: every run once, whatever stops it; tables that hold."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from jobs.ablate.__main__ import Asked, ablate, only_page
+from jobs.report import finished
+from pipeline.errors import BadConfig, BadData
+from tests.support.ablations import TABLES, Failing, InProcess, ManyAtOnce, write_ablation
+from tests.support.jobs import mstar
+
+
+def asked(folder: Path, recipe: Path, **changes: Any) -> Asked:
+    return Asked(recipe=str(recipe), results=folder / "results.json", **changes)
+
+
+def results(folder: Path) -> list[dict[str, Any]]:
+    found: list[dict[str, Any]] = json.loads((folder / "results.json").read_text())
+    return found
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path, list[InProcess]]:
+    """A small ablation that was interrupted in its second run, and given again."""
+    folder = tmp_path_factory.mktemp("ablation")
+    recipe = write_ablation(folder)
+    first, second = InProcess(interrupt_at=22), InProcess()
+    with pytest.raises(KeyboardInterrupt):
+        ablate(asked(folder, recipe), start=first)
+    assert 1 < len(first.begun) < 6
+    assert 0 < len(results(folder)) < 10
+    assert ablate(asked(folder, recipe), start=second) == 0
+    return folder, recipe, [first, second]
+
+
+def test_an_interrupted_ablation_computes_no_finished_cell_again(
+    whole: tuple[Path, Path, list[InProcess]],
+) -> None:
+    folder, recipe, (first, second) = whole
+    assert {(row["table"], row["row"], row["seed"]) for row in results(folder)} == {
+        (table, row, seed)
+        for table, one in TABLES.items()
+        for row in one["rows"]
+        for seed in (5, 6)
+    }
+    # Three runs a seed; only the one that was interrupted is begun again.
+    assert len({path.parent.name for path in first.begun + second.begun}) == 6
+    assert [path for path in second.begun if path in first.begun] == [first.begun[-1]]
+    third = InProcess()
+    assert ablate(asked(folder, recipe), start=third) == 0
+    assert third.begun == []
+
+
+def test_what_runs_have_in_common_is_done_once(
+    whole: tuple[Path, Path, list[InProcess]],
+) -> None:
+    folder, _, starts = whole
+    done = [
+        event
+        for name in {row["run"] for row in results(folder)}
+        for event in finished(folder / "runs", name).events
+        if event["type"] == "job_done"
+    ]
+    trained = Counter(event["key"] for event in done if not event.get("adopted"))
+    assert set(trained.values()) == {1}
+    assert sum(event["job"] == "warmup/0" and bool(event.get("adopted")) for event in done) == 4
+    workers = [scripted for start in starts for _, scripted in start.workers]
+    generated = Counter(key for one in workers for key in one.fleet.generated)
+    assert set(generated.values()) == {1}
+
+
+def test_a_cell_is_what_its_run_says(whole: tuple[Path, Path, list[InProcess]]) -> None:
+    folder, _, _ = whole
+    rows = {(row["table"], row["row"], row["seed"]): row for row in results(folder)}
+    for row in rows.values():
+        run = finished(folder / "runs", row["run"])
+        name = "warmup" if row["row"] == "warmup" else "final"
+        outcomes = run.outcomes(name, "test").values()
+        assert row["test"] == pytest.approx(sum(outcomes) / len(outcomes))
+        assert row["n"] == len(outcomes) == 5
+        assert run.seed == row["seed"]
+        assert (row["test_true"], row["kept_true"], row["ood"]) == (None, None, None)
+        steps = 0 if name == "warmup" else sum(one["steps"] for one in run.state.iterations)
+        assert row["steps"] == steps
+    for seed in (5, 6):
+        shared = {rows[cell]["run"] for cell in [("1", "all", seed), ("2", "every", seed)]}
+        assert shared == {rows["1", "warmup", seed]["run"]}
+        assert rows["2", "random-1", seed]["kept"] < rows["2", "every", seed]["kept"]
+
+
+def test_the_page_has_every_row_as_markdown_and_as_html(
+    whole: tuple[Path, Path, list[InProcess]],
+) -> None:
+    folder, _, _ = whole
+    text = (folder / "results.md").read_text()
+    for words in (
+        "## Table 1: methods", "## Table 2: selection", "| warmup |", "| again |", "| random-1 |",
+        "43.1 / 57.2", "Comparisons on this page: 3.", "Seeds: 5, 6.", "recipe: ", "hardware: ",
+        "of 2 seeds",
+    ):  # fmt: skip
+        assert words in text
+    page = (folder / "results.html").read_text()
+    assert page.count("<table>") == 2
+    assert page.count("<tr>") == 2 + 3 + 2
+    cells = [cell.strip() for line in text.splitlines() if line.startswith("| ")
+             for cell in line.strip("|").split("|")]  # fmt: skip
+    assert all(f">{cell}<" in page for cell in cells if cell and "'" not in cell)
+
+
+def test_one_cell_alone_and_no_page_without_the_others(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    recipe, start = write_ablation(tmp_path), InProcess()
+    one = asked(tmp_path, recipe, tables=["2"], rows=["random-1"], seeds=[6])
+    assert ablate(one, start=start) == 0
+    assert [(row["row"], row["seed"]) for row in results(tmp_path)] == [("random-1", 6)]
+    assert len(start.begun) == 1
+    said = capsys.readouterr().err
+    assert "run 1 of 1: table 2 row random-1 seed 6" in said
+    assert (
+        "table 2 is not on the page yet, it misses every (seeds 5, 6); random-1 (seeds 5)" in said
+    )
+    assert not (tmp_path / "results.md").exists()
+    with pytest.raises(BadConfig, match=r"table 2 misses every \(seeds 5, 6\); random-1"):
+        only_page(asked(tmp_path, recipe, tables=["2"]))
+
+
+def test_several_at_once_and_none_beside_one_that_computes_what_it_needs(tmp_path: Path) -> None:
+    recipe = write_ablation(tmp_path, {"2": TABLES["2"]})
+    start = ManyAtOnce(InProcess())
+    assert ablate(asked(tmp_path, recipe, at_once=3), start=start) == 0
+    assert max(len(runs) for runs in start.seen) == 2
+    # The second run of a seed begins when the first is done.
+    assert all(len({run.split("-")[0] for run in runs}) == len(runs) for runs in start.seen[:2])
+    assert len(results(tmp_path)) == 4
+
+
+@pytest.mark.parametrize("code", [1, 2])
+def test_a_run_that_fails_ends_it_with_its_last_lines(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], code: int
+) -> None:
+    recipe = write_ablation(tmp_path)
+    assert ablate(asked(tmp_path, recipe), start=Failing(code)) == code
+    said = capsys.readouterr().err
+    assert f"ended with exit code {code}; " in said
+    assert "begun\nerror: no such thing" in said
+
+
+def test_a_run_that_says_it_is_done_and_is_not_is_a_failure(tmp_path: Path) -> None:
+    recipe = write_ablation(tmp_path)
+    assert ablate(asked(tmp_path, recipe), start=Failing(0)) == 1
+    assert not (tmp_path / "results.json").exists()
+
+
+def test_an_interrupted_run_interrupts(tmp_path: Path) -> None:
+    with pytest.raises(KeyboardInterrupt):
+        ablate(asked(tmp_path, write_ablation(tmp_path)), start=Failing(130))
+
+
+# --- what is refused -----------------------------------------------------------------------------
+
+
+def test_a_table_of_mixed_versions_is_refused_by_cell(
+    whole: tuple[Path, Path, list[InProcess]], tmp_path: Path
+) -> None:
+    _, recipe, _ = whole
+    rows = results(whole[0])
+    for row in rows:
+        if (row["table"], row["row"], row["seed"]) == ("2", "random-1", 6):
+            row["commit"], row["grader"] = "another", "9"
+    (tmp_path / "results.json").write_text(json.dumps(rows))
+    with pytest.raises(BadConfig, match="table 2 would mix versions") as refused:
+        only_page(asked(tmp_path, recipe))
+    assert "  commit another: random-1 seed 6" in str(refused.value)
+    assert "  grader 9: random-1 seed 6" in str(refused.value)
+    with pytest.raises(BadConfig, match="grader 9"):
+        only_page(asked(tmp_path, recipe, across=["commit"]))
+    only_page(asked(tmp_path, recipe, across=["commit", "grader"]))
+    assert "another" in (tmp_path / "results.md").read_text()
+
+
+def test_results_of_other_settings_are_no_results_of_a_row(
+    whole: tuple[Path, Path, list[InProcess]], tmp_path: Path
+) -> None:
+    folder, recipe, _ = whole
+    (tmp_path / "results.json").write_text((folder / "results.json").read_text())
+    with pytest.raises(BadConfig, match="misses every"):
+        only_page(asked(tmp_path, recipe, changes=["generate.samples=2"]))
+
+
+CHANGES: list[tuple[dict[str, Any], list[str], list[str]]] = [
+    ({}, ["--table", "3"], ["--table 3: no such table", "There are 1, 2"]),
+    ({}, ["--row", "random-2"], ["--row random-2: no such row: did you mean 'random-1'?"]),
+    ({}, ["--seed", "7"], ["--seed 7: no such seed", "There are 5, 6"]),
+    ({}, ["--profile", "tiny"], ["has no profile 'tiny'"]),
+    ({}, ["--set", "run.seed=3"], ["run.seed is given by the cell"]),
+    ({}, ["--across", "weather"], ["--across weather", "commit, recipe, base, grader"]),
+    ({"seeds": [5]}, [], ["tables.1: seeds [5]", "two different ones"]),
+    ({"sedes": [5]}, [], ["tables.yaml: sedes: Extra inputs are not permitted"]),
+    ({"base": "nowhere"}, [], ["no recipe 'nowhere'"]),
+    ({"set": {"evolve.intervall": 1}}, [], ["unknown key 'evolve.intervall'", "evolve.interval"]),
+]
+
+
+@pytest.mark.parametrize(("changes", "options", "words"), CHANGES)
+def test_bad_input_is_refused_before_anything_is_started(
+    tmp_path: Path, changes: dict[str, Any], options: list[str], words: list[str]
+) -> None:
+    recipe = write_ablation(tmp_path, **changes)
+    done = mstar("ablate", "--recipe", recipe, "--json", tmp_path / "r.json", *options)
+    assert done.exit_code == 2, done.output
+    for word in words:
+        assert word in done.output
+    assert not (tmp_path / "runs").exists()
+
+
+ROWS: list[tuple[dict[str, Any], str]] = [
+    ({"set": {"evolve.methdo": "sft"}}, "table 1 row odd cannot be run: "),
+    ({"set": {"evolve.method": "rest_em"}}, "table 1 row odd cannot be run: evolve.method"),
+    ({"set": {"run.seed": 3}}, "table 1 row odd: run.seed is given by the cell"),
+    ({}, "table 1: rows all and odd have the same settings"),
+    (
+        {"set": {"learn.ranks": 4096, "learn.batch_size": 4096, "learn.window": 4096}},
+        "table 1 row odd seed 5 cannot be run: learn.ranks = 4096",
+    ),
+    ({"policy": "best"}, "tables.1.rows.odd.policy"),
+]
+
+
+@pytest.mark.parametrize(("row", "words"), ROWS)
+def test_a_row_that_cannot_be_run_is_refused_by_name(
+    tmp_path: Path, row: dict[str, Any], words: str
+) -> None:
+    tables = {"1": {**TABLES["1"], "rows": {**TABLES["1"]["rows"], "odd": row}}}
+    recipe = write_ablation(tmp_path, tables)
+    done = mstar("ablate", "--recipe", recipe, "--json", tmp_path / "r.json")
+    assert done.exit_code == 2, done.output
+    assert words in done.output
+    assert not list((tmp_path / "runs").glob("seed*/recipe.yaml"))
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [("{", "not JSON"), ("{}", "a list of results"), ('[{"table": "1"}]', "record 0: missing")],
+)
+def test_a_file_of_other_things_is_no_results(tmp_path: Path, text: str, words: str) -> None:
+    (tmp_path / "results.json").write_text(text)
+    with pytest.raises(BadData, match=words):
+        ablate(asked(tmp_path, write_ablation(tmp_path)), start=InProcess())
+
+
+def test_a_profile_leaves_rows_and_settings_out(tmp_path: Path) -> None:
+    profile = {
+        "seeds": [7, 8], "rows": {"1": ["all", "again"]}, "set": {"evolve.iterations": 1},
+        "without": ["evolve.iterations"],
+    }  # fmt: skip
+    recipe = write_ablation(tmp_path, profiles={"small": profile})
+    _, cells = asked(tmp_path, recipe, profile="small").recipe_and_cells()
+    assert {(cell.table, cell.row, cell.seed) for cell in cells} == {
+        ("1", row, seed) for row in ("all", "again") for seed in (7, 8)
+    }
+    assert {cell.config.evolve.iterations for cell in cells} == {1}
+
+
+def test_the_shipped_recipe_can_be_run_row_by_row() -> None:
+    """Every arm's settings exist and go together; what arms share is one run."""
+    ablation, cells = Asked().recipe_and_cells()
+    runs = {cell.key: cell.run for cell in cells}
+    assert runs["1", "continuous-25", 11] == runs["2", "all-correct", 11]
+    assert runs["2", "top-2-prm", 13] == runs["recipe", "prm", 13] == runs["prm", "top-2-prm", 13]
+    assert all(cell.config.warmup.epochs_per_evaluation == cell.config.warmup.epochs
+               for cell in cells)  # fmt: skip
+    drawn = {
+        (cell.table, cell.row): cell.config.evolve.iterations * cell.config.evolve.interval
+        for cell in cells
+    }
+    assert set(drawn.values()) == {2}, "every arm sees its pool twice"
+    assert len(ablation.seeds_of("recipe")) == 5
+    assert len(ablation.seeds_of("prm")) == 11
+    _, small = Asked(profile="small").recipe_and_cells()
+    assert {cell.config.evolve.iterations for cell in small} == {2}
+    assert {cell.seed for cell in small}.isdisjoint(cell.seed for cell in cells)
