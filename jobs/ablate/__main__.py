@@ -20,7 +20,7 @@ from pathlib import Path
 from jobs.ablate.runs import Start, compute, start_run
 from jobs.ablate.store import ResultsFile, checked, placed
 from jobs.runtime.cli import command, say
-from jobs.runtime.recipes import load_recipe, recipe_path
+from jobs.runtime.recipes import RECIPES, load_recipe, recipe_path
 from pipeline.ablation.cells import Cell, cells_of, chosen, runs_of
 from pipeline.ablation.page import page
 from pipeline.ablation.recipe import Ablation, read_ablation
@@ -57,7 +57,7 @@ class Asked:
         unknown = [name for name in self.across if name not in VERSIONED]
         if unknown:
             raise BadConfig(f"--across {unknown[0]}: a version is one of {', '.join(VERSIONED)}")
-        ablation = read_ablation(recipe_path(self.recipe), self.profile)
+        ablation = read_ablation(recipe_path(self.recipe, RECIPES / "tables"), self.profile)
         base = partial(load_recipe, ablation.base)
         return ablation, [placed(cell) for cell in cells_of(ablation, base, self.changes)]
 

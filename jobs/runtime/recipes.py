@@ -11,6 +11,7 @@ from pipeline.config.schema import Config
 from pipeline.errors import BadConfig
 
 RECIPES = Path(__file__).resolve().parents[1] / "recipes"
+"""Recipes of runs; those of tables lie in its folder `tables`."""
 
 
 def load_recipe(recipe: str | Path, overrides: Sequence[str] = ()) -> Config:
@@ -24,20 +25,20 @@ def load_recipe(recipe: str | Path, overrides: Sequence[str] = ()) -> Config:
     return load_config(recipe_path(recipe), overrides)
 
 
-def recipe_path(recipe: str | Path) -> Path:
-    """The file of a recipe.
+def recipe_path(recipe: str | Path, folder: Path = RECIPES) -> Path:
+    """The file of a recipe: a YAML file, or the name of one in a folder.
 
     Raises:
         BadConfig: there is no such recipe.
     """
     path = Path(recipe)
-    named = RECIPES / f"{path.name}.yaml"
+    named = folder / f"{path.name}.yaml"
     if path == Path(path.name) and not path.is_file() and named.is_file():
         path = named
     if path.is_dir():
         raise BadConfig(f"recipe {recipe}: this is a folder; a recipe is a YAML file")
     if not path.exists():
-        names = sorted(item.stem for item in RECIPES.glob("*.yaml"))
+        names = sorted(item.stem for item in folder.glob("*.yaml"))
         raise BadConfig(
             f"no recipe {str(recipe)!r}{did_you_mean(str(recipe), names)} Give a YAML file, or one "
             f"of {', '.join(names)}"

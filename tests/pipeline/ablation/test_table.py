@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 import pytest
@@ -32,7 +32,7 @@ def results(table: str, row: str, tests: Sequence[float]) -> list[Result]:
     ]
 
 
-def table(name: str, tests: dict[str, Sequence[float]]) -> Figures:
+def table(name: str, tests: Mapping[str, Sequence[float]]) -> Figures:
     """A table whose first row is the baseline."""
     rows = {row: Row() for row in tests}
     asked = Table(title="of tests", baseline=next(iter(tests)), rows=rows)
