@@ -41,9 +41,11 @@ class ShardSet(str):
     `purpose`, and what the state of a run keeps them under.
 
     `ShardSet("evolve", 3)` is "evolve/3". A phase is "warmup", "evolve" (numbered by iteration),
-    "prm/rollouts", "prm/values" (numbered by round of completions) or
-    "evaluate/<policy version>/<split>/<mode>". It is a string, so that JSON, keys of a state and a
-    ledger's bytes hold the name itself; the only place that takes one apart is here.
+    "prm/rollouts", "prm/values" (numbered by round of completions),
+    "evaluate/<policy version>/<split>/<mode>" or
+    "explore/<policy version>/<queries>/T<temperature>-K<samples>" (or "…/greedy"). It is a string,
+    so that JSON, keys of a state and a ledger's bytes hold the name itself; the only place that
+    takes one apart is here.
     """
 
     __slots__ = ()
@@ -76,7 +78,12 @@ class ShardSet(str):
     @property
     def of_evaluation(self) -> bool:
         """Whether a policy is evaluated on it: nothing of it is trained on."""
-        return self.startswith("evaluate/")
+        return self.startswith("evaluate/") or self.of_exploration
+
+    @property
+    def of_exploration(self) -> bool:
+        """Whether it holds samples of validation questions at one of several temperatures."""
+        return self.startswith("explore/")
 
 
 PRM_ROLLOUTS, PRM_VALUES = ShardSet("prm/rollouts"), "prm/values"

@@ -20,10 +20,12 @@ from rich.progress import (
     TimeElapsedColumn,
 )
 
+from pipeline.reports.exploration.text import decision_line, dynamics_table, saturation_notices
 from pipeline.reports.tables import interval, iteration_table, percent, text_table
 from pipeline.reports.warnings import sampling_warnings
 from pipeline.run.events.evaluation import Evaluated
 from pipeline.run.events.event import Event
+from pipeline.run.events.exploration import DynamicsEvaluated, TemperatureChosen
 from pipeline.run.events.lifecycle import (
     DriverStarted,
     IterationClosed,
@@ -62,6 +64,12 @@ def event_lines(event: Event, state: State, width: int | None = None) -> list[st
             lines = [_job_line(event)]
         case WarmupChosen():
             lines = [f"the warm-up policy is that of {event.name}"]
+        case TemperatureChosen():
+            lines = [decision_line(event.compared())]
+        case DynamicsEvaluated():
+            table = text_table(dynamics_table(event.compared())).splitlines()
+            of = f"what the policy before iteration {event.iteration} can do, on validation:"
+            lines = ["", of, *table, *map(warning, saturation_notices(state)), ""]
         case IterationClosed():
             lines = ["", *text_table(iteration_table(state.iterations, width)).splitlines(), ""]
         case _:

@@ -20,6 +20,7 @@ from pipeline.datasets.dataset import Carve, Dataset, Reading, check_writable, l
 from pipeline.datasets.images import Limits
 from pipeline.errors import BadConfig
 from pipeline.generation.slices import labelled
+from pipeline.generation.temperature import check_precision
 from pipeline.run.spec import RunSpec
 from pipeline.storage.store import Store
 from pipeline.storage.tree_cache import TreeCache
@@ -111,6 +112,7 @@ def load_data(config: Config, say: Callable[[str], None]) -> Dataset:
     sizes = {name: len(labelled(dataset.split(name))) for name in names}
     for note in check_data(config, sizes):
         say(note)
+    check_precision(config, sizes[config.data.validation])
     return dataset
 
 

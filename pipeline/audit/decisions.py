@@ -1,4 +1,5 @@
-"""The figures and choices of a run under audit: evaluations, the warm-up, iterations, the end.
+"""The figures and choices of a run under audit: evaluations, the warm-up, temperatures, iterations,
+the end.
 
 What always holds: each is derived again by the function that the driver uses, from the state at
 that point and from rows in the store; nothing is changed. An evaluation whose rows are damaged or
@@ -13,14 +14,29 @@ from functools import partial
 from typing import Any
 
 from pipeline.errors import CorruptObject, StoreMissing
-from pipeline.phases.steps import Evaluate, Finish, Record, Step
+from pipeline.phases.explore import (
+    dynamics_evaluated,
+    dynamics_task,
+    search_task,
+    temperature_chosen,
+)
+from pipeline.phases.steps import (
+    ChooseTemperature,
+    Evaluate,
+    EvaluateDynamics,
+    Finish,
+    Record,
+    Step,
+)
 from pipeline.run.events.evaluation import Evaluated
 from pipeline.run.events.event import Event
+from pipeline.run.events.exploration import DynamicsEvaluated, TemperatureChosen
 from pipeline.run.events.lifecycle import Finished, IterationClosed
 from pipeline.run.events.training import WarmupChosen
 from pipeline.run.spec import RunSpec
 from pipeline.run.state import State
-from pipeline.stages.evaluate import EvaluateTask, figures
+from pipeline.stages.evaluate import EvaluateTask, Read, figures
+from pipeline.stages.explore import decision, dynamics_rows
 from pipeline.storage.artifacts import inspect_rows
 from pipeline.storage.store import Store
 
@@ -38,6 +54,8 @@ def undecided(
         case WarmupChosen():
             if all(step.event != WarmupChosen(event.name) for step in _of(Record, ready)):
                 yield f"chooses {event.name} for the warm-up, and the evaluations choose another"
+        case TemperatureChosen() | DynamicsEvaluated():
+            yield from _explored(store, spec, state, ready, event)
         case IterationClosed():
             yield from _closed(ready, event)
         case Finished():
@@ -73,6 +91,37 @@ def _evaluated(
         return
     if not same_figures(event.result, derived):
         yield f"its figures of {event.purpose} are not what its grades give"
+
+
+def _explored(
+    store: Store,
+    spec: RunSpec,
+    state: State,
+    ready: Sequence[Step],
+    event: TemperatureChosen | DynamicsEvaluated,
+) -> Iterator[str]:
+    searched = isinstance(event, TemperatureChosen)
+    name = "the temperature chosen" if searched else "the dynamics"
+    what = f"{name} before iteration {event.iteration}"
+    asked = _of(ChooseTemperature if searched else EvaluateDynamics, ready)
+    if not asked:
+        yield f"records {what}, which no plan asks for"
+        return
+    try:
+        derived = _derived(asked[0], state, spec, partial(inspect_rows, store))
+    except (CorruptObject, StoreMissing):
+        return
+    if not same_figures(event.compared(), derived.compared()):
+        yield f"records {what}, which is not what the samples give"
+
+
+def _derived(
+    step: ChooseTemperature | EvaluateDynamics, state: State, spec: RunSpec, read: Read
+) -> TemperatureChosen | DynamicsEvaluated:
+    """The event that a step's stored samples give."""
+    if isinstance(step, ChooseTemperature):
+        return temperature_chosen(step, decision(search_task(step, state), spec, read))
+    return dynamics_evaluated(step, dynamics_rows(dynamics_task(step, state), spec, read))
 
 
 def _closed(ready: Sequence[Step], event: IterationClosed) -> Iterator[str]:

@@ -14,8 +14,9 @@ What is checked, each by reading the bytes again:
 * a process reward model: completions continue the very prefixes that the plan derives from audited
   responses, each label is the share that its completions give, the verdict follows from labels and
   scores, and every score is of the run's PRM, of a response that was to be scored;
-* figures and choices: every evaluation's figures, the warm-up that was chosen, every iteration's
-  row and the final policies are what the stored grades and the ledger before them give.
+* figures and choices: every evaluation's figures, the warm-up that was chosen, every search for a
+  temperature, a policy's dynamics, every iteration's row and the final policies are what the stored
+  grades and the ledger before them give.
 """
 
 from __future__ import annotations
@@ -45,6 +46,7 @@ from pipeline.phases.steps import Annotate, JudgePrm, SampleShards, Train
 from pipeline.refs import ShardSet
 from pipeline.run.events.evaluation import Evaluated, EvaluationLost
 from pipeline.run.events.event import Event
+from pipeline.run.events.exploration import DynamicsEvaluated, TemperatureChosen
 from pipeline.run.events.lifecycle import Finished, IterationClosed, RunCreated
 from pipeline.run.events.prm import LabelsLost, LabelsMade, PrmJudged
 from pipeline.run.events.sampling import (
@@ -303,6 +305,8 @@ class _Audit:
                     what = f"job {event.job} did not train what the plan asks for"
                     self._bad(self.ledger.path(n), what)
             case Evaluated() | WarmupChosen() | IterationClosed() | Finished():
+                self._decided(n, event)
+            case TemperatureChosen() | DynamicsEvaluated():
                 self._decided(n, event)
             case LabelsMade() if self.prm is not None:
                 step = next(iter(self._ready(Annotate)), None)

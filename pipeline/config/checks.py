@@ -16,6 +16,7 @@ def check(config: Config) -> None:
         *_sampling_problems(config),
         *_placement_problems(config),
         *_learning_problems(config),
+        *_exploration_problems(config),
         *_data_problems(config),
     ]
     if problems:
@@ -125,6 +126,35 @@ def _learning_problems(config: Config) -> Iterator[str]:
         yield f"learn.window = {learn.window} is less than learn.batch_size = {learn.batch_size}"
 
 
+def _exploration_problems(config: Config) -> Iterator[str]:
+    explore, select = config.explore, config.select
+    for key, grid in (("explore.grid", explore.grid), ("dynamics.grid", config.dynamics.grid)):
+        shown = [f"{temperature:g}" for temperature in grid]
+        twice = sorted({one for one in shown if shown.count(one) > 1})
+        if twice:
+            yield f"{key} holds {', '.join(twice)} more than once"
+    if not explore.every:
+        return
+    if len(explore.grid) < 2:
+        yield (
+            f"explore.grid = {list(explore.grid)} is a grid of one temperature, which there is "
+            "nothing to compare with: give two or more, or set generate.temperature and "
+            "explore.every=0"
+        )
+    if explore.by == "reward_pass_2" and explore.samples < 3:
+        yield (
+            f"explore.samples = {explore.samples}, and the best two of so few are all of them, "
+            "however they are ranked: sample 3 or more, or set explore.by=pass_at_k"
+        )
+    ranks = select.reward == "prm" or (select.rule in SCORED and select.by in ("logprob", "length"))
+    if explore.by == "reward_pass_2" and not ranks:
+        yield (
+            "explore.by = reward_pass_2 ranks responses by a reward, and this recipe has none: set "
+            "select.reward=prm, rank by what costs nothing (select.rule=top_k select.by=logprob), "
+            "or set explore.by=pass_at_k"
+        )
+
+
 def _data_problems(config: Config) -> Iterator[str]:
     data = config.data
     splits = (data.train, data.validation, *data.test)
@@ -219,6 +249,10 @@ def _unreached(config: Config, sizes: Mapping[str, int]) -> Iterator[str]:
     limits.append(("warmup.queries", config.warmup.queries, pool))
     if config.select.reward == "prm" and config.prm.path is None:
         limits.append(("prm.queries", config.prm.queries, pool))
+    validation = min(sizes[data.validation], data.validation_queries or sizes[data.validation])
+    for name, part in (("explore", config.explore), ("dynamics", config.dynamics)):
+        if part.every:
+            limits.append((f"{name}.queries", part.queries, validation))
     for key, limit, count in limits:
         if limit is not None and count and count < limit:
             yield f"{key} = {limit}, there are {count}"

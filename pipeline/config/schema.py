@@ -29,6 +29,8 @@ RuleName = Literal["all_correct", "random_k", "threshold", "top_k", "bottom_k"]
 SCORED: tuple[RuleName, ...] = ("threshold", "top_k", "bottom_k")
 MethodName = Literal["continuous", "iterative_rft", "rest_em"]
 RankedBy = Literal["prm", "logprob", "length", "random"]
+SearchedBy = Literal["reward_pass_2", "pass_at_k"]
+DecideBy = Literal["argmax", "sound"]
 
 FREE: dict[str, Any] = {"resume": "free"}
 SAME_CONTENT: dict[str, Any] = {
@@ -41,6 +43,7 @@ NUMERICS: dict[str, Any] = {"resume": "noted", "note": "the result is no longer 
 
 Precision = Literal["float32", "bfloat16", "float16"]
 Share = Annotated[float, Field(gt=0.0, le=1.0)]
+Temperature = Annotated[float, Field(gt=0.0, le=5.0)]
 
 
 class Section(BaseModel):
@@ -185,9 +188,11 @@ class Prm(Section):
     """Answer at the tag of a wrong step; one token."""
     aggregate: Literal["min", "mean", "product", "last"] = "min"
     """R_p: how the step scores (probabilities) become the reward of a response."""
-    scoring: Literal["needed", "all"] = "needed"
-    """needed: distinct correct responses of a training shard; all: every distinct response, and the
-    validation samples too (for Reward-Pass@2 after each iteration)."""
+    scoring: Literal["needed", "validation", "all"] = "needed"
+    """needed: distinct correct responses of a training shard; validation: besides, every distinct
+    response of the validation samples, for Reward-Pass@2 after each iteration; all: every distinct
+    response of training shards too. (Dynamics and searches score what they sample by themselves.)
+    """
     engine: Literal["vllm", "transformers"] = "vllm"
     """What computes the scores; transformers is for models that vLLM does not serve: nothing is
     reused there."""
@@ -243,8 +248,8 @@ class Generate(Section):
 
     samples: int = Field(default=16, ge=1, le=1024)
     """K: samples of each query per iteration."""
-    temperature: float = Field(default=1.0, gt=0.0, le=5.0)
-    """T of training rollouts (static)."""
+    temperature: Temperature = 1.0
+    """T of training rollouts; with explore.every the one that the first search begins with."""
     top_p: float = Field(default=1.0, gt=0.0, le=1.0)
     """Nucleus share; 1.0 samples from the whole distribution."""
     max_new_tokens: int = Field(default=1024, ge=1)
@@ -418,6 +423,54 @@ class Evaluate(Section):
     """Queries in one shard of an evaluation."""
 
 
+class Explore(Section):
+    """The temperature of the iterations, searched for on validation questions every few of them
+    (the paper's automatic balancing, section 5); static by default. See docs/method.md."""
+
+    every: int = Field(default=0, ge=0, json_schema_extra=ADDED)
+    """Iterations between two searches, the first before the first iteration; 0: none, and T is
+    generate.temperature."""
+    grid: tuple[Temperature, ...] = Field(
+        default=(0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0, 1.1, 1.2, 1.3, 1.4, 1.5, 1.6),
+        json_schema_extra=ADDED,
+    )
+    """Temperatures that are compared with the one in force, which is always among them."""
+    nearest: int | None = Field(default=None, ge=2, json_schema_extra=ADDED)
+    """Of the grid, how many temperatures nearest to the last choice a later search compares; null:
+    all."""
+    by: SearchedBy = Field(default="reward_pass_2", json_schema_extra=ADDED)
+    """What is to be maximal. reward_pass_2: share of questions with a correct response among the
+    two of K that rank highest by the reward, as in selection: R_p of the PRM, or without one what
+    select.by or select.otherwise ranks by. pass_at_k: with any correct one among K."""
+    mode: DecideBy = Field(default="sound", json_schema_extra=ADDED)
+    """argmax: the highest figure, as in the paper. sound: stay, unless another is better by more
+    than the comparison can be wrong by, for all of the grid together."""
+    gain: float = Field(default=0.1, gt=0.0, lt=1.0, json_schema_extra=ADDED)
+    """Of mode sound: the smallest gain, a share of questions, that a search should see four times
+    in five; too few validation questions for it are refused."""
+    samples: int = Field(default=16, ge=1, le=1024, json_schema_extra=ADDED)
+    """K: samples of each validation question at each temperature."""
+    queries: int | None = Field(default=None, ge=2, json_schema_extra=ADDED)
+    """Validation questions that are sampled, at most; null: all."""
+
+
+class Dynamics(Section):
+    """What a policy can do beyond its greedy answer, across temperatures, on validation questions
+    (the paper's section 5): Pass@K, head-room, Reward-Pass@k, diversity, length, entropy."""
+
+    every: int = Field(default=0, ge=0, json_schema_extra=ADDED)
+    """Iterations between two evaluations, the first of the warm-up policy; 0: none."""
+    grid: tuple[Temperature, ...] = Field(
+        default=(0.5, 0.7, 1.0, 1.2, 1.5), min_length=1, json_schema_extra=ADDED
+    )
+    """Temperatures. What a search samples at the same one with the same samples and queries is
+    sampled once."""
+    samples: int = Field(default=16, ge=2, le=1024, json_schema_extra=ADDED)
+    """K: samples of each question at each temperature."""
+    queries: int | None = Field(default=None, ge=2, json_schema_extra=ADDED)
+    """Validation questions that are sampled, at most; null: all."""
+
+
 class Store(Section):
     """Where objects lie."""
 
@@ -482,5 +535,7 @@ class Config(Section):
     learn: Learn = Learn()
     evolve: Evolve = Evolve()
     evaluate: Evaluate = Evaluate()
+    explore: Explore = Explore()
+    dynamics: Dynamics = Dynamics()
     store: Store = Store()
     cluster: Cluster = Cluster()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from pipeline.config.schema import SCORED, Config, Prm, Warmup
+from pipeline.config.schema import SCORED, Config, Dynamics, Explore, Prm, Warmup
 
 _OF_A_READY_PRM = {
     "path",
@@ -52,6 +52,7 @@ def _rules(config: Config) -> Iterator[Rule]:
         yield f"select.rule = {select.rule} has no threshold", "select", {"threshold"}
     if learn.schedule == "constant":
         yield "learn.schedule = constant", "learn", {"schedule_share"}
+    yield from _exploration_rules(config)
     if evaluate.samples == evaluate.test_samples == 0:
         yield "only greedy answers are evaluated", "evaluate", {"temperature"}
     if config.cluster.address is None:
@@ -61,6 +62,17 @@ def _rules(config: Config) -> Iterator[Rule]:
         yield "engines use no GPU", "generate", {"gpu_memory_utilization"}
     else:
         yield "engines are on GPUs", "generate", {"kv_cache_gib"}
+
+
+def _exploration_rules(config: Config) -> Iterator[Rule]:
+    explore, dynamics = config.explore, config.dynamics
+    if not explore.every:
+        yield "explore.every = 0 searches nothing", "explore", set(Explore.model_fields) - {"every"}
+    elif explore.mode == "argmax":
+        yield "explore.mode = argmax takes the highest figure", "explore", {"gain"}
+    if not dynamics.every:
+        rest = set(Dynamics.model_fields) - {"every"}
+        yield "dynamics.every = 0 evaluates nothing", "dynamics", rest
 
 
 def _prm_rules(config: Config) -> Iterator[Rule]:

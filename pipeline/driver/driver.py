@@ -21,6 +21,7 @@ from pipeline.config.resume import check_resume, config_hash
 from pipeline.driver.annotate import AnnotateStep
 from pipeline.driver.context import OpenStep, RunContext
 from pipeline.driver.evaluate import EvaluateStep
+from pipeline.driver.explore import ExploreStep
 from pipeline.driver.finish import FinishStep, give_up, lost_evaluations
 from pipeline.driver.judge import JudgeStep
 from pipeline.driver.publish import PublishStep
@@ -31,7 +32,9 @@ from pipeline.errors import BadConfig
 from pipeline.phases.order import PHASES, Phase, ready_steps, to_open
 from pipeline.phases.steps import (
     Annotate,
+    ChooseTemperature,
     Evaluate,
+    EvaluateDynamics,
     Finish,
     JudgePrm,
     PublishFolder,
@@ -80,23 +83,27 @@ def drive(
 
 def open_step(step: Step) -> OpenStep:
     """A step, begun."""
+    opened: OpenStep
     match step:
         case PublishFolder():
-            return PublishStep(step)
+            opened = PublishStep(step)
         case SampleShards():
-            return SampleStep(step)
+            opened = SampleStep(step)
         case Evaluate():
-            return EvaluateStep(step)
+            opened = EvaluateStep(step)
+        case ChooseTemperature() | EvaluateDynamics():
+            opened = ExploreStep(step)
         case Train():
-            return TrainStep(step)
+            opened = TrainStep(step)
         case Annotate():
-            return AnnotateStep(step)
+            opened = AnnotateStep(step)
         case JudgePrm():
-            return JudgeStep(step)
+            opened = JudgeStep(step)
         case Record():
-            return RecordStep(step)
+            opened = RecordStep(step)
         case Finish():
-            return FinishStep(step)
+            opened = FinishStep(step)
+    return opened
 
 
 def advance(context: RunContext, opened: Sequence[OpenStep]) -> None:

@@ -22,10 +22,11 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 
+from pipeline.config.schema import Config, DecideBy
 from pipeline.errors import BadConfig
 from pipeline.metrics.intervals import (
     REPLICATES,
@@ -36,8 +37,6 @@ from pipeline.metrics.intervals import (
     group_index,
     resamples,
 )
-
-DecideBy = Literal["argmax", "sound"]
 
 LEVEL = 0.975
 """Of the bounds of all temperatures together: the lower ends of two-sided 95 % intervals."""
@@ -196,29 +195,34 @@ def least_queries(gain: float, temperatures: int) -> int:
     return math.ceil(needed**2 * (DISCORDANT - gain**2) / gain**2)
 
 
-def check_search(
-    grid: Sequence[float], today: float, *, samples: int, k: int, queries: int, gain: float
-) -> None:
-    """Refuse a search that could decide nothing, before anything is sampled.
+def check_precision(config: Config, validation: int) -> None:
+    """Refuse a search that would not see the gain it is asked for, before anything is sampled.
 
-    gain: the smallest difference, a share, that it should see.
+    validation: labelled questions that the validation split has.
 
     Raises:
-        BadConfig: saying what would do.
+        BadConfig: saying how many would do.
     """
-    temperatures = sorted({*grid, today})
-    if len(temperatures) < 2:
-        raise BadConfig(
-            f"a search over one temperature, {today:g}, compares nothing: give two or more"
-        )
-    if k > samples:
-        raise BadConfig(
-            f"the best {k} of {samples} samples are all of them: sample at least {k} of a question"
-        )
-    needed = least_queries(gain, len(temperatures))
-    if queries < needed:
-        raise BadConfig(
-            f"{queries} validation questions cannot show a gain of {100 * gain:g} points between "
-            f"{len(temperatures)} temperatures: {needed} would do, or fewer temperatures, or a "
-            "larger gain to look for"
-        )
+    explore, data = config.explore, config.data
+    if not explore.every or explore.mode != "sound":
+        return
+    limits = {
+        "data.validation_queries": data.validation_queries,
+        "explore.queries": explore.queries,
+    }
+    queries = min([validation, *(limit for limit in limits.values() if limit is not None)])
+    temperatures = len({*explore.grid, config.generate.temperature})
+    needed = least_queries(explore.gain, temperatures)
+    if queries >= needed:
+        return
+    by_limit = [key for key, limit in limits.items() if limit == queries]
+    where = f"{by_limit[0]} = {queries}" if by_limit else f"{queries} in {data.validation!r}"
+    seen = next(gain / 100 for gain in range(1, 101) if least_queries(gain / 100, temperatures)
+                <= queries or gain == 100)  # fmt: skip
+    raise BadConfig(
+        f"too few validation questions ({where}) to see a gain of {100 * explore.gain:g} points "
+        f"(explore.gain) between {temperatures} temperatures in four searches of five: {needed} "
+        f"would do. So few show {100 * seen:.0f} points (explore.gain={seen:g}); or compare fewer "
+        "temperatures (explore.grid), or decide as the paper does, by the highest figure "
+        "(explore.mode=argmax)"
+    )

@@ -50,8 +50,9 @@ def checkpoint_before(state: State, chain: str, iteration: int) -> CheckpointRef
 
 def temperature_of(state: State, spec: RunSpec, iteration: int) -> float:
     """The temperature that an iteration samples at, which its log-probabilities are compared at
-    and its row tells. The paper's adaptive temperature (section 4) would be decided here."""
-    return spec.config.generate.temperature
+    and its row tells: that of the last search before it, else the one of the recipe."""
+    chosen = [one["temperature"] for one in state.temperatures if one["iteration"] <= iteration]
+    return float(chosen[-1]) if chosen else spec.config.generate.temperature
 
 
 def skip_training(stage: str, job: str, policy: PolicyRef) -> Record:

@@ -1,11 +1,13 @@
 """The order of a run: which of its phases comes after which.
 
-    base ──► warm-up ──► process reward model (select.reward=prm) ──► evolve ──► control ──► final
+    base ──► warm-up ──► process reward model (select.reward=prm)
+         ──► explore (before an iteration, where it is due) ⇄ evolve ──► control ──► final
 
 Each phase is one pure file. Its `ready` gives the steps that may run now, most urgent first, from
 what the run has done (`State`) and what it is (`RunSpec`). A phase that is not over always has a
-step that is ready, under way or not; so one that has none is over, and the next phase begins. All
-steps of one answer may be under way together. (Today every phase gives one at a time.)
+step that is ready, under way or not; so one that has none is over, and the next phase begins; it
+may begin again (explore does, every few iterations). All steps of one answer may be under way
+together. (Only explore gives several: a set of shards for each temperature.)
 
 The test splits are evaluated for base, warm-up, control and final; nothing is ever chosen by them.
 """
@@ -15,7 +17,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Protocol
 
-from pipeline.phases import base, control, evolve, final, prm, warmup
+from pipeline.phases import base, control, evolve, explore, final, prm, warmup
 from pipeline.phases.steps import Step
 from pipeline.run.spec import RunSpec
 from pipeline.run.state import State
@@ -28,7 +30,7 @@ class Phase(Protocol):
         """The steps that may run now; none: the phase is over."""
 
 
-PHASES: tuple[Phase, ...] = (base, warmup, prm, evolve, control, final)
+PHASES: tuple[Phase, ...] = (base, warmup, prm, explore, evolve, control, final)
 
 
 def ready_steps(state: State, spec: RunSpec, phases: Sequence[Phase] = PHASES) -> Sequence[Step]:

@@ -120,9 +120,9 @@ def evolve_scoring(state: State, spec: RunSpec) -> Scoring | None:
 
 
 def evaluation_scoring(state: State, spec: RunSpec, split: str) -> Scoring | None:
-    """What is scored of an evaluation's samples: with `prm.scoring = all`, validation's."""
+    """What is scored of an evaluation's samples: validation's, unless only what is needed is."""
     prm = spec.config.prm
-    wanted = prm.scoring == "all" and split == spec.config.data.validation
+    wanted = prm.scoring != "needed" and split == spec.config.data.validation
     if not wanted or not prm_in_use(state):
         return None
     return Scoring(state.policies[NAME], "all", prm.aggregate)

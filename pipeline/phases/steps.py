@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from pipeline.config.schema import DecideBy, RankedBy, SearchedBy
 from pipeline.generation.shards import ShardSpec
 from pipeline.refs import PolicyRef, ShardSet
 from pipeline.run.events.event import Event
@@ -47,6 +48,35 @@ class Evaluate:
     policy: PolicyRef
     split: str
     mode: str
+
+
+@dataclass(frozen=True)
+class ChooseTemperature:
+    """Decide which temperature an iteration and those after it are sampled at, from graded shards
+    of validation questions. today: the one in force; purposes: the shards of each temperature.
+    figure, mode, ranked_by, samples, seed: as of `pipeline.stages.explore.SearchTask`."""
+
+    stage: str
+    iteration: int
+    policy: PolicyRef
+    today: float
+    figure: SearchedBy
+    mode: DecideBy
+    ranked_by: RankedBy | None
+    samples: int
+    seed: int
+    purposes: tuple[tuple[float, ShardSet], ...]
+
+
+@dataclass(frozen=True)
+class EvaluateDynamics:
+    """Give the figures of a policy at every temperature, the first of which is 0 (greedy)."""
+
+    stage: str
+    iteration: int
+    policy: PolicyRef
+    ranked_by: RankedBy | None
+    purposes: tuple[tuple[float, ShardSet], ...]
 
 
 @dataclass(frozen=True)
@@ -93,4 +123,15 @@ class Finish:
     control: str | None
 
 
-Step = PublishFolder | SampleShards | Evaluate | Train | Annotate | JudgePrm | Record | Finish
+Step = (
+    PublishFolder
+    | SampleShards
+    | Evaluate
+    | ChooseTemperature
+    | EvaluateDynamics
+    | Train
+    | Annotate
+    | JudgePrm
+    | Record
+    | Finish
+)

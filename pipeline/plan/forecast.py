@@ -101,7 +101,8 @@ def _stages(plan: Forecast) -> Iterator[Stage]:
         )  # fmt: skip
         rows = of_slice * rates.kept["evolve"] * config.evolve.epochs
         yield _trained(plan, "evolve/learn", rows, turns, "question", kept_checkpoints=1)
-        yield _evaluated(plan, "evolve/evaluate", full=turns, scored=config.prm.scoring == "all")
+        yield _evaluated(plan, "evolve/evaluate", full=turns, scored=config.prm.scoring != "needed")
+        yield from _explored(plan)
     if turns and config.evolve.control:
         yield from _control_chains(plan)
         yield _trained(plan, "control/learn", rows, turns, "warmup", kept_checkpoints=1)
@@ -124,6 +125,37 @@ def _warmup(plan: Forecast) -> Iterator[Stage]:
     yield _trained(plan, "warmup/learn", queries * kept * epochs, rounds, "warmup")
     # The chosen round has its greedy figures already.
     yield _evaluated(plan, "warmup/evaluate", greedy=rounds - 1, full=1, tests=1)
+
+
+def _explored(plan: Forecast) -> Iterator[Stage]:
+    """Validation questions at the temperatures of searches and dynamics; what both ask for is
+    sampled once, and greedy answers are there."""
+    config, turns = plan.config, plan.config.evolve.iterations
+    explore, dynamics, today = config.explore, config.dynamics, config.generate.temperature
+    times = {"explore": 0, "dynamics": 0}
+    for t in range(turns + 1):
+        there: set[tuple[float, int, int]] = set()
+        for name, of, last in (("explore", explore, turns - 1), ("dynamics", dynamics, turns)):
+            if not of.every or t % of.every or t > last:
+                continue
+            queries = min(plan.sizes.validation, of.queries or plan.sizes.validation)
+            grid = {*of.grid, today} if name == "explore" else {*of.grid}
+            narrow = t > 0 and name == "explore" and explore.nearest is not None
+            few = sorted(grid, key=lambda one: (abs(one - today), one))
+            wanted = {
+                (one, of.samples, queries) for one in (few[: explore.nearest] if narrow else few)
+            }
+            times[name] += len(wanted - there)
+            there |= wanted
+    for name, of in (("explore", explore), ("dynamics", dynamics)):
+        if times[name]:
+            queries = min(plan.sizes.validation, of.queries or plan.sizes.validation)
+            with_prm = config.select.reward == "prm"
+            ranks = bool(dynamics.every) or explore.by == "reward_pass_2"
+            yield _sampled(
+                plan, f"{name}/generate", "question", queries, of.samples, times=times[name],
+                scored=float(with_prm and ranks), shard_queries=config.evaluate.shard_queries,
+            )  # fmt: skip
 
 
 def _control_chains(plan: Forecast) -> Iterator[Stage]:

@@ -7,6 +7,7 @@ from typing import Any
 
 from pipeline.phases.steps import SampleShards, Step, Train
 from pipeline.reports.comparison import POLICIES, compared_policies
+from pipeline.reports.exploration.text import curve_table, dynamics_table, saturation_notices
 from pipeline.reports.summary import stage_seconds
 from pipeline.reports.tables import interval, iteration_table, percent, text_table
 from pipeline.run.events.lifecycle import PoolResized
@@ -59,6 +60,12 @@ def history_lines(state: State, width: int) -> Iterator[str]:
     """
     if state.iterations:
         yield "\n" + text_table(iteration_table(state.iterations, width))
+    if state.temperatures:
+        yield "\n" + text_table(curve_table(state.temperatures))
+    if state.dynamics:
+        yield f"\nwhat the policy before iteration {state.dynamics[-1]['iteration']} can do:"
+        yield text_table(dynamics_table(state.dynamics[-1]))
+        yield from saturation_notices(state)
     evaluations = list(_evaluation_rows(state))
     if evaluations:
         yield "\n" + text_table([("policy", "split", "n", "accuracy % [95 %]"), *evaluations])

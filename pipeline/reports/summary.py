@@ -99,6 +99,8 @@ def summary(state: State, program: RunSpec, store: Store) -> dict[str, Any]:
         "prm": state.prm and {**state.prm, "labels": state.labels},
         "evolution_ended": stops_because(state, program),
         "iterations": state.iterations,
+        "temperatures": state.temperatures,
+        "dynamics": state.dynamics,
         "warnings": run_warnings(state, program),
         "bad_queries": state.bad_queries,
         "stage_s": stage_seconds(state),

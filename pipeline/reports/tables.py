@@ -33,11 +33,15 @@ def iteration_table(rows: Sequence[Mapping[str, Any]], width: int | None = None)
     """A header and the row of each iteration, named by the policy that it made.
 
     How many answers could not be graded in time stands last, where any iteration has some (they are
-    neither correct nor wrong, and none would ever show among the shares).
+    neither correct nor wrong, and none would ever show among the shares). The temperature stands
+    second, where it changes.
 
     width: characters that a line may have; the most dispensable columns are left out until it fits.
     """
     table = [list(ITERATION_COLUMNS), *map(iteration_cells, rows)]
+    if len({row.get("temperature") for row in rows}) > 1:  # not in the rows of earlier programs
+        temperatures = ["T", *(f"{row['temperature']:g}" for row in rows)]
+        table = [[line[0], cell, *line[1:]] for line, cell in zip(table, temperatures, strict=True)]
     if any(row["timeout"] for row in rows):
         extra = ["timed out", *(str(round(row["timeout"] * row["samples"])) for row in rows)]
         table = [[*line, cell] for line, cell in zip(table, extra, strict=True)]

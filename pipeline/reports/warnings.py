@@ -12,6 +12,7 @@ from typing import Any
 from pipeline.metrics.intervals import Z_95, wilson
 from pipeline.query import Query
 from pipeline.reports.comparison import named_policies
+from pipeline.reports.exploration.text import saturation_notices
 from pipeline.run.spec import RunSpec
 from pipeline.run.state import GREEDY, State
 
@@ -89,6 +90,7 @@ def run_warnings(state: State, spec: RunSpec) -> list[str]:
             result = state.evaluation(policy, split, GREEDY)
             if result is not None and name != "base":
                 warnings += _result_warnings(name, split, result)
+    warnings += saturation_notices(state)
     if state.finished is not None and state.finished["final"] == "warmup":
         warnings.append(
             "no iteration was better on validation than the warm-up, so `final` is that policy"

@@ -165,6 +165,24 @@ class RunSpec:
         )
         return tuple(specs)
 
+    def exploration_specs(
+        self, policy: PolicyRef, temperature: float, samples: int, queries: int | None
+    ) -> tuple[ShardSpec, ...]:
+        """Validation questions (`queries` of them at most) at a temperature; 0: greedily. A sample
+        has the same seed at every temperature (common random numbers)."""
+        asked = self.splits[self.config.data.validation][:queries]
+        specs = shard_specs(
+            exploration_purpose(policy, len(asked), temperature, samples),
+            asked,
+            policy=policy.version,
+            sampling=self.sampling(samples if temperature else 1, temperature),
+            engine=self.engine,
+            run_seed=self.config.run.seed,
+            shard_queries=self.config.evaluate.shard_queries,
+            templates=self.config.prompt.templates,
+        )
+        return tuple(specs)
+
     def samples(self, split: str) -> int:
         """K of Pass@K on a split; 0: not sampled."""
         evaluate, data = self.config.evaluate, self.config.data
@@ -192,3 +210,11 @@ class RunSpec:
 def evaluation_purpose(policy: PolicyRef, split: str, mode: str) -> ShardSet:
     """The shards that a policy is evaluated on."""
     return ShardSet(f"evaluate/{policy.version}/{split}/{mode}")
+
+
+def exploration_purpose(
+    policy: PolicyRef, queries: int, temperature: float, samples: int
+) -> ShardSet:
+    """The shards of so many validation questions at a temperature; 0: greedily."""
+    kind = f"T{temperature:g}-K{samples}" if temperature else "greedy"
+    return ShardSet(f"explore/{policy.version}/{queries}/{kind}")

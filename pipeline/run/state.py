@@ -90,6 +90,8 @@ class State:
     finished: dict[str, Any] | None = None
     last_at: float = 0.0
     job_rule: int = 0
+    temperatures: list[dict[str, Any]] = field(default_factory=list)
+    dynamics: list[dict[str, Any]] = field(default_factory=list)
 
     def apply(self, event: Folds) -> None:
         """Fold one event in."""

@@ -43,6 +43,7 @@ class ScriptedFleet:
     everything that reads this object fails. slow: the share of shards that are only generated when
     their answer is delivered. reads_images: whether a query's images are read from the store.
     drifts: shards whose purpose starts with this come out otherwise than those before it was set.
+    best: the temperature at which samples are correct most often; None: it makes no difference.
     """
 
     def __init__(
@@ -58,6 +59,7 @@ class ScriptedFleet:
         self.slow = 0.0
         self.reads_images = False
         self.drifts = ""
+        self.best: float | None = None
         self.generated: list[str] = []
 
     def submit(self, spec: ShardSpec, policy: PolicyRef) -> None:
@@ -105,7 +107,9 @@ class ScriptedFleet:
         if self.steps and spec.prompt == "question":
             text, truncated = _of_steps(query, decode(prefix), luck)
         else:
-            skilled = share("luck", luck) < (0.9 if spec.prompt == "warmup" else skill)
+            off = 0.0 if self.best is None else abs(spec.sampling.temperature - self.best)
+            reach = 0.9 if spec.prompt == "warmup" else skill * max(0.0, 1.0 - off)
+            skilled = share("luck", luck) < (reach if spec.sampling.temperature else skill)
             text, truncated = _of_one_way(query.answer if skilled else "no", seed)
         ids = tuple(text.encode())[len(prefix) :]
         return Rollout(

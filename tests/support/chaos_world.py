@@ -66,6 +66,14 @@ def small_config(**changes: Any) -> Config:
     )
 
 
+EXPLORING: dict[str, Any] = {
+    "explore": {"every": 1, "grid": [0.7, 1.0], "samples": 2, "queries": 3, "by": "pass_at_k",
+                "mode": "argmax"},
+    "dynamics": {"every": 2, "grid": [0.7], "samples": 2, "queries": 3},
+}  # fmt: skip
+"""Two searches between two temperatures, and dynamics that share their samples."""
+
+
 class Lives:
     """One run, its store, and the drivers that lived on it."""
 
@@ -313,6 +321,8 @@ class Lives:
         for event in self.events():
             if event["type"] == "evaluation_lost":
                 accepted = {k: v for k, v in accepted.items() if k[0] != event["purpose"]}
+            if event["type"] == "iteration_closed":  # a policy that stays is explored again
+                accepted = {k: v for k, v in accepted.items() if not k[0].startswith("explore/")}
             if event["type"] not in ("shard_accepted", "object_lost"):
                 continue
             one = (event["purpose"], event["index"])
@@ -340,10 +350,10 @@ _TREES = ("policies", "checkpoints")
 
 
 @cache
-def undisturbed(phases: Sequence[Phase] = PHASES) -> dict[str, Any]:
+def undisturbed(phases: Sequence[Phase] = PHASES, *, exploring: bool = False) -> dict[str, Any]:
     """The outcome of a run that nothing happens to."""
     with TemporaryDirectory() as folder:
-        lives = Lives(Path(folder), phases)
+        lives = Lives(Path(folder), phases, **(EXPLORING if exploring else {}))
         assert lives.live() is not None
         return lives.outcome()
 

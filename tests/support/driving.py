@@ -120,7 +120,8 @@ def result(bench: Bench) -> dict[str, Any]:
 def outcome(events: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """What must not depend on what happened to a run."""
     state = replay(events)
-    return {
+    explored = {"temperatures": state.temperatures, "dynamics": state.dynamics}
+    return {name: of for name, of in explored.items() if of} | {
         "policies": {name: ref.version for name, ref in state.policies.items()},
         "jobs": {name: (job.key, job.steps) for name, job in state.jobs.items()},
         "evaluations": state.evaluations,

@@ -95,6 +95,10 @@ class IterationClosed(Event):
     def fold(self, state: State) -> None:
         state.iterations.append(dict(self.row))
         state.shards.pop(ShardSet("evolve", self.iteration), None)
+        for purpose in [one for one in state.shards if ShardSet(one).of_exploration]:
+            # Asked again of the same policy, they are found in the store again.
+            del state.shards[purpose]
+            state.closed.pop(purpose, None)
 
     def compared(self) -> dict[str, Any]:
         """Without what depends on the machine: times, and how near engine and learner are."""

@@ -10,6 +10,7 @@ from pydantic import ValidationError
 from pipeline.errors import LedgerNewer
 from pipeline.run.events.evaluation import Evaluated, EvaluationLost
 from pipeline.run.events.event import Event, form
+from pipeline.run.events.exploration import DynamicsEvaluated, TemperatureChosen
 from pipeline.run.events.lifecycle import (
     DriverStarted,
     Finished,
@@ -41,7 +42,7 @@ EVENTS: tuple[type[Event], ...] = (
     ShardAccepted, ShardGraded, ShardScored, ObjectLost, SamplingClosed,
     CheckpointSaved, CheckpointLost, JobDone, JobSkipped, WarmupChosen, Retired,
     LabelsMade, LabelsLost, PrmJudged,
-    Evaluated, EvaluationLost,
+    Evaluated, EvaluationLost, TemperatureChosen, DynamicsEvaluated,
 )  # fmt: skip
 """Every type of event that a ledger may hold."""
 

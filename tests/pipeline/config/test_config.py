@@ -101,6 +101,19 @@ def test_a_bad_override_names_the_key(override: str, words: list[str]) -> None:
         (["learn.ranks=17"], ["learn.ranks = 17", "learn.batch_size = 16"]),
         (["learn.window=1"], ["learn.window = 1"]),
         (["data.test=[train]"], ["disjoint", "train"]),
+        (
+            ["explore.every=2", "explore.by=pass_at_k", "explore.grid=[1.0]"],
+            ["explore.grid = [1.0]", "a grid of one temperature", "give two or more"],
+        ),
+        (["dynamics.grid=[0.5, 0.5]"], ["dynamics.grid", "0.5 more than once"]),
+        (
+            ["explore.every=2", "select.rule=top_k", "select.by=logprob", "explore.samples=2"],
+            ["explore.samples = 2", "sample 3 or more"],
+        ),
+        (
+            ["explore.every=2"],
+            ["explore.by = reward_pass_2", "select.reward=prm", "explore.by=pass_at_k"],
+        ),
     ],
 )
 def test_impossible_combinations_name_their_keys(overrides: list[str], words: list[str]) -> None:

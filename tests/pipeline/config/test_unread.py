@@ -32,6 +32,12 @@ def test_every_setting_of_a_recipe_is_read(recipe: str) -> None:
             ["select.reward=prm", "prm.path=x", "prm.completions=4"],
             "prm.completions: prm.path is a ready one",
         ),
+        (["explore.gain=0.2"], "explore.gain: explore.every = 0"),
+        (["dynamics.samples=4"], "dynamics.samples: dynamics.every = 0"),
+        (
+            ["explore.every=2", "explore.by=pass_at_k", "explore.mode=argmax", "explore.gain=0.2"],
+            "explore.gain: explore.mode = argmax",
+        ),
         (["select.reward=prm", "prm.good=y"], "prm.good: prm.kind = head has no tag"),
     ],
 )

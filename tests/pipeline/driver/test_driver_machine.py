@@ -21,7 +21,7 @@ from hypothesis.stateful import RuleBasedStateMachine, rule, run_state_machine_a
 from pipeline.phases.order import PHASES, Phase
 from pipeline.run.events.wire import replay
 from tests.support.chaos_memory import Damage
-from tests.support.chaos_world import Fault, Lives, undisturbed
+from tests.support.chaos_world import EXPLORING, Fault, Lives, undisturbed
 from tests.support.side_by_side import SIDE_BY_SIDE
 
 EXAMPLES = int(os.environ.get("MSTAR_EXAMPLES", "100"))
@@ -52,10 +52,12 @@ faults = st.builds(
 class AnythingHappens(RuleBasedStateMachine):
     """Lives of drivers, until the last one is left alone and must finish as if nothing was."""
 
-    def __init__(self, phases: Sequence[Phase] = PHASES) -> None:
+    def __init__(self, phases: Sequence[Phase] = PHASES, *, exploring: bool = False) -> None:
         super().__init__()
         self.folder = TemporaryDirectory()
-        self.lives = Lives(Path(self.folder.name), phases)
+        self.exploring = exploring
+        changes = EXPLORING if exploring else {}
+        self.lives = Lives(Path(self.folder.name), phases, **changes)
 
     @rule(
         faults=st.lists(faults, max_size=4),
@@ -84,19 +86,25 @@ class AnythingHappens(RuleBasedStateMachine):
         state = self.lives.live()
         assert state is not None
         assert state == replay(self.lives.events())
-        assert self.lives.outcome() == undisturbed()
+        assert self.lives.outcome() == undisturbed(exploring=self.exploring)
         self.lives.check_ledger()
         self.lives.check_checkpoints(state)
 
 
 @pytest.mark.timeout(max(3600, 3 * EXAMPLES))
 @pytest.mark.parametrize(
-    ("phases", "examples"),
-    [(PHASES, EXAMPLES), (SIDE_BY_SIDE, EXAMPLES // 4)],
-    ids=["one step at a time", "steps side by side"],
+    ("phases", "examples", "exploring"),
+    [
+        (PHASES, EXAMPLES, False),
+        (SIDE_BY_SIDE, EXAMPLES // 4, False),
+        (PHASES, EXAMPLES // 12, True),
+    ],
+    ids=["one step at a time", "steps side by side", "exploring"],
 )
-def test_whatever_happens_the_run_ends_the_same(phases: Sequence[Phase], examples: int) -> None:
+def test_whatever_happens_the_run_ends_the_same(
+    phases: Sequence[Phase], examples: int, exploring: bool
+) -> None:
     run_state_machine_as_test(
-        partial(AnythingHappens, phases),  # type: ignore[arg-type]
+        partial(AnythingHappens, phases, exploring=exploring),  # type: ignore[arg-type]
         settings=settings(max_examples=examples, stateful_step_count=6, deadline=None),
     )

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Sequence
 from functools import partial
+from typing import Any
 
 import numpy as np
 import pytest
@@ -11,10 +13,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.special import ndtr
 
+from pipeline.config.load import config_from_dict
+from pipeline.config.schema import Config
 from pipeline.errors import BadConfig
 from pipeline.generation.temperature import (
     Decision,
-    check_search,
+    check_precision,
     decide,
     least_queries,
     narrowed,
@@ -134,13 +138,26 @@ def test_a_grid_is_narrowed_around_the_last_choice() -> None:
     assert narrowed((0.5, 1.0), 0.7, 9) == (0.5, 0.7, 1.0)
 
 
-def test_a_search_that_could_decide_nothing_is_refused() -> None:
-    check_search((0.7, 1.0, 1.3), 1.0, samples=8, k=2, queries=250, gain=0.08)
-    with pytest.raises(BadConfig, match="a search over one temperature, 1"):
-        check_search((1.0,), 1.0, samples=8, k=2, queries=250, gain=0.08)
-    with pytest.raises(BadConfig, match="sample at least 2"):
-        check_search((0.7, 1.0), 1.0, samples=1, k=2, queries=250, gain=0.08)
-    with pytest.raises(BadConfig, match=rf"{least_queries(0.02, 2)} would do"):
-        check_search((0.7, 1.0), 1.0, samples=8, k=2, queries=250, gain=0.02)
+def search_config(**explore: Any) -> Config:
+    return config_from_dict({"explore": {"every": 2, "by": "pass_at_k", **explore}})
+
+
+def test_too_few_validation_questions_are_refused_with_how_many_would_do() -> None:
+    grid = [0.7, 1.0, 1.3]
+    check_precision(search_config(grid=grid, gain=0.09), 250)
+    with pytest.raises(
+        BadConfig, match=rf"250 in 'validation'.* {least_queries(0.02, 3)} would do"
+    ):
+        check_precision(search_config(grid=grid, gain=0.02), 250)
+    with pytest.raises(BadConfig, match=r"explore.queries = 50") as caught:
+        check_precision(search_config(grid=grid, gain=0.09, queries=50), 250)
+    shown = re.search(r"explore.gain=([\d.]+)\)", str(caught.value))
+    assert shown is not None
+    check_precision(search_config(grid=grid, gain=float(shown[1]), queries=50), 250)
+    check_precision(search_config(grid=grid, gain=0.01, mode="argmax"), 5)
+    check_precision(config_from_dict({}), 5)
+
+
+def test_a_decision_needs_todays_temperature_and_another() -> None:
     with pytest.raises(ValueError, match="today's temperature"):
         decide({0.5: [1.0], 0.7: [1.0]}, [0], 1.0, "sound", seed=0)

@@ -1,0 +1,1 @@
+"""Reports of exploration: searches for a temperature, and dynamics, in words, tables and curves."""
