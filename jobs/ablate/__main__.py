@@ -18,13 +18,20 @@ from functools import partial
 from pathlib import Path
 
 from jobs.ablate.runs import Start, compute, start_run
-from jobs.ablate.store import ResultsFile, checked, placed
+from jobs.ablate.store import ResultsFile, checked, placed, present_versions
 from jobs.runtime.cli import command, say
 from jobs.runtime.recipes import RECIPES, load_recipe, recipe_path
 from pipeline.ablation.cells import Cell, cells_of, chosen, runs_of
 from pipeline.ablation.page import page
 from pipeline.ablation.recipe import Ablation, read_ablation
-from pipeline.ablation.results import VERSIONED, Result, check_versions, missing_cells, of_cells
+from pipeline.ablation.results import (
+    VERSIONED,
+    Result,
+    check_present,
+    check_versions,
+    missing_cells,
+    of_cells,
+)
 from pipeline.ablation.table import figures_of
 from pipeline.errors import BadConfig
 
@@ -81,6 +88,9 @@ def ablate(asked: Asked, *, dry_run: bool = False, start: Start = start_run) -> 
         for run in todo:
             say(f"{run.name}: {run}")
         return 0
+    for table in {cell.table for run in todo for cell in run.cells}:
+        own = of_cells((cell for cell in cells if cell.table == table), file.read())
+        check_present(table, own.values(), present_versions(todo[0].config), asked.across)
     checked(todo, say)
     code = compute(todo, file, start, at_once=asked.at_once, say=say)
     if code == 0:

@@ -12,14 +12,15 @@ from typing import Any
 
 from jobs.benches.record import machine
 from jobs.runtime.cluster_job import on_its_cluster
-from jobs.runtime.prepare import DIGITS, data_path, load_data, store_url
+from jobs.runtime.prepare import DIGITS, data_path, load_data, store_url, versions
 from jobs.runtime.world import Say, check_here
 from pipeline.ablation.cells import Cell, RunOfCells
-from pipeline.ablation.figures import Truths, figures
+from pipeline.ablation.figures import Truths, commit_of, figures
 from pipeline.ablation.results import Result, read_results, with_results, written
 from pipeline.config.schema import Config
 from pipeline.datasets.dataset import check_writable
 from pipeline.errors import BadConfig, BadData
+from pipeline.grading.grade import grader_version
 from pipeline.reports.seeds import Finished
 from pipeline.run.events.wire import from_wire, replay
 from pipeline.run.ledger import Ledger
@@ -54,6 +55,14 @@ def checked(runs: Sequence[RunOfCells], say: Say) -> None:
         read.setdefault(run.config.data.model_dump_json(), run.config)
     for config in read.values():
         load_data(config, say)
+
+
+def present_versions(config: Config) -> dict[str, str]:
+    """The versions that a run begun now would have, as far as they are known before."""
+    return {
+        "commit": commit_of(versions()),
+        "grader": grader_version(config.prompt.shapes),
+    }
 
 
 class ResultsFile:

@@ -38,19 +38,25 @@ def code_place() -> tuple[str, str]:
     return str(ROOT), code_hash()
 
 
-def commit() -> str | None:
-    """The commit of the working tree, marked when files of it have changed since; of a submitted
-    job what its metadata say."""
-    if not (ROOT / ".git").exists():
+def commit(root: Path = ROOT) -> str | None:
+    """The last commit that changed the code of the working tree, marked when the code has changed
+    since; of a submitted job what its metadata say. (Commits of results or docs change no code.)"""
+    if not (root / ".git").exists():
         named = job_metadata().get("commit")
         return str(named) if named else None
     try:
-        command = ["git", "-C", str(ROOT), "describe", "--always", "--dirty", "--abbrev=40"]
-        return subprocess.run(
-            command, capture_output=True, text=True, check=True, timeout=20
-        ).stdout.strip()
+        last = _git(root, "log", "-1", "--format=%H", "--", *PACKAGES)
+        changed = _git(root, "status", "--porcelain", "--untracked-files=no", "--", *PACKAGES)
     except (OSError, subprocess.SubprocessError):
         return None
+    return f"{last}-dirty" if changed else last
+
+
+def _git(root: Path, *command: str) -> str:
+    done = subprocess.run(
+        ["git", "-C", str(root), *command], capture_output=True, text=True, check=True, timeout=20
+    )
+    return done.stdout.strip()
 
 
 def say_code(say: Say) -> None:

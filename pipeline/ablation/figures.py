@@ -53,8 +53,13 @@ def figures(run: Finished, policy: str, truth: Truths | None) -> dict[str, Any]:
         "wall_s": round(wall_seconds(run.state), 1),
         "base": run.state.policies["base"].version,
         "grader": run.program.grader,
-        "commit": run.state.versions.get("commit", run.state.versions.get("code", "")),
+        "commit": commit_of(run.state.versions),
     }
+
+
+def commit_of(versions: Mapping[str, str]) -> str:
+    """The commit among the versions of a run; where none is known, the hash of the code."""
+    return versions.get("commit", versions.get("code", "unknown"))
 
 
 def _steps(run: Finished, policy: str) -> int:

@@ -133,6 +133,34 @@ def check_versions(table: str, results: Sequence[Result], across: Sequence[str] 
     if lines:
         raise BadConfig(
             "\n".join([f"table {table} would mix versions, and its differences with them:", *lines])
-            + "\nRemove the results of one of them from the file and compute these cells again "
-            "(with a store of its own: what is stored there is found)"
+            + _MIXED
         )
+
+
+def check_present(
+    table: str, results: Iterable[Result], now: Mapping[str, str], across: Sequence[str] = ()
+) -> None:
+    """Refuse to add to a table whose results are of other versions than what would be computed.
+
+    now: fields of `VERSIONED` that are known before anything runs.
+
+    Raises:
+        BadConfig: naming each field, its present value, and the cells that have another one.
+    """
+    lines = [
+        f"  {name} {getattr(result, name)}, now {value}: {result}"
+        for result in results
+        for name, value in now.items()
+        if getattr(result, name) != value and name not in across
+    ]
+    if lines:
+        raise BadConfig(
+            "\n".join([f"table {table} has results of other versions, and would mix them:", *lines])
+            + _MIXED
+        )
+
+
+_MIXED = (
+    "\nGo back to the version they are of, or move the results file and run.out away and compute "
+    "all of it again, or say that it may mix them (--across)"
+)

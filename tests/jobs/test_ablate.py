@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import time
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -10,7 +12,9 @@ from typing import Any
 import pytest
 
 from jobs.ablate.__main__ import Asked, ablate, only_page
+from jobs.ablate.runs import start_run
 from jobs.report import finished
+from jobs.runtime.code_identity import PACKAGES, commit
 from pipeline.errors import BadConfig, BadData
 from tests.support.ablations import TABLES, Failing, InProcess, ManyAtOnce, write_ablation
 from tests.support.jobs import mstar
@@ -163,6 +167,40 @@ def test_an_interrupted_run_interrupts(tmp_path: Path) -> None:
         ablate(asked(tmp_path, write_ablation(tmp_path)), start=Failing(130))
 
 
+def test_a_run_is_a_process_with_an_exit_code_and_a_log(tmp_path: Path) -> None:
+    recipe, log = tmp_path / "recipe.yaml", tmp_path / "log.txt"
+    recipe.write_text("run: {sede: 3}")
+    started = start_run(recipe, log)
+    try:
+        while (code := started.code()) is None:
+            time.sleep(0.1)
+    finally:
+        started.stop()
+    assert code == 2
+    assert "unknown key 'run.sede'" in log.read_text()
+
+
+def test_the_commit_of_the_code_is_not_that_of_results(tmp_path: Path) -> None:
+    def git(*command: str) -> None:
+        who = ["-c", "user.name=a", "-c", "user.email=a@b"]
+        subprocess.run(["git", "-C", str(tmp_path), *who, *command], check=True)
+
+    for name in (*PACKAGES, "docs"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "file").write_text("1")
+    git("init", "-q")
+    git("add", "-A")
+    git("commit", "-qm", "code")
+    code = commit(tmp_path)
+    assert code
+    (tmp_path / "docs" / "file").write_text("2")
+    assert commit(tmp_path) == code
+    git("commit", "-qam", "results")
+    assert commit(tmp_path) == code
+    (tmp_path / "jobs" / "file").write_text("2")
+    assert commit(tmp_path) == f"{code}-dirty"
+
+
 # --- what is refused -----------------------------------------------------------------------------
 
 
@@ -183,6 +221,24 @@ def test_a_table_of_mixed_versions_is_refused_by_cell(
         only_page(asked(tmp_path, recipe, across=["commit"]))
     only_page(asked(tmp_path, recipe, across=["commit", "grader"]))
     assert "another" in (tmp_path / "results.md").read_text()
+
+
+def test_a_table_begun_by_another_version_is_not_gone_on_with(
+    whole: tuple[Path, Path, list[InProcess]], tmp_path: Path
+) -> None:
+    _, recipe, _ = whole
+    rows = [row for row in results(whole[0]) if (row["row"], row["seed"]) != ("random-1", 6)]
+    older = [row | {"commit": "older"} for row in rows]
+    (tmp_path / "results.json").write_text(json.dumps(older))
+    start = InProcess()
+    with pytest.raises(BadConfig, match="table 2 has results of other versions") as refused:
+        ablate(asked(tmp_path, recipe), start=start)
+    assert f"  commit older, now {rows[0]['commit']}: every seed 5" in str(refused.value)
+    assert start.begun == []
+    # The run itself is in the store: its cell is taken up, and no process is begun.
+    assert ablate(asked(tmp_path, recipe, across=["commit"]), start=start) == 0
+    assert start.begun == []
+    assert len(results(tmp_path)) == len(rows) + 1
 
 
 def test_results_of_other_settings_are_no_results_of_a_row(

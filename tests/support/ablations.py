@@ -10,6 +10,7 @@ from typing import Any
 import yaml
 
 from jobs.run import evolve
+from jobs.runtime.prepare import versions
 from jobs.runtime.recipes import load_recipe
 from jobs.runtime.world import Parts
 from pipeline.config.fields import to_dict
@@ -114,7 +115,7 @@ class InProcess:
         self.workers.append((program.config.run.name, scripted))
         one = scripted.workers
         learner: Any = Interrupting(scripted.learner, self._looks)
-        yield Workers(one.fleet, one.grader, learner, one.stage, one.scorer)
+        yield Workers(one.fleet, one.grader, learner, one.stage, one.scorer, versions=versions())
 
 
 class Failing:
