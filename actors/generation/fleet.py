@@ -140,10 +140,15 @@ def pool_settings(config: Config, *, most: int, least: int | None, inflight: int
         idle_s=cluster.idle_s,
         cpus=cluster.cpus_per_engine,
         gpus=cluster.gpus_per_engine * generate.tensor_parallel_size,
+        other=cluster.engine_resource,
         inflight=inflight,
         start_s=generate.start_s,
         hang_s=generate.hang_s,
+        heartbeat_s=cluster.heartbeat_s,
+        unreachable_s=cluster.unreachable_s,
         attempts=generate.attempts,
+        backoff_s=cluster.backoff_s,
+        backoff_most_s=cluster.backoff_most_s,
         environment=engine_settings(config).environment(),
     )
 

@@ -47,9 +47,6 @@ from pipeline.generation.pool_size import PoolLimits, PoolLoad, PoolSize, pool_s
 
 _log = logging.getLogger("mstar.pool")
 
-UNREACHABLE_S = 60.0
-"""Within which a cluster finds out that a node is dead; Ray's own patience is half of it."""
-
 
 @dataclass(frozen=True)
 class PoolSettings:
@@ -59,9 +56,11 @@ class PoolSettings:
     given back after idle_s. inflight: pieces of work on one actor at a time. start_s: seconds
     without progress of a start, once there is room for it; hang_s: of work. attempts: engines that
     one piece of work may lose, and losses in a row of every member after which the pool breaks.
+    unreachable_s: within which the cluster has to know that the node of a member which does not
+    answer is dead (Ray's own patience is 30 s); after it the member is lost by itself.
     backoff_s: first pause after a loss, doubled each time up to backoff_most_s. environment:
-    variables of the actors' processes. here: actors run on this process's own node, beside what
-    else is there, and ask for no room.
+    variables of the actors' processes. other: a custom resource of which each takes one. here:
+    actors run on this process's own node, beside what else is there, and ask for no room.
     """
 
     size: int = 1
@@ -69,10 +68,12 @@ class PoolSettings:
     idle_s: float = 300.0
     cpus: float = 1.0
     gpus: float = 0.0
+    other: str | None = None
     inflight: int = 1
     start_s: float = 600.0
     hang_s: float = 600.0
     heartbeat_s: float = 2.0
+    unreachable_s: float = 60.0
     attempts: int = 5
     backoff_s: float = 1.0
     backoff_most_s: float = 60.0
@@ -81,8 +82,10 @@ class PoolSettings:
 
     def actor(self) -> ActorOptions:
         """What one actor asks of Ray: threads for work, for `progress`, and one to spare."""
-        threads = self.inflight + 2
-        return ActorOptions(self.cpus, self.gpus, threads, self.environment, self.here)
+        sizes = {"CPU": self.cpus, "GPU": self.gpus}
+        sizes |= {} if self.other is None else {self.other: 1.0}
+        bundle = {key: size for key, size in sizes.items() if size}
+        return ActorOptions(bundle, self.inflight + 2, self.environment, self.here)
 
     def limits(self) -> PoolLimits:
         """What its size may be."""
@@ -263,7 +266,10 @@ class Pool:
 
     def _watch(self, member: Member, now: float, passed: float) -> None:
         if member.unreachable:
-            gone, late = self.actors.gone(member.actor), now - member.asked > UNREACHABLE_S
+            gone, late = (
+                self.actors.gone(member.actor),
+                now - member.asked > self.settings.unreachable_s,
+            )
             if gone or late:
                 self._lose(member, member.unreachable, node_gone=gone)
             return
@@ -294,8 +300,8 @@ class Pool:
             if count:
                 self._say(
                     f"{self.name}: {count} of {len(self._members)} wait for room, for "
-                    f"{self._waiting.waited_s:.0f} s now: each needs {self.settings.cpus:g} CPU "
-                    f"and {self.settings.gpus:g} GPU on one node; free are {self.actors.free()}"
+                    f"{self._waiting.waited_s:.0f} s now: each needs {self.settings.actor()} on "
+                    f"one node; free are {self.actors.free()}"
                 )
 
     def _lose(self, member: Member, reason: str, *, node_gone: bool = False) -> None:

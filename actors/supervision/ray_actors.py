@@ -6,9 +6,12 @@ GPUs are on one node. A group that nothing can hold yet waits, and the cluster's
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
+from itertools import chain
 from typing import Any, Protocol
 
 import ray
@@ -21,17 +24,25 @@ from ray.util.scheduling_strategies import (
 
 DRAINING_S = 5.0  # between two looks at which nodes are being drained
 
+ANSWER_S = 5  # for the control store, asked when a wait is told
+
+# Resources that Ray names by itself; all others are a person's.
+_OF_RAY = re.compile(r"^(CPU|GPU|memory|object_store_memory)$|:|_group_")
+
 
 @dataclass(frozen=True)
 class ActorOptions:
-    """What one actor asks of Ray. threads: calls at a time. environment: variables of its process.
-    here: it runs on this process's own node, beside what else is there, and asks for no room."""
+    """What one actor asks of Ray. bundle: sizes of resources, by Ray's names. threads: calls at a
+    time. environment: variables of its process. here: it runs on this process's own node, beside
+    what else is there, and asks for no room."""
 
-    cpus: float = 1.0
-    gpus: float = 0.0
+    bundle: Mapping[str, float] = field(default_factory=dict)
     threads: int = 3
     environment: Mapping[str, str] = field(default_factory=dict)
     here: bool = False
+
+    def __str__(self) -> str:
+        return _words(self.bundle)
 
 
 class ActorLost(Exception):
@@ -120,12 +131,12 @@ class RayActors:
             node = ray.get_runtime_context().get_node_id()
             strategy = NodeAffinitySchedulingStrategy(node, soft=False)
             return None, {"num_cpus": 0, "scheduling_strategy": strategy}
-        sizes = {"CPU": options.cpus, "GPU": options.gpus}
-        bundle = {key: size for key, size in sizes.items() if size}
-        group = placement_group([bundle], strategy="STRICT_PACK")
+        others = dict(options.bundle)
+        group = placement_group([dict(others)], strategy="STRICT_PACK")
         return group, {
-            "num_cpus": options.cpus,
-            "num_gpus": options.gpus,
+            "num_cpus": others.pop("CPU", 0.0),
+            "num_gpus": others.pop("GPU", 0.0),
+            "resources": others,
             "scheduling_strategy": PlacementGroupSchedulingStrategy(group, 0),
         }
 
@@ -179,11 +190,41 @@ class RayActors:
 
 
 def free_resources() -> str:
-    """The CPUs and GPUs of the cluster that nothing holds, and all it has."""
+    """What of the cluster's resources nothing holds, and all it has; and for what of all that is
+    asked for its autoscaler can start no node."""
     free, there = ray.available_resources(), ray.cluster_resources()
-    return " and ".join(
-        f"{free.get(key, 0.0):g} of {there.get(key, 0.0):g} {key}s" for key in ("CPU", "GPU")
+    others = sorted(key for key in there if not _OF_RAY.search(key))
+    words = " and ".join(
+        f"{free.get(key, 0.0):g} of {there.get(key, 0.0):g} {key}"
+        for key in ("CPU", "GPU", *others)
     )
+    hopeless = [_words(bundle) for bundle in _without_node_type()]
+    if not hopeless:
+        return words
+    return f"{words}; the autoscaler has no node type left with room for {', '.join(hopeless)}"
+
+
+def _words(bundle: Mapping[str, float]) -> str:
+    return " and ".join(f"{size:g} {key}" for key, size in bundle.items()) or "nothing"
+
+
+def _without_node_type() -> list[dict[str, float]]:
+    """The bundles that wait and that the autoscaler says it can start no node for (its types are
+    too small, or as many as they may be); none where there is no autoscaler that says so."""
+    from ray._private.worker import global_worker
+    from ray.core.generated.autoscaler_pb2 import GetClusterStatusReply
+    from ray.exceptions import RpcError
+
+    reply = GetClusterStatusReply()
+    with suppress(RpcError):  # of a control store that is busy: said the next time
+        reply.ParseFromString(global_worker.gcs_client.get_cluster_status(timeout_s=ANSWER_S))
+    state, found = reply.autoscaling_state, []
+    groups = (gang.requests for gang in state.infeasible_gang_resource_requests)
+    for request in (*state.infeasible_resource_requests, *chain.from_iterable(groups)):
+        bundle = dict(sorted(request.resources_bundle.items()))
+        if bundle not in found:
+            found.append(bundle)
+    return found
 
 
 def _node_of(_: Any) -> str:

@@ -4,7 +4,8 @@
 
 One small deterministic recipe twice, on one local S3 server: alone on this machine, and through
 `ray job submit` with token authentication on a local cluster (`cluster.local`) that begins without
-a worker node, and whose nodes share no file system. There a node with an engine is killed in the
+a worker node, and whose nodes share no file system; each has a custom resource in a GPU's place, of
+which an engine takes one, and the learner. There a node with an engine is killed in the
 middle of a shard, and the learner's node in the middle of a job. The cluster must grow with the
 work, shrink while the learner trains, grow again, and have no node in the end; both runs must have
 selected the same rows and end with the same weights and moments, bit for bit; no accepted shard may
@@ -38,6 +39,14 @@ RECIPE = "elastic"
 
 NODES = 3
 
+# In a GPU's place: a node has CPUs for all roles at once, and one of this.
+ACCELERATOR = "accelerator"
+NODE = NodeType({"CPU": 8, ACCELERATOR: 1}, NODES)
+ROLES = (
+    f"cluster.engine_resource={ACCELERATOR}", f"cluster.rank_resource={ACCELERATOR}",
+    "cluster.turn_s=5",
+)  # fmt: skip
+
 LIMIT_S = 3600.0
 GONE_S = 120.0
 """For the nodes to go when the job has ended."""
@@ -62,7 +71,7 @@ def elastic(
             short_folder() as own,
             LocalCluster(
                 own,
-                {"worker": NodeType({"CPU": 1}, NODES)},
+                {"worker": NODE},
                 idle_s=idle_s,
                 head_environment=keys,
                 hidden=[folder.absolute()],
@@ -84,7 +93,7 @@ def _submitted(
     job = Submission(cluster, copy_checkout(cluster.folder / "checkout"))
     witness = Witness(cluster, lambda: seen.events)
     places = [f"store.url={bed.url('cluster')}", f"run.out={cluster.folder / 'out'}"]
-    job.submit(JOB, recipe, ["cluster.turn_s=5", *changes, *places])
+    job.submit(JOB, recipe, [*ROLES, *changes, *places])
     following = witness.follow()
     try:
         ended = job.ended(JOB, LIMIT_S)

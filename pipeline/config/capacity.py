@@ -58,10 +58,13 @@ def demands(config: Config) -> Iterator[Demand]:
     """What each role cannot do without. They take turns, so each is looked at alone."""
     generate, cluster, learn = config.generate, config.cluster, config.learn
     cpus, gpus = cluster.cpus_per_engine, cluster.gpus_per_engine * generate.tensor_parallel_size
-    engine = "an engine (cluster.cpus_per_engine, gpus_per_engine x generate.tensor_parallel_size)"
-    yield Demand(engine, max(1, cluster.min_engines or 0), cpus, gpus)
+    keys = "cluster.cpus_per_engine, gpus_per_engine x generate.tensor_parallel_size"
+    other = cluster.engine_resource
+    keys += "" if other is None else ", cluster.engine_resource"
+    yield Demand(f"an engine ({keys})", max(1, cluster.min_engines or 0), cpus, gpus, other)
     if config.select.reward == "prm":
-        yield Demand("a scorer (as an engine)", max(1, cluster.min_scorers or 0), cpus, gpus)
+        scorers = max(1, cluster.min_scorers or 0)
+        yield Demand("a scorer (as an engine)", scorers, cpus, gpus, other)
     ranks = "learn.ranks (cluster.cpus_per_rank, gpus_per_rank, rank_resource)"
     cpus, gpus = cluster.cpus_per_rank, cluster.gpus_per_rank
     yield Demand(ranks, learn.ranks, cpus, gpus, cluster.rank_resource)

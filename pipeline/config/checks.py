@@ -167,7 +167,7 @@ def _data_problems(config: Config) -> Iterator[str]:
 
 
 def check_machine(config: Config, cpus: float, gpus: float) -> None:
-    """Refuses what the machine (or the cluster, all its nodes together) can never place.
+    """Refuses what this machine, on a Ray of its own, can never place.
 
     Roles take turns at CPUs, so each alone must fit; GPUs are held by all of them at once, since
     engines, scorers and ranks stay alive. Ranks are also refused when they outnumber the CPUs,
@@ -196,6 +196,12 @@ def check_machine(config: Config, cpus: float, gpus: float) -> None:
         f"{keys} = {need:g}, but there are {there:g} {unit}"
         for keys, need, there, unit in asked
         if need > there
+    ]
+    names = {key: getattr(cluster, key) for key in ("engine_resource", "rank_resource")}
+    problems += [
+        f"cluster.{key} = {name}: a private Ray (cluster.address=null) has no custom resources"
+        for key, name in names.items()
+        if name is not None
     ]
     if problems:
         raise BadConfig("\n".join(problems))

@@ -44,6 +44,8 @@ NUMERICS: dict[str, Any] = {"resume": "noted", "note": "the result is no longer 
 Precision = Literal["float32", "bfloat16", "float16"]
 Share = Annotated[float, Field(gt=0.0, le=1.0)]
 Temperature = Annotated[float, Field(gt=0.0, le=5.0)]
+CUSTOM_RESOURCE = r"^[A-Za-z][A-Za-z0-9_.-]{0,62}$"
+"""A name that Ray takes for a resource."""
 
 
 class Section(BaseModel):
@@ -494,9 +496,12 @@ class Cluster(Section):
     """Logical CPUs of one learner rank."""
     gpus_per_rank: float = Field(default=0.0, ge=0.0, json_schema_extra=FREE)
     """GPUs of one learner rank."""
-    rank_resource: str | None = Field(
-        default=None, pattern=r"^[A-Za-z][A-Za-z0-9_.-]{0,62}$", json_schema_extra=FREE
+    engine_resource: str | None = Field(
+        default=None, pattern=CUSTOM_RESOURCE, json_schema_extra=FREE
     )
+    """Custom resource of which each engine and scorer takes one, so that they run on nodes of their
+    kind only, spot ones, say; null: any."""
+    rank_resource: str | None = Field(default=None, pattern=CUSTOM_RESOURCE, json_schema_extra=FREE)
     """Custom resource of which each rank takes one, so that ranks run on nodes of their kind only,
     on-demand ones, say (`ray start --resources='{"learner": 8}'`, or a node group's); null: any."""
     engine_threads: int = Field(default=2, ge=1, json_schema_extra=NUMERICS)
@@ -513,6 +518,16 @@ class Cluster(Section):
     turn_s: float = Field(default=60.0, ge=0.0, json_schema_extra=FREE)
     """Seconds that a role waits for room (an autoscaler may bring nodes) before the others give
     back theirs as soon as they have nothing under way."""
+    heartbeat_s: float = Field(default=2.0, gt=0.0, json_schema_extra=FREE)
+    """Seconds between two questions to an engine or scorer how far it is."""
+    unreachable_s: float = Field(default=60.0, ge=0.0, json_schema_extra=FREE)
+    """Seconds that an engine or scorer that cannot be reached is waited for while the cluster does
+    not know its node to be dead; then it is replaced, as one that died by itself."""
+    backoff_s: float = Field(default=1.0, gt=0.0, json_schema_extra=FREE)
+    """Seconds from the loss of an engine, scorer or learner until the next one starts, doubled with
+    every loss in a row."""
+    backoff_most_s: float = Field(default=60.0, gt=0.0, json_schema_extra=FREE)
+    """Seconds of that pause at most."""
     most_cpus: float | None = Field(default=None, gt=0.0, json_schema_extra=FREE)
     """CPUs that the cluster can ever have: what needs more is refused at once. null: what the
     autoscaler says; where there is none, nothing is refused and a role waits for room."""

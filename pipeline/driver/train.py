@@ -21,8 +21,6 @@ from pipeline.training.finished import mark, record
 from pipeline.training.job import LearnDone, LearnEvent, LearnFailed, LearnProgress, LearnSaved
 from pipeline.training.settings import numerics
 
-LONGEST_PAUSE_S = 60.0
-
 
 class TrainStep:
     """A `Train` step under way.
@@ -125,9 +123,10 @@ class TrainStep:
                 f"{failed.job}: the learner died {self._failures} times without a new checkpoint "
                 f"(learn.attempts = {allowed}), the last time: {failed.reason}"
             )
-        pause = min(LONGEST_PAUSE_S, 2.0 ** (self._failures - 1))
+        cluster = context.spec.config.cluster
+        pause = min(cluster.backoff_most_s, cluster.backoff_s * 2.0 ** (self._failures - 1))
         context.watch.say(
-            f"{failed.job}: the learner died ({failed.reason}); starting it again in {pause:.0f} s"
+            f"{failed.job}: the learner died ({failed.reason}); starting it again in {pause:g} s"
         )
         self._submitted, self._not_before = False, context.clock() + pause
 

@@ -1,4 +1,5 @@
-"""Options of an engine: its token limit, no more than the model reads, and its processes."""
+"""Options of an engine: its token limit, no more than the model reads, and its processes; and the
+patience that its pool has with it."""
 
 from __future__ import annotations
 
@@ -8,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from actors.generation.engine_settings import EngineSettings, common_options, engine_settings
+from actors.generation.fleet import pool_settings
 from tests.support.scripted import make_config
 
 
@@ -38,3 +40,14 @@ def test_an_engine_on_several_gpus_runs_in_processes_of_its_own_node(
     options = common_options(EngineSettings(tensor_parallel_size=gpus))
     assert options["tensor_parallel_size"] == gpus
     assert options.get("distributed_executor_backend") == backend
+
+
+def test_every_patience_of_a_pool_is_a_key() -> None:
+    patience = {
+        "heartbeat_s": 3.0, "unreachable_s": 5.0, "backoff_s": 7.0, "backoff_most_s": 11.0,
+        "idle_s": 13.0,
+    }  # fmt: skip
+    config = make_config(cluster=patience, generate={"start_s": 17.0, "hang_s": 19.0})
+    settings = pool_settings(config, most=1, least=None, inflight=1)
+    wanted = patience | {"start_s": 17.0, "hang_s": 19.0}
+    assert {name: getattr(settings, name) for name in wanted} == wanted

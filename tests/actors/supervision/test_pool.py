@@ -227,15 +227,16 @@ def test_a_start_that_a_person_has_to_mend_says_so(tmp_path: Path) -> None:
 
 
 def test_a_pool_without_room_says_what_it_waits_for(tmp_path: Path) -> None:
-    harness = Harness(tmp_path, replace(QUICK, cpus=64.0, heartbeat_s=20.0))
+    settings = replace(QUICK, cpus=64.0, heartbeat_s=20.0, other="accelerator")
+    harness = Harness(tmp_path, settings)
     harness.submit(ScriptedWork("a"))
     harness.pool.poll(0.1)
     harness.clock.ahead_s += 30.0
     harness.poll_until(lambda: bool(harness.said))
     harness.pool.poll(1.0)
     (line,) = harness.said
-    assert re.search(r"for [34]\d s now: each needs 64 CPU", line)
-    assert "free are 2 of 2 CPUs" in line
+    assert re.search(r"for [34]\d s now: each needs 64 CPU and 1 accelerator on", line)
+    assert "free are 2 of 2 CPU" in line
     harness.pool.close()
 
 

@@ -54,6 +54,14 @@ def test_ranks_that_are_held_to_a_kind_of_node_need_one_of_it() -> None:
     check_capacity(config, [LARGE])  # declared: of other resources nothing is known
 
 
+def test_engines_that_are_held_to_a_kind_of_node_need_one_of_it() -> None:
+    config = load_recipe("cluster", [*NEEDED, "cluster.engine_resource=spot"])
+    words = r"an engine \(.*engine_resource\) asks for 1 times .* and 1 spot, and 0 of them"
+    with pytest.raises(BadConfig, match=words):
+        check_capacity(config, [replace(LARGE, others={})])
+    check_capacity(config, [replace(LARGE, others={}), replace(SMALL, others={"spot": 1.0})])
+
+
 def test_a_declared_maximum_is_known_before_ray_is_asked() -> None:
     config = load_recipe("cluster", NEEDED)
     assert declared(config) == []

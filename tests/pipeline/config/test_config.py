@@ -263,6 +263,8 @@ def test_the_machine_must_be_able_to_place_every_role() -> None:
         (["cluster.gpus_per_engine=1"], "GPUs"),
         (["cluster.gpus_per_rank=1"], "cluster.gpus_per_rank"),
         (["prm.scorers=3", "select.reward=prm"], "prm.scorers x cluster.cpus_per_engine = 3"),
+        (["cluster.engine_resource=spot"], "cluster.engine_resource = spot: a private Ray"),
+        (["cluster.rank_resource=x"], "cluster.rank_resource = x: a private Ray"),
     ]:
         with pytest.raises(BadConfig) as caught:
             check_machine(load_recipe("tiny", overrides), cpus=2, gpus=0)
