@@ -10,19 +10,12 @@ import pytest
 from cluster.local.cluster import NodeType, short_folder
 from jobs.runtime.code_identity import code_hash
 from tests.support.local_cluster import Jobs, submitting
-from tests.support.main_job import accepted, assert_nothing_twice
+from tests.support.main_job import SMALL, accepted, assert_nothing_twice
 from tests.support.s3_servers import BUCKET, bucket_store
 
 pytestmark = pytest.mark.timeout(1500)
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
-
-# One iteration of few questions through every stage.
-SMALL = (
-    "data.train_queries=32", "data.validation_queries=8", "data.test_queries=8", "data.test=[test]",
-    "warmup.queries=16", "evolve.iterations=1", "evolve.control=false", "evaluate.samples=0",
-    "generate.shard_queries=4",
-)  # fmt: skip
 
 
 @pytest.fixture(scope="module")
@@ -87,22 +80,29 @@ def test_a_stopped_job_goes_on_with_an_edited_checkout(jobs: Jobs) -> None:
 
 @pytest.mark.slow
 def test_jobs_on_one_cluster_do_not_meet(jobs: Jobs) -> None:
-    for name in ("one", "two"):
-        jobs.submit(name, "tiny", settings(jobs, "both", f"run.name={name}"))
+    """One waits for a node that never comes: it is at work when its run is asked for again."""
+    waiting = "cluster.rank_resource=nowhere"
+    jobs.submit("one", "tiny", settings(jobs, "both", "run.name=one", waiting))
+    jobs.submit("two", "tiny", settings(jobs, "both", "run.name=two"))
     for name in ("one", "two"):
         jobs.wait_for(name, "both", name, lambda events: accepted(events, "warmup"))
-    jobs.submit("one-again", "tiny", settings(jobs, "both", "run.name=one"))
-    refused = jobs.end_of("one-again")
-    assert (refused.status, "exit code 2" in refused.message) == ("FAILED", True)
-    assert "run one is " in refused.last_line
     jobs.stop("two")
     assert jobs.end_of("two").status == "STOPPED"
-    one = jobs.end_of("one")
-    assert one.status == "SUCCEEDED", one.log[-4000:]
-    assert_nothing_twice(jobs.events("both", "one"), iterations=1)
-    jobs.submit("two-again", "tiny", settings(jobs, "both", "run.name=two"))
-    assert jobs.end_of("two-again").status == "SUCCEEDED"
-    assert_nothing_twice(jobs.events("both", "two"), iterations=1)
+    jobs.submit("one-again", "tiny", settings(jobs, "both", "run.name=one"))
+    refused = jobs.end_of("one-again")
+    assert (refused.status, "exit code 2" in refused.message) == ("FAILED", True), refused.log
+    assert "run one is " in refused.last_line
+    assert jobs.status("one") == "RUNNING"
+    words = "the autoscaler has no node type left with room for 1 CPU and 1 nowhere"
+    assert words in jobs.log("one")
+    jobs.stop("one")
+    assert jobs.end_of("one").last_line == "interrupted; the same command goes on from here"
+    for name in ("one", "two"):
+        jobs.submit(f"{name}-on", "tiny", settings(jobs, "both", f"run.name={name}"))
+    for name in ("one", "two"):
+        job = jobs.end_of(f"{name}-on")
+        assert job.status == "SUCCEEDED", job.log[-4000:]
+        assert_nothing_twice(jobs.events("both", name), iterations=1)
 
 
 def check_log(jobs: Jobs, log: str) -> None:

@@ -36,6 +36,13 @@ PRM = (
     "prm.use_anyway=true",
 )  # fmt: skip
 
+# One iteration of few questions through every stage.
+SMALL = (
+    "data.train_queries=32", "data.validation_queries=8", "data.test_queries=8", "data.test=[test]",
+    "warmup.queries=16", "evolve.iterations=1", "evolve.control=false", "evaluate.samples=0",
+    "generate.shard_queries=4",
+)  # fmt: skip
+
 # What make is to a job: its parent, which says so.
 LIKE_MAKE = f"""
 import os, subprocess, sys
