@@ -7,6 +7,7 @@ say so. Nothing is started and nothing is written but the file that --json names
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import product
@@ -164,7 +165,7 @@ def sizes_of(config: Config, measured: MeasuredRun | None, queries: Mapping[str,
     """
     data = config.data
     counts = dict(queries)
-    images = None
+    images, marked = None, 0
     if measured is not None and stored_config(measured.config).data.path == data.path:
         counts = {**measured.sizes, **counts}
         images = measured.images or None
@@ -172,6 +173,7 @@ def sizes_of(config: Config, measured: MeasuredRun | None, queries: Mapping[str,
         dataset = load_data(config, say)
         names = {query.split for query in dataset.queries}
         counts = {**{name: len(labelled(dataset.split(name))) for name in names}, **counts}
+        marked = sum(query.unlabelled for query in dataset.split(data.train))
     pool = _count(counts, data.train, data.train_queries, "data.train_queries", config)
     validation = _count(
         counts, data.validation, data.validation_queries, "data.validation_queries", config
@@ -180,7 +182,15 @@ def sizes_of(config: Config, measured: MeasuredRun | None, queries: Mapping[str,
     tests = tuple(
         _count(counts, name, data.test_queries, "data.test_queries", config) for name in known
     )
-    return Sizes(pool, validation, tests, images or pool + validation + sum(tests))
+    hidden = math.floor(data.unlabelled_share * pool)
+    unlabelled = min(marked + hidden, config.unlabelled.queries or marked + hidden)
+    return Sizes(
+        pool - hidden,
+        validation,
+        tests,
+        images or pool + validation + sum(tests),
+        unlabelled if config.unlabelled.use != "none" else 0,
+    )
 
 
 def counts_of(queries: Sequence[str]) -> dict[str, int]:

@@ -22,8 +22,10 @@ from pipeline.run.events.wire import from_wire
 from pipeline.run.events.wire import replay as state_of
 from pipeline.run.ledger import Ledger
 from pipeline.run.queries import spec_of
+from pipeline.selection.pseudo_labels import Voting
 
-DECIDED = ("select.", "generate.samples", "run.seed")
+VOTES = ("unlabelled.vote", "unlabelled.least_share")
+DECIDED = ("select.", "generate.samples", "run.seed", *VOTES)
 """What a replay can decide otherwise on what is stored."""
 
 
@@ -55,7 +57,14 @@ def replay(
             )
         changed = replace(spec, config=config)
         one = Setting.of(text, state, changed)
-        asked.append(one.asking(changed.rule) if config.select != spec.config.select else one)
+        if config.select != spec.config.select:
+            one = one.asking(changed.rule)
+        if config.unlabelled != spec.config.unlabelled:
+            if config.unlabelled.use != "pseudo":
+                raise BadConfig(f"--with {text!r}: this run made no pseudo-labels to vote on again")
+            votes = config.unlabelled
+            one = one.voting(Voting(votes.vote, votes.least_share))
+        asked.append(one)
     rows = replay_rows(shards, asked, spec.by_hash)
     print(text_table(replay_table(rows)))
     if out is not None:

@@ -92,6 +92,21 @@ class Grade:
 
 
 @dataclass(frozen=True, slots=True)
+class AnswerClass:
+    """Which answers to an unlabelled query the grader calls equal."""
+
+    VERSION: ClassVar[int] = 1
+
+    query: str = column("content hash of the query", unit="sha256 hex")
+    sample_index: int = column("which of the query's K samples this is", unit="0..K-1")
+    equals: int | None = column(
+        "the first sample whose answer is equal; null for a response without a readable answer, "
+        "or a truncated one",
+        unit="0..K-1",
+    )
+
+
+@dataclass(frozen=True, slots=True)
 class Score:
     """What the process reward model says of one rollout's steps."""
 
@@ -165,4 +180,12 @@ class Selected:
     reward: float = column("the reward it was selected by")
 
 
-RECORDS: tuple[type[Record], ...] = (QueryRow, Rollout, Grade, Score, StepValues, Selected)
+RECORDS: tuple[type[Record], ...] = (
+    QueryRow,
+    Rollout,
+    Grade,
+    AnswerClass,
+    Score,
+    StepValues,
+    Selected,
+)

@@ -40,7 +40,8 @@ class ShardSet(str):
     """Shards that are sampled for one end and closed together, by name: what a ledger calls their
     `purpose`, and what the state of a run keeps them under.
 
-    `ShardSet("evolve", 3)` is "evolve/3". A phase is "warmup", "evolve" (numbered by iteration),
+    `ShardSet("evolve", 3)` is "evolve/3". A phase is "warmup", "evolve" and "unlabelled" (labelled
+    and unlabelled queries of the evolution, numbered by iteration),
     "prm/rollouts", "prm/values" (numbered by round of completions),
     "evaluate/<policy version>/<split>/<mode>" or
     "explore/<policy version>/<queries>/T<temperature>-K<samples>" (or "…/greedy"). It is a string,

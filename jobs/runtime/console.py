@@ -102,7 +102,21 @@ def _sampling_lines(event: SamplingClosed) -> list[str]:
         f"{event.purpose} sampled: {counts.samples} responses to {counts.queries} queries, "
         f"{counts.correct} correct, {counts.unparsed} unparsed{late}, {counts.cut} truncated"
         f"{leaning}, {counts.kept} kept{stated_in(event.shapes)}",
+        *_pseudo_lines(event),
         *map(warning, sampling_warnings(event.purpose, counts.to_dict())),
+    ]
+
+
+def _pseudo_lines(event: SamplingClosed) -> list[str]:
+    """Of unlabelled queries: their pseudo-labels and, where it is known, how many are correct."""
+    counts = event.pseudo
+    if not counts:
+        return []
+    rate = percent(counts["right"] / counts["known"]) if counts["known"] else ""
+    known = f"; {rate} % of the {counts['known']} whose answer is known are correct" if rate else ""
+    return [
+        f"{event.purpose}: {counts['taken']} of {counts['queries']} queries have a pseudo-label"
+        f"{known}"
     ]
 
 

@@ -9,8 +9,9 @@ What is checked, each by reading the bytes again:
 * the plan: each shard and each job has the key that the run's spec (`pipeline.run.queries`) derives
   for it at that point of the run, so nothing else was sampled or trained on;
 * each shard: whole groups, seeds, sampling parameters and policy of every rollout, a grade for
-  each; every selected row is a rollout of this shard, token for token, that was graded correct, and
-  the selection is what the run's rule keeps of these grades and scores;
+  each; every selected row is a rollout of this shard, token for token, that was graded correct (of
+  an unlabelled query: by its pseudo-label, which the votes give), and the selection is what the
+  run's rule keeps of these grades and scores;
 * a process reward model: completions continue the very prefixes that the plan derives from audited
   responses, each label is the share that its completions give, the verdict follows from labels and
   scores, and every score is of the run's PRM, of a response that was to be scored;
@@ -65,6 +66,7 @@ from pipeline.run.queries import spec_of
 from pipeline.run.references import named, shard_stage
 from pipeline.run.spec import RunSpec
 from pipeline.run.state import State
+from pipeline.selection.pseudo_labels import Voting
 from pipeline.selection.rules import Rule
 from pipeline.stages.score import Scoring
 from pipeline.storage.artifacts import get_verified
@@ -110,6 +112,15 @@ class Report:
         return not self.problems
 
 
+@dataclass(frozen=True)
+class _Asked:
+    """What is done with the shards of a set besides sampling and grading them."""
+
+    rule: Rule | None = None
+    scoring: Scoring | None = None
+    vote: Voting | None = None
+
+
 def audit(
     store: Store, run: str, decoder: Decoder | None = None, grader: str | None = None
 ) -> Report:
@@ -137,7 +148,7 @@ class _Audit:
         self.prm: PrmAudit | None = None
         self.specs: dict[tuple[ShardSet, int], ShardSpec] = {}
         # what is to be selected and scored, by purpose and stage
-        self.choices: dict[tuple[ShardSet, str], tuple[Rule | None, Scoring | None]] = {}
+        self.choices: dict[tuple[ShardSet, str], _Asked] = {}
         # what must be there, and the entry that names it
         self.needed: dict[str, int] = {}
         self.of_rounds: set[str] = set()
@@ -293,11 +304,11 @@ class _Audit:
             case ShardAccepted():
                 self._accepted(n, event)
             case ShardGraded():
-                rule, scoring = self._choice(event.purpose, event.stage)
-                self._add(event, graded=event, scored=None, rule=rule, scoring=scoring)
+                asked = self._choice(event.purpose, event.stage)
+                self._add(event, graded=event, scored=None, **vars(asked))
             case ShardScored():
-                rule, scoring = self._choice(event.purpose, event.stage)
-                self._add(event, scored=event, rule=rule, scoring=scoring)
+                asked = self._choice(event.purpose, event.stage)
+                self._add(event, scored=event, **vars(asked))
             case SamplingClosed():
                 self._closed(n, event)
             case CheckpointSaved() | JobDone():
@@ -362,7 +373,7 @@ class _Audit:
             self._bad(path, f"closes {purpose} with other sums than those of its shards")
         if not planned and self.prm is not None and self.prm.lost and purpose.is_round:
             return
-        scored = self._choice(purpose, event.stage)[1] is not None
+        scored = self._choice(purpose, event.stage).scoring is not None
         done = {i for i, one in shards.items() if one.done and (one.scores or not scored)}
         if done != planned:
             left = ", ".join(map(str, sorted(planned - done))) or "none"
@@ -383,16 +394,16 @@ class _Audit:
             self._plan(event.purpose)
         return self.specs.get(place)
 
-    def _choice(self, purpose: ShardSet, stage: str) -> tuple[Rule | None, Scoring | None]:
+    def _choice(self, purpose: ShardSet, stage: str) -> _Asked:
         """What is to be selected of a purpose's shards, and scored for it or for the gate."""
         place = (purpose, stage)
         if place not in self.choices:
             if stage == JUDGE and self.prm is not None:  # also of shards that are made again
-                self.choices[place] = None, self.prm.scoring(self.state)
+                self.choices[place] = _Asked(scoring=self.prm.scoring(self.state))
             for step in self._ready(SampleShards):
                 if step.purpose == purpose and place not in self.choices:
-                    self.choices[place] = step.rule, step.scoring
-        return self.choices.get(place, (None, None))
+                    self.choices[place] = _Asked(step.rule, step.scoring, step.vote)
+        return self.choices.get(place, _Asked())
 
     # --- objects --------------------------------------------------------------------------------
 

@@ -16,17 +16,28 @@ from pipeline.errors import StoreError
 from pipeline.generation.adoption import group_problem
 from pipeline.generation.shards import SamplePart, ShardSpec
 from pipeline.prm.labels import Decode
-from pipeline.records import Grade, QueryRow, Rollout, Score, Selected, StepValues
+from pipeline.records import (
+    AnswerClass,
+    Grade,
+    QueryRow,
+    Rollout,
+    Score,
+    Selected,
+    StepValues,
+)
 from pipeline.responses import MOST_STEPS, merged, step_ends
 from pipeline.run.events.sampling import ShardAccepted, ShardGraded, ShardScored
 from pipeline.run.spec import RunSpec
 from pipeline.selection.coverage import coverage
+from pipeline.selection.pseudo_labels import ANSWERED, Voting
 from pipeline.selection.rewards import reward_p
 from pipeline.selection.rules import Rule
-from pipeline.stages.grade import grade_key, with_grades
+from pipeline.stages.grade import grade_key, with_grades, without_hidden
+from pipeline.stages.pseudo_label import classes_key, voted
 from pipeline.stages.score import (
     ScoreTask,
     Scoring,
+    rewards_by_sample,
     rows_to_score,
     score_key,
     scored_how,
@@ -41,6 +52,7 @@ RECORDS_OF: Mapping[str, type[Record]] = {
     "queries": QueryRow,
     "rollout": Rollout,
     "grade": Grade,
+    "classes": AnswerClass,
     "labels": StepValues,
     "score": Score,
     "select": Selected,
@@ -54,7 +66,8 @@ class ShardFiles:
     """A shard's plan and the events about it.
 
     rule: what was to be selected by, by grades or (with scores) by scores; None: nothing is.
-    scoring: what was to be scored; None with `scored`: it cannot be told any more.
+    scoring: what was to be scored; None with `scored`: it cannot be told any more. vote: how the
+    samples of unlabelled queries were to vote.
     """
 
     spec: ShardSpec
@@ -63,6 +76,7 @@ class ShardFiles:
     scored: ShardScored | None = None
     rule: Rule | None = None
     scoring: Scoring | None = None
+    vote: Voting | None = None
 
     @property
     def selected(self) -> str | None:
@@ -72,10 +86,12 @@ class ShardFiles:
 
     @property
     def paths(self) -> list[str]:
-        """Its objects: rollout, then grades, scores and selection where there are any."""
+        """Its objects: rollout, then grades, classes of equal answers, scores and selection where
+        there are any."""
         grades = None if self.graded is None else self.graded.grades
+        classes = None if self.graded is None else self.graded.classes
         scores = None if self.scored is None else self.scored.scores
-        paths = [self.accepted.rollout, grades, scores, self.selected]
+        paths = [self.accepted.rollout, grades, classes, scores, self.selected]
         return [path for path in paths if path]
 
 
@@ -102,6 +118,7 @@ def check_shard(judge: Judge, files: ShardFiles) -> list[Found]:
 
     rollouts = rows(files.accepted.rollout, Rollout)
     grades = None if files.graded is None else rows(files.graded.grades, Grade)
+    classes = None if not _classes_of(files) else rows(_classes_of(files), AnswerClass)
     scores = None if files.scored is None else rows(files.scored.scores, Score)
     selected = rows(files.selected, Selected) if files.selected else None
     if rollouts is None:
@@ -110,7 +127,11 @@ def check_shard(judge: Judge, files: ShardFiles) -> list[Found]:
     if grades is None:
         return problems
     problems += _grades(judge, files, rollouts, grades)
-    graded = _Graded.of(files, rollouts, grades)
+    if files.vote is not None and files.graded is not None:
+        if classes is None or (files.scored is not None and scores is None):
+            return problems or [(files.graded.grades, "no classes of its answers are told of")]
+        problems += _classes(judge, files, rollouts, grades, classes)
+    graded = _Graded.of(files, rollouts, grades, classes, scores)
     if scores is not None:
         problems += _scores(judge, files, graded, scores)
     if files.scored is None or scores is not None:
@@ -121,16 +142,30 @@ def check_shard(judge: Judge, files: ShardFiles) -> list[Found]:
 
 @dataclass(frozen=True)
 class _Graded:
-    """The rows of a shard that have grades; rows, grades and outcomes are parallel."""
+    """The rows of a shard that have grades; rows, grades and outcomes are parallel. votes: the
+    pseudo-labels of unlabelled queries, as an event has them."""
 
     rows: list[Rollout]
     grades: list[Grade]
     outcomes: list[str]
+    votes: dict[str, dict[str, Any]]
 
     @classmethod
-    def of(cls, files: ShardFiles, rollouts: Sequence[Rollout], grades: Sequence[Grade]) -> _Graded:
+    def of(
+        cls,
+        files: ShardFiles,
+        rollouts: Sequence[Rollout],
+        grades: Sequence[Grade],
+        classes: Sequence[AnswerClass] | None,
+        scores: Sequence[Score] | None,
+    ) -> _Graded:
         rows, mine = with_grades(rollouts, grades)
-        return cls(rows, mine, outcomes_of(files.spec.prompt, rows, mine, files.rule))
+        if files.vote is None or classes is None:
+            return cls(rows, mine, outcomes_of(files.spec.prompt, rows, mine, files.rule), {})
+        labels, outcomes = voted(
+            rows, mine, classes, rewards_by_sample(rows, scores or ()), files.vote
+        )
+        return cls(rows, mine, outcomes, {name: one.to_dict() for name, one in labels.items()})
 
 
 def _bad_of(event: ShardAccepted | ShardGraded) -> set[str]:
@@ -179,12 +214,44 @@ def _grades(
     assert files.graded is not None
     path, run_spec, bad = files.graded.grades, judge.run_spec, _bad_of(files.accepted)
     asked = [run_spec.by_hash[one] for one in files.spec.queries_Q if one not in bad]
-    if path.split("/")[2] != grade_key(files.accepted.rollout, asked, run_spec.grader):
+    if path.split("/")[2] != grade_key(
+        files.accepted.rollout, without_hidden(asked), run_spec.grader
+    ):
         yield path, "another grader made it, or against other answers"
     left_out = _bad_of(files.graded)
     want = [(row.query, row.sample_index) for row in rollouts if row.query not in left_out]
     if [(row.query, row.sample_index) for row in grades] != want:
         yield path, "its rows are not those of its rollouts"
+
+
+def _classes_of(files: ShardFiles) -> str:
+    return "" if files.graded is None else files.graded.classes
+
+
+def _classes(
+    judge: Judge,
+    files: ShardFiles,
+    rollouts: Sequence[Rollout],
+    grades: Sequence[Grade],
+    classes: Sequence[AnswerClass],
+) -> Iterator[Found]:
+    """Classes of answers that are not those of the shard's rows. (Like grades, they are not made
+    again: whether two answers are equal is the grader's word.)"""
+    path = _classes_of(files)
+    if path.split("/")[2] != classes_key(files.accepted.rollout, judge.run_spec.grader):
+        yield path, "another grader made it, or of other rollouts"
+    places = [(row.query, row.sample_index) for row in rollouts]
+    if [(one.query, one.sample_index) for one in classes] != places:
+        yield path, "its rows are not those of its rollouts"
+        return
+    graded = {(one.query, one.sample_index): one.outcome for one in grades}
+    class_of = {(one.query, one.sample_index): one.equals for one in classes}
+    for row, one in zip(rollouts, classes, strict=True):
+        outcome = graded.get((row.query, row.sample_index))
+        votes = outcome == ANSWERED and row.finish == "stop"
+        first = one.equals is not None and class_of.get((row.query, one.equals)) == one.equals
+        if votes != (one.equals is not None) or (votes and not first):
+            yield path, f"sample {row.sample_index} of {row.query_id} has a class that cannot be"
 
 
 # --- scored ----------------------------------------------------------------------------------
@@ -230,6 +297,8 @@ def _score_task(judge: Judge, files: ShardFiles, scoring: Scoring) -> ScoreTask:
         scoring=scoring,
         rule=files.rule,
         seed=judge.run_spec.config.run.seed,
+        vote=files.vote,
+        classes=_classes_of(files),
     )
 
 
@@ -253,8 +322,12 @@ def _selected(files: ShardFiles, graded: _Graded, selected: Sequence[Selected]) 
     """Rows that were never sampled, or are not correct."""
     path, rollout = str(files.selected), files.accepted.rollout
     origin = {
-        (row.query, row.sample_index): (row, grade.outcome)
-        for row, grade in zip(graded.rows, graded.grades, strict=True)
+        (row.query, row.sample_index): (row, outcome)
+        for row, outcome in zip(
+            graded.rows,
+            graded.outcomes if files.vote else [grade.outcome for grade in graded.grades],
+            strict=True,
+        )
     }
     places = [(row.query, row.sample_index) for row in selected]
     if len(places) != len(set(places)):
@@ -295,10 +368,15 @@ def _chosen(
     if rule is None:
         yield path, "nothing asked for a selection"
         return
-    read, reward_of = files.graded.grades, None
+    read, reward_of, identity = files.graded.grades, None, rule.identity
     if scores is not None and files.scored is not None:
         read = f"{read}+{files.scored.scores}"
         reward_of = {(one.query, one.sample_index): one.reward_p for one in scores}
+    event = files.scored or files.graded
+    if files.vote is not None:
+        read, identity = f"{read}+{files.graded.classes}", identity | {"vote": files.vote.identity}
+        if event.votes != graded.votes:
+            yield path, "its event tells of other pseudo-labels than those of its votes"
     made = choose(graded.rows, graded.outcomes, reward_of, rule, seed)
     kept, rewards = made.kept, made.rewards
     for row in selected:
@@ -308,9 +386,8 @@ def _chosen(
     places = [(row.query, row.sample_index) for row in kept]
     if [(row.query, row.sample_index) for row in selected] != places:
         yield path, f"it does not hold what {rule.name} keeps of its shard"
-    key = select_key(files.accepted.rollout, read, rule.identity, seed, files.spec.prompt)
+    key = select_key(files.accepted.rollout, read, identity, seed, files.spec.prompt)
     if path.split("/")[2] != key:
         yield path, "other grades or scores, or another rule, chose it"
-    event = files.scored or files.graded
     if event.coverage != coverage(graded.rows, graded.outcomes, kept):
         yield path, "its event counts another coverage"

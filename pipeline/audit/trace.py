@@ -88,7 +88,7 @@ def _trained_by(events: Sequence[Event], purpose: str) -> list[dict[str, Any]]:
     none of its own."""
     own = any(isinstance(one, SamplingClosed) and one.purpose == "control" for one in events)
     shared = purpose == "warmup" and not own
-    chains = ("warmup/", "control/") if shared else (purpose,)
+    chains = ("warmup/", "control/") if shared else (purpose.replace("unlabelled/", "evolve/"),)
     return [
         {
             "job": event.job,
@@ -145,12 +145,19 @@ class _Origin:
                 "grades": self.facts["grades"],
                 "outcome": grade.outcome,
                 "extracted": grade.extracted,
-                "gold": self.run_spec.by_hash[row.query].answer,
+                **self._compared_with(row),
                 "grader": self.run_spec.grader,
             },
             "score": None if not scores else self._score(row, scores),
             "selection": {"selected": self.facts["selected"], "reward": row.reward},
         }
+
+    def _compared_with(self, row: Selected) -> dict[str, Any]:
+        """The gold answer, or the pseudo-label in its place."""
+        query = self.run_spec.by_hash[row.query]
+        if not query.unlabelled:
+            return {"gold": query.answer}
+        return {"classes": self.facts["classes"], "pseudo_label": self.facts["votes"][row.query]}
 
     def _one(self, row: Selected, path: str, kind: type[Any]) -> Any:
         for other in inspect_rows(self.store, path, kind):

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 
-from pipeline.config.schema import SCORED, Config
+from pipeline.config.schema import Config
+from pipeline.config.selecting import SCORED
 from pipeline.errors import BadConfig
 from pipeline.prompts import check_templates
 
@@ -14,6 +15,7 @@ def check(config: Config) -> None:
     check_templates(config.prompt.templates)
     problems = [
         *_sampling_problems(config),
+        *_unlabelled_problems(config),
         *_placement_problems(config),
         *_learning_problems(config),
         *_exploration_problems(config),
@@ -58,6 +60,22 @@ def _sampling_problems(config: Config) -> Iterator[str]:
         yield (
             f"generate.lookahead = {generate.lookahead} keeps some of generate.engines = "
             f"{generate.engines} without work"
+        )
+
+
+def _unlabelled_problems(config: Config) -> Iterator[str]:
+    unlabelled = config.unlabelled
+    if unlabelled.use == "pseudo" and unlabelled.vote == "prm" and config.select.reward != "prm":
+        yield (
+            "unlabelled.vote = prm counts votes by a process reward: set select.reward=prm, or "
+            "count what costs nothing: unlabelled.vote=logprob, or majority"
+        )
+    if unlabelled.use != "none" and unlabelled.mix_in * config.evolve.iterations > (
+        config.evolve.iterations - 1
+    ):
+        yield (
+            f"unlabelled.mix_in = {unlabelled.mix_in:g} of evolve.iterations = "
+            f"{config.evolve.iterations} leaves no iteration that draws unlabelled queries"
         )
 
 

@@ -14,46 +14,35 @@ data.
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
 from pipeline.answer_shapes import Shape
+from pipeline.config.section import (
+    ADDED,
+    FREE,
+    NUMERICS,
+    SAME_CONTENT,
+    Precision,
+    Section,
+    Share,
+    Temperature,
+)
+from pipeline.config.selecting import Select, Unlabelled
 from pipeline.prompts import QUESTION_TEMPLATE, WARMUP_TEMPLATE, PromptTemplates
 
 VISION = ("*vision*", "*visual*", "*vpm*", "*resampler*")
 """The vision tower, as it is called in SmolVLM, Idefics, InternVL, LLaVA, Phi and Gemma (vision),
 Qwen-VL and GLM-V (visual), MiniCPM-V (vpm and its resampler)."""
 
-RuleName = Literal["all_correct", "random_k", "threshold", "top_k", "bottom_k"]
-SCORED: tuple[RuleName, ...] = ("threshold", "top_k", "bottom_k")
 MethodName = Literal["continuous", "iterative_rft", "rest_em"]
-RankedBy = Literal["prm", "logprob", "length", "random"]
 SearchedBy = Literal["reward_pass_2", "pass_at_k"]
 DecideBy = Literal["argmax", "sound"]
 
-FREE: dict[str, Any] = {"resume": "free"}
-SAME_CONTENT: dict[str, Any] = {
-    "resume": "noted",
-    "note": "what lies there must have equal content",
-}
-ADDED: dict[str, Any] = {"added": True}
-"""A setting that earlier runs did not have: by default it changes no hash of a configuration."""
-NUMERICS: dict[str, Any] = {"resume": "noted", "note": "the result is no longer bit-identical"}
-
-Precision = Literal["float32", "bfloat16", "float16"]
-Share = Annotated[float, Field(gt=0.0, le=1.0)]
-Temperature = Annotated[float, Field(gt=0.0, le=5.0)]
 CUSTOM_RESOURCE = r"^[A-Za-z][A-Za-z0-9_.-]{0,62}$"
 """A name that Ray takes for a resource."""
 
-
-class Section(BaseModel):
-    """One section: no unknown keys, immutable, field docstrings become descriptions."""
-
-    model_config = ConfigDict(
-        extra="forbid", frozen=True, use_attribute_docstrings=True, allow_inf_nan=False
-    )
 
 
 class Run(Section):
@@ -107,6 +96,9 @@ class Data(Section):
     """Queries of the validation split used at most; null: all."""
     test_queries: int | None = Field(default=None, ge=1)
     """Queries of each test split used at most; null: all."""
+    unlabelled_share: float = Field(default=0.0, ge=0.0, lt=1.0, json_schema_extra=ADDED)
+    """Share of the labelled pool whose answers are hidden, by image, the same for every seed of a
+    run: they join the unlabelled pool, with rows that say themselves that they are unlabelled."""
     max_image_pixels: int = Field(default=20_000_000, ge=1)
     """Pixels above which an image is refused as bad data."""
 
@@ -295,28 +287,6 @@ class Grade(Section):
     deadline_s: float = Field(default=5.0, gt=0.0)
     """Seconds of processor time for one answer (a busy machine makes no difference), rounded up to
     whole ones; after that its outcome is `timeout`."""
-
-
-class Select(Section):
-    """Sample selection (the paper's H): which correct responses are trained on."""
-
-    reward: Literal["binary", "prm"] = "binary"
-    """binary: correct or not. prm: correctness times the process reward R_p of `prm`. In place of a
-    PRM that the gate does not pass, top_k and bottom_k rank by `otherwise`, and threshold keeps
-    all."""
-    rule: RuleName = "all_correct"
-    """all_correct: every distinct one; random_k: k of them; threshold: R_p above `threshold`;
-    top_k: the k that rank highest by `by`; bottom_k: the k that rank lowest."""
-    by: RankedBy = Field(default="prm", json_schema_extra=ADDED)
-    """What top_k and bottom_k rank by. prm: R_p, which needs select.reward=prm. What costs nothing:
-    logprob, the log-likelihood of the response under the policy that sampled it (the sum of its
-    stored log-probabilities, nats); length, in tokens, the shortest first; random."""
-    otherwise: Literal["logprob", "random"] = "logprob"
-    """What takes the place of a PRM that the gate does not pass, for top_k and bottom_k."""
-    k: int = Field(default=2, ge=1)
-    """Responses kept of a query at most, for random_k, top_k and bottom_k."""
-    threshold: float = Field(default=0.5, ge=0.0, le=1.0)
-    """alpha of `threshold`: a probability."""
 
 
 class Learn(Section):
@@ -547,6 +517,7 @@ class Config(Section):
     generate: Generate = Generate()
     grade: Grade = Grade()
     select: Select = Select()
+    unlabelled: Unlabelled = Unlabelled()
     learn: Learn = Learn()
     evolve: Evolve = Evolve()
     evaluate: Evaluate = Evaluate()

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from pipeline.config.schema import SCORED, Config, Dynamics, Explore, Prm, Warmup
+from pipeline.config.schema import Config, Dynamics, Explore, Prm, Warmup
+from pipeline.config.selecting import SCORED
 
 _OF_A_READY_PRM = {
     "path",
@@ -42,6 +43,11 @@ def _rules(config: Config) -> Iterator[Rule]:
         yield "warmup.checkpoint is a ready warm-up", "warmup", rest
     if evolve.iterations == 0:
         yield "evolve.iterations = 0", "evolve", {"interval", "epochs", "control"}
+    if config.unlabelled.use != "pseudo":
+        keys = {"vote", "least_share"} | (
+            {"mix_in", "queries"} if config.unlabelled.use == "none" else set()
+        )
+        yield f"unlabelled.use = {config.unlabelled.use}", "unlabelled", keys
     if select.rule not in SCORED:
         yield f"select.rule = {select.rule} ranks nothing", "select", {"by", "otherwise"}
     elif select.by != "prm":

@@ -252,4 +252,4 @@ class RunContext:
 
 
 def _objects(shard: ShardState) -> tuple[str | None, ...]:
-    return shard.rollout, shard.grades, shard.scores, shard.selected
+    return shard.rollout, shard.grades, shard.classes or None, shard.scores, shard.selected

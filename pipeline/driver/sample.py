@@ -123,6 +123,8 @@ class SampleStep:
             # With a PRM selection waits for its scores.
             rule=self.step.rule if self.step.scoring is None else None,
             seed=context.spec.config.run.seed,
+            vote=self.step.vote,
+            shapes=context.spec.config.prompt.shapes if self.step.vote is not None else (),
         )
 
     def _score_task(self, context: RunContext, spec: ShardSpec, shard: ShardState) -> ScoreTask:
@@ -138,6 +140,8 @@ class SampleStep:
             scoring=self.step.scoring,
             rule=self.step.rule,
             seed=context.spec.config.run.seed,
+            vote=self.step.vote,
+            classes=shard.classes,
         )
 
     # -- in -------------------------------------------------------------------------------------
@@ -207,7 +211,7 @@ class SampleStep:
         """
         name = f"shard {spec.index} of {self.step.purpose}"
         if answer.kind == "lost":
-            if answer.path in (shard.rollout, shard.grades, shard.scores):
+            if answer.path in (shard.rollout, shard.grades, shard.classes, shard.scores):
                 return context.loss(self.step.purpose, answer.path, answer.reason)
             if context.mended(answer.path, answer.reason):
                 return None

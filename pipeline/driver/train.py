@@ -146,5 +146,6 @@ class TrainStep:
             return context.labels_lost(failed.path, failed.reason)
         phase = ShardSet(job.name).phase
         chains = chains_of(context.state, context.spec) if phase == "control" else ShardSet(phase)
-        purpose = ShardSet(job.name) if phase == "evolve" else chains
-        return context.loss(purpose, failed.path, failed.reason)
+        if phase == "evolve":  # of its labelled or of its unlabelled queries
+            return context.loss_anywhere(failed.path, failed.reason)
+        return context.loss(chains, failed.path, failed.reason)

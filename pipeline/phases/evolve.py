@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 from pipeline.phases.evaluate import evaluations
 from pipeline.phases.iteration_row import iteration_row
@@ -15,7 +15,12 @@ from pipeline.phases.lineage import (
     temperature_of,
 )
 from pipeline.phases.methods import start_of, starts_from_sampled, steps_left, stops_because
-from pipeline.phases.prm import evolve_rule, evolve_scoring
+from pipeline.phases.prm import (
+    evolve_rule,
+    evolve_scoring,
+    unlabelled_scoring,
+    unlabelled_vote,
+)
 from pipeline.phases.steps import Record, SampleShards, Step, Train
 from pipeline.refs import PolicyRef, ShardSet
 from pipeline.run.events.lifecycle import IterationClosed
@@ -31,11 +36,10 @@ def ready(state: State, spec: RunSpec) -> Sequence[Step]:
         return ()
     purpose, policy = ShardSet("evolve", t), policy_before(state, t)
     if not state.job_done(purpose):
-        if purpose not in state.closed:
-            specs = spec.evolve_specs(t, policy, temperature_of(state, spec, t))
-            rule, scoring = evolve_rule(state, spec), evolve_scoring(state, spec)
-            return (SampleShards(f"{purpose}/generate", purpose, specs, policy, rule, scoring),)
-        data = selections(state, purpose)
+        for sampling in _samplings(state, spec, t, policy):
+            if sampling.purpose not in state.closed:
+                return (sampling,)
+        data = selections(state, purpose) + selections(state, ShardSet("unlabelled", t))
         if not data:
             return (skip_training(f"{purpose}/learn", purpose, policy),)
         return (Train(f"{purpose}/learn", _job(state, spec, t, policy, data)),)
@@ -43,6 +47,19 @@ def ready(state: State, spec: RunSpec) -> Sequence[Step]:
     stage = f"{purpose}/evaluate"
     steps = evaluations(state, spec, trained, validation, stage=stage)
     return steps or (Record(stage, IterationClosed(t, iteration_row(state, spec, t))),)
+
+
+def _samplings(state: State, spec: RunSpec, t: int, policy: PolicyRef) -> Iterator[SampleShards]:
+    """What an iteration is sampled from: its labelled queries, then its unlabelled ones."""
+    temperature, rule = temperature_of(state, spec, t), evolve_rule(state, spec)
+    purpose, specs = ShardSet("evolve", t), spec.evolve_specs(t, policy, temperature)
+    scoring = evolve_scoring(state, spec)
+    yield SampleShards(f"{purpose}/generate", purpose, specs, policy, rule, scoring)
+    specs = spec.unlabelled_specs(t, policy, temperature)
+    if specs:
+        vote, scoring = unlabelled_vote(state, spec), unlabelled_scoring(state, spec)
+        pool = ShardSet("unlabelled", t)
+        yield SampleShards(f"{pool}/generate", pool, specs, policy, rule, scoring, vote)
 
 
 def _job(state: State, spec: RunSpec, t: int, policy: PolicyRef, data: tuple[str, ...]) -> LearnJob:

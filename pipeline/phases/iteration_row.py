@@ -43,6 +43,7 @@ def iteration_row(state: State, spec: RunSpec, iteration: int) -> dict[str, Any]
         "ci95": greedy.get("ci95"),
         "pass_at": sampled["pass_at"] if sampled is not None else {},
         "reward_pass_2": (sampled or {}).get("reward_pass_2"),
+        **_unlabelled(state, iteration),
         "choice": choice_totals(shard.choice for shard in state.shards.get(purpose, {}).values()),
         "generate_s": generate_s,
         "learn_s": learn_s,
@@ -50,3 +51,21 @@ def iteration_row(state: State, spec: RunSpec, iteration: int) -> dict[str, Any]
         "generate_tokens_per_s": closed["tokens"] / generate_s if generate_s else None,
         "learn_tokens_per_s": job.report["tokens"] / learn_s if learn_s and job.report else None,
     }
+
+
+def _unlabelled(state: State, iteration: int) -> dict[str, Any]:
+    """Of an iteration that drew unlabelled queries: how many and what was kept of them and, with
+    pseudo-labels, how many there are and which share of those whose truth is known is correct."""
+    closed = state.closed.get(f"unlabelled/{iteration}")
+    if closed is None:
+        return {}
+    counts, pseudo = closed["coverage"], closed.get("pseudo")
+    found = {"queries": counts["queries"], "samples": counts["samples"], "kept": counts["kept"]}
+    if pseudo is not None:
+        known = pseudo["known"]
+        found |= {
+            "pseudo_labels": pseudo["taken"],
+            "known": known,
+            "correct_pseudo_labels": pseudo["right"] / known if known else None,
+        }
+    return {"unlabelled": found}

@@ -20,6 +20,7 @@ from pipeline.phases.steps import Annotate, JudgePrm, PublishFolder, SampleShard
 from pipeline.refs import PRM_ROLLOUTS
 from pipeline.run.spec import RunSpec
 from pipeline.run.state import State
+from pipeline.selection.pseudo_labels import Voting
 from pipeline.selection.rules import Rule
 from pipeline.stages.score import Scoring
 from pipeline.training.job import LearnJob, PrmLearning
@@ -117,6 +118,27 @@ def evolve_scoring(state: State, spec: RunSpec) -> Scoring | None:
     if not spec.rule.by_prm:
         return None
     return Scoring(state.policies[NAME], "right", prm.aggregate)
+
+
+def unlabelled_vote(state: State, spec: RunSpec) -> Voting | None:
+    """How the samples of unlabelled queries vote; None where their answers are used (oracle). In
+    place of a PRM that is not used, the log-likelihood counts, or each sample alike, as
+    `select.otherwise` says."""
+    unlabelled = spec.config.unlabelled
+    if unlabelled.use != "pseudo":
+        return None
+    by = unlabelled.vote
+    if by == "prm" and not prm_in_use(state):
+        by = "majority" if spec.config.select.otherwise == "random" else "logprob"
+    return Voting(by, unlabelled.least_share)
+
+
+def unlabelled_scoring(state: State, spec: RunSpec) -> Scoring | None:
+    """What is scored of a shard of unlabelled queries: nothing where nobody reads it."""
+    vote, scoring = unlabelled_vote(state, spec), evolve_scoring(state, spec)
+    if vote is None or vote.by != "prm" or scoring is not None:
+        return scoring
+    return Scoring(state.policies[NAME], "right", spec.config.prm.aggregate)
 
 
 def evaluation_scoring(state: State, spec: RunSpec, split: str) -> Scoring | None:

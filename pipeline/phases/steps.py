@@ -12,6 +12,7 @@ from pipeline.config.schema import DecideBy, RankedBy, SearchedBy
 from pipeline.generation.shards import ShardSpec
 from pipeline.refs import PolicyRef, ShardSet
 from pipeline.run.events.event import Event
+from pipeline.selection.pseudo_labels import Voting
 from pipeline.selection.rules import Rule
 from pipeline.stages.score import Scoring
 from pipeline.training.job import LearnJob
@@ -29,7 +30,7 @@ class PublishFolder:
 @dataclass(frozen=True)
 class SampleShards:
     """Generate, grade, (with a PRM) score and (with a rule) select from every shard of a purpose,
-    then close it."""
+    then close it. vote: how the samples of unlabelled queries vote; None: they are labelled."""
 
     stage: str
     purpose: ShardSet
@@ -37,6 +38,7 @@ class SampleShards:
     policy: PolicyRef
     rule: Rule | None
     scoring: Scoring | None = None
+    vote: Voting | None = None
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,8 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from fractions import Fraction
 
-from pipeline.config.schema import SCORED, Config
+from pipeline.config.schema import Config
+from pipeline.config.selecting import SCORED
 from pipeline.plan.gpus import Gpu
 from pipeline.plan.measured import KindName
 from pipeline.plan.models import BYTES, ModelShape
@@ -33,13 +34,14 @@ CHECKPOINT_BYTES = 12
 
 @dataclass(frozen=True)
 class Sizes:
-    """Labelled queries that a run uses: to train on, to validate, in each test split; and how many
-    images they show."""
+    """Labelled queries that a run uses: to train on, to validate, in each test split; how many
+    images they show; and how many unlabelled queries it uses."""
 
     pool: int
     validation: int
     tests: tuple[int, ...]
     images: int
+    unlabelled: int = 0
 
 
 @dataclass(frozen=True)
@@ -100,6 +102,15 @@ def _stages(plan: Forecast) -> Iterator[Stage]:
             scored=_scored_share(config, rates), kept=rates.kept["evolve"],
         )  # fmt: skip
         rows = of_slice * rates.kept["evolve"] * config.evolve.epochs
+        if plan.sizes.unlabelled:
+            mixed = turns - math.ceil(config.unlabelled.mix_in * turns)
+            drawn = _slice(config, plan.sizes.unlabelled)
+            yield _sampled(
+                plan, "unlabelled/generate", "question", drawn, config.generate.samples,
+                times=mixed, scored=_voted_share(config, rates), kept=rates.kept["evolve"],
+            )  # fmt: skip
+            more = drawn * rates.kept["evolve"] * config.evolve.epochs
+            rows += more * mixed / turns  # of an iteration on average
         yield _trained(plan, "evolve/learn", rows, turns, "question", kept_checkpoints=1)
         yield _evaluated(plan, "evolve/evaluate", full=turns, scored=config.prm.scoring != "needed")
         yield from _explored(plan)
@@ -204,6 +215,12 @@ def _scored_share(config: Config, rates: Rates) -> float:
         return 1.0
     scored = config.select.rule in SCORED and config.select.by == "prm"
     return rates.responses["question"].correct if scored else 0.0
+
+
+def _voted_share(config: Config, rates: Rates) -> float:
+    """Share of the samples of unlabelled queries that are scored: all that vote by a reward."""
+    by_prm = config.unlabelled.use == "pseudo" and config.unlabelled.vote == "prm"
+    return 1.0 if by_prm else _scored_share(config, rates)
 
 
 def _over(amount: float, speed: float | None) -> float | None:

@@ -19,7 +19,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from pipeline.config.resume import Change, diff
-from pipeline.config.schema import SAME_CONTENT
+from pipeline.config.section import SAME_CONTENT
 from pipeline.errors import BadConfig, BadData
 from pipeline.metrics.accuracy import image_groups
 from pipeline.metrics.intervals import Estimate, as_json

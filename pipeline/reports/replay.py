@@ -2,7 +2,8 @@
 
 From rollouts, grades and scores in the store, iteration by iteration: which responses another rule,
 another k, a threshold, another number of samples or another order would have kept, beside what the
-run kept itself; and how often the majority of the samples is right. What a replay cannot say is
+run kept itself; how often the majority of the samples is right, and what other votes would have
+made of unlabelled queries. What a replay cannot say is
 where another choice would have led: the later iterations were sampled from the policies that the
 run's own choice made.
 
@@ -15,22 +16,24 @@ Axes: K samples of a query.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from pipeline.errors import BadConfig
 from pipeline.metrics.votes import winner
-from pipeline.phases.prm import evolve_rule
+from pipeline.phases.prm import evolve_rule, unlabelled_vote
 from pipeline.query import Query
-from pipeline.records import Grade, Rollout, Score, Selected
+from pipeline.records import AnswerClass, Grade, Rollout, Score, Selected
 from pipeline.reports.tables import percent
 from pipeline.run.events.lifecycle import IterationClosed
 from pipeline.run.events.wire import from_wire
 from pipeline.run.spec import RunSpec
 from pipeline.run.state import ShardState, State
 from pipeline.selection.answer_classes import answer_classes
+from pipeline.selection.pseudo_labels import PseudoLabel, Voting, vote, voted_outcomes
 from pipeline.selection.rules import Rule
 from pipeline.stages.grade import with_grades
+from pipeline.stages.score import by_equal_texts
 from pipeline.stages.select import Place, choose, outcomes_of, place_of
 from pipeline.storage.artifacts import inspect_rows
 from pipeline.storage.store import Store
@@ -40,43 +43,59 @@ OWN = "as run"
 
 @dataclass(frozen=True)
 class Setting:
-    """What is replayed. samples: of each query the first so many; seed: of what is drawn."""
+    """What is replayed. samples: of each query the first so many; seed: of what is drawn; vote: how
+    the samples of unlabelled queries vote."""
 
     name: str
     rule: Rule
     samples: int
     seed: int
+    vote: Voting | None = None
 
     @classmethod
     def of(cls, name: str, state: State, spec: RunSpec) -> Setting:
         """What a run of this configuration keeps, with the process reward model that it has."""
         config = spec.config
-        return cls(name, evolve_rule(state, spec), config.generate.samples, config.run.seed)
+        rule, vote = evolve_rule(state, spec), unlabelled_vote(state, spec)
+        return cls(name, rule, config.generate.samples, config.run.seed, vote)
 
     def asking(self, rule: Rule) -> Setting:
         """The same by another rule, to the letter: nothing takes the place of its scores."""
         return replace(self, rule=rule)
 
+    def voting(self, vote: Voting) -> Setting:
+        """The same with other votes, to the letter."""
+        return replace(self, vote=vote)
+
 
 @dataclass(frozen=True)
 class Stored:
     """A shard of an iteration as the run left it: rows, grades and scores belong together; kept is
-    what the run selected."""
+    what the run selected. classes, truth: of unlabelled queries with pseudo-labels, which answers
+    are equal, and by query whose hidden answer is there which of these are correct."""
 
     iteration: int
     rows: Sequence[Rollout]
     grades: Sequence[Grade]
     reward_of: Mapping[Place, float] | None
     kept: frozenset[Place]
+    classes: Sequence[AnswerClass] | None = None
+    truth: Mapping[str, Sequence[int]] = field(default_factory=dict)
 
 
-def evolved(events: Iterable[Mapping[str, Any]]) -> dict[int, list[ShardState]]:
-    """The shards that each iteration of a run was made of, as they stood when it was closed."""
+def evolved(
+    events: Iterable[Mapping[str, Any]], pools: Sequence[str] = ("evolve",)
+) -> dict[int, list[ShardState]]:
+    """The shards that each iteration of a run was made of, as they stood when it was closed. pools:
+    "evolve", the labelled queries; "unlabelled"."""
     state, found = State(), {}
     for event in map(from_wire, events):
         if isinstance(event, IterationClosed):
-            shards = state.shards.get(f"evolve/{event.iteration}", {})
-            found[event.iteration] = [shards[index] for index in sorted(shards)]
+            found[event.iteration] = [
+                shard
+                for pool in pools
+                for _, shard in sorted(state.shards.get(f"{pool}/{event.iteration}", {}).items())
+            ]
         state.apply(event)
     return found
 
@@ -88,7 +107,7 @@ def stored_shards(store: Store, events: Iterable[Mapping[str, Any]]) -> list[Sto
         StoreMissing, CorruptObject: an object is gone, or corrupt.
     """
     found = []
-    for iteration, shards in evolved(events).items():
+    for iteration, shards in evolved(events, ("evolve", "unlabelled")).items():
         for shard in shards:
             assert shard.grades is not None
             rows, grades = with_grades(
@@ -103,7 +122,10 @@ def stored_shards(store: Store, events: Iterable[Mapping[str, Any]]) -> list[Sto
             if shard.selected is not None:
                 selected = inspect_rows(store, shard.selected, Selected)
             kept = frozenset((row.query, row.sample_index) for row in selected)
-            found.append(Stored(iteration, rows, grades, reward_of, kept))
+            classes: list[AnswerClass] | None = None
+            if shard.classes:
+                classes = inspect_rows(store, shard.classes, AnswerClass)
+            found.append(Stored(iteration, rows, grades, reward_of, kept, classes, shard.truth))
     return found
 
 
@@ -118,7 +140,10 @@ def chosen_places(shard: Stored, setting: Setting) -> frozenset[Place]:
 
 def _kept(shard: Stored, setting: Setting) -> list[Rollout]:
     rows, grades = _first(shard, setting)
-    outcomes = outcomes_of("question", rows, grades, setting.rule)
+    if shard.classes is None:
+        outcomes = outcomes_of("question", rows, grades, setting.rule)
+    else:
+        outcomes = voted_outcomes(rows, grades, shard.classes, _votes(shard, setting))
     if setting.rule.by_prm and shard.reward_of is None:
         raise BadConfig(
             f"{setting.name}: select.by = prm needs scores, and this run scored nothing in "
@@ -126,6 +151,21 @@ def _kept(shard: Stored, setting: Setting) -> list[Rollout]:
             "or random)"
         )
     return choose(rows, outcomes, shard.reward_of, setting.rule, setting.seed).kept
+
+
+def _votes(shard: Stored, setting: Setting) -> dict[str, PseudoLabel]:
+    """The pseudo-labels of a shard of unlabelled queries."""
+    assert shard.classes is not None
+    assert setting.vote is not None
+    if setting.vote.by == "prm" and shard.reward_of is None:
+        raise BadConfig(
+            f"{setting.name}: unlabelled.vote = prm needs scores, and this run scored nothing in "
+            f"iteration {shard.iteration}: count what it stored (unlabelled.vote = logprob or "
+            "majority)"
+        )
+    rows, grades = _first(shard, setting)
+    rewards = by_equal_texts(rows, shard.reward_of or {})
+    return vote(rows, grades, shard.classes, rewards, setting.vote)
 
 
 def _first(shard: Stored, setting: Setting) -> tuple[list[Rollout], list[Grade]]:
@@ -141,7 +181,11 @@ def _first(shard: Stored, setting: Setting) -> tuple[list[Rollout], list[Grade]]
 
 
 def majority_right(shard: Stored, setting: Setting, by_hash: Mapping[str, Query]) -> list[bool]:
-    """For each query of a shard whether the answer that most of its samples give is right."""
+    """For each query of a shard whether the answer that most of its samples give is right; of
+    unlabelled ones, for those whose answer is known."""
+    if shard.classes is not None:
+        most = _votes(shard, setting.voting(Voting("majority")))
+        return [one.sample in shard.truth[q] for q, one in most.items() if q in shard.truth]
     rows, grades = _first(shard, setting)
     groups: dict[str, list[tuple[Rollout, Grade]]] = {}
     for row, grade in zip(rows, grades, strict=True):
@@ -178,6 +222,7 @@ def replay_rows(
                 "samples": setting.samples,
                 **_figures(every),
                 "majority_right": sum(votes) / len(votes) if votes else None,
+                **_pseudo_labels(shards, setting),
                 "iterations": {
                     t: _figures([(shard, row) for shard, some in part for row in some])
                     for t, part in sorted(kept.items())
@@ -185,6 +230,20 @@ def replay_rows(
             }
         )
     return rows
+
+
+def _pseudo_labels(shards: Sequence[Stored], setting: Setting) -> dict[str, Any]:
+    """How many pseudo-labels a setting gives and which share of those with a known truth is
+    correct; {} where a run has none."""
+    unlabelled = [shard for shard in shards if shard.classes is not None]
+    if not unlabelled:
+        return {}
+    taken = [(s, q, one) for s in unlabelled for q, one in _votes(s, setting).items() if one.taken]
+    known = [
+        one.sample in shard.truth[query] for shard, query, one in taken if query in shard.truth
+    ]
+    rate = sum(known) / len(known) if known else None
+    return {"pseudo_labels": len(taken), "known": len(known), "correct_pseudo_labels": rate}
 
 
 def _figures(kept: Sequence[tuple[Stored, Rollout]]) -> dict[str, Any]:
@@ -202,9 +261,11 @@ def _figures(kept: Sequence[tuple[Stored, Rollout]]) -> dict[str, Any]:
 
 def replay_table(rows: Sequence[Mapping[str, Any]]) -> list[list[str]]:
     """A header and a line for each setting."""
+    voted = any("pseudo_labels" in row for row in rows)
     table = [["setting", "kept", "queries", "tokens", "log-likelihood", "kept by the run too %",
-              "majority right %"]]  # fmt: skip
+              "majority right %", *(["pseudo-labels", "correct %"] if voted else [])]]  # fmt: skip
     for row in rows:
+        labels = [str(row["pseudo_labels"]), percent(row["correct_pseudo_labels"])] if voted else []
         table.append(
             [
                 row["setting"],
@@ -214,6 +275,7 @@ def replay_table(rows: Sequence[Mapping[str, Any]]) -> list[list[str]]:
                 _number(row["nats"]),
                 percent(row["kept_by_the_run"]),
                 percent(row["majority_right"]),
+                *labels,
             ]
         )
     return table

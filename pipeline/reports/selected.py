@@ -70,7 +70,7 @@ def _shard(
             "system": templates.system,
             "choices": None if query.choices is None else list(query.choices),
             "images": [f"images/{sha}" for sha in query.images],
-            "gold": query.answer,
+            "gold": None if query.unlabelled else query.answer,
             "response": rollouts[place].text,
             "answer": grades[place].extracted,
             "reward": row.reward,

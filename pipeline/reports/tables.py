@@ -33,8 +33,8 @@ def iteration_table(rows: Sequence[Mapping[str, Any]], width: int | None = None)
     """A header and the row of each iteration, named by the policy that it made.
 
     How many answers could not be graded in time stands last, where any iteration has some (they are
-    neither correct nor wrong, and none would ever show among the shares). The temperature stands
-    second, where it changes.
+    neither correct nor wrong, and none would ever show among the shares); pseudo-labels stand
+    there too. The temperature stands second, where it changes.
 
     width: characters that a line may have; the most dispensable columns are left out until it fits.
     """
@@ -45,12 +45,24 @@ def iteration_table(rows: Sequence[Mapping[str, Any]], width: int | None = None)
     if any(row["timeout"] for row in rows):
         extra = ["timed out", *(str(round(row["timeout"] * row["samples"])) for row in rows)]
         table = [[*line, cell] for line, cell in zip(table, extra, strict=True)]
+    if any("pseudo_labels" in row.get("unlabelled", {}) for row in rows):
+        cells = (_pseudo_labels(row.get("unlabelled", {})) for row in rows)
+        table = [[*line, cell] for line, cell in zip(table, ["pseudo-labels", *cells], strict=True)]
     for column in DISPENSABLE:
         if width is None or max(map(len, text_table(table).splitlines())) <= width:
             break
         place = table[0].index(column)
         table = [line[:place] + line[place + 1 :] for line in table]
     return table
+
+
+def _pseudo_labels(unlabelled: Mapping[str, Any]) -> str:
+    """How many queries have one and, where the truth is known, which share of them is correct."""
+    if "pseudo_labels" not in unlabelled:
+        return "-"
+    rate = unlabelled["correct_pseudo_labels"]
+    known = "" if rate is None else f" ({percent(rate)} % correct)"
+    return f"{unlabelled['pseudo_labels']}{known}"
 
 
 def iteration_cells(row: Mapping[str, Any]) -> list[str]:

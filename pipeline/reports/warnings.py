@@ -83,7 +83,7 @@ def run_warnings(state: State, spec: RunSpec) -> list[str]:
     """Everything that a reader of a finished run's figures has to know."""
     warnings = data_warnings(spec)
     for phase, closed in state.closed.items():
-        if phase == "warmup" or phase.startswith("evolve/"):
+        if phase == "warmup" or phase.startswith(("evolve/", "unlabelled/")):
             warnings += sampling_warnings(phase, closed["coverage"])
     for name, policy in named_policies(state).items():
         for split in spec.test_splits:

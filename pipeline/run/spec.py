@@ -6,6 +6,7 @@ the run goes on. The shards of every stage are functions of it and of the policy
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -18,13 +19,17 @@ from pipeline.generation.slices import labelled, shuffled, slice_of, subset
 from pipeline.hashing import canonical_json, sha256_hex
 from pipeline.query import Query
 from pipeline.refs import PolicyRef, ShardSet
+from pipeline.run.pools import UNLABELLED, hide, unlabelled_queries
 from pipeline.run.state import GREEDY
 from pipeline.selection.rules import Rule
 
 
 @dataclass(frozen=True)
 class RunSpec:
-    """What a run is: its configuration, the queries it uses, and what samples and grades them."""
+    """What a run is: its configuration, the queries it uses, and what samples and grades them.
+
+    splits: by the names that the data has and, where unlabelled queries are used, `UNLABELLED`.
+    """
 
     config: Config
     splits: Mapping[str, tuple[Query, ...]]
@@ -33,9 +38,17 @@ class RunSpec:
 
     @classmethod
     def of(cls, config: Config, dataset: Dataset, engine: EngineIdentity, grader: str) -> RunSpec:
-        """The queries that the configuration names, out of a data set."""
+        """The queries that the configuration names, out of a data set.
+
+        Raises:
+            BadConfig: unlabelled queries are to be used, and there are none, or all are hidden.
+        """
         data = config.data
-        train = subset(labelled(dataset.split(data.train)), data.train_queries)
+        train, hidden = hide(
+            subset(labelled(dataset.split(data.train)), data.train_queries),
+            data.unlabelled_share,
+            data.split_seed,
+        )
         splits = {data.train: tuple(train)}
         splits[data.validation] = tuple(
             subset(labelled(dataset.split(data.validation)), data.validation_queries)
@@ -44,6 +57,8 @@ class RunSpec:
             part = tuple(subset(labelled(dataset.split(name)), data.test_queries))
             if part:  # a test split that the data lack is left out
                 splits[name] = part
+        if config.unlabelled.use != "none":
+            splits[UNLABELLED] = unlabelled_queries(config, dataset, hidden, train)
         return cls(config, splits, engine, grader)
 
     @cached_property
@@ -55,6 +70,11 @@ class RunSpec:
     def pool(self) -> list[str]:
         """Content hashes of the labelled queries that are trained on."""
         return [query.content_hash for query in self.splits[self.config.data.train]]
+
+    @property
+    def unlabelled_pool(self) -> list[str]:
+        """Content hashes of the unlabelled queries that are trained on; empty where none is."""
+        return [query.content_hash for query in self.splits.get(UNLABELLED, ())]
 
     @property
     def test_splits(self) -> tuple[str, ...]:
@@ -130,13 +150,34 @@ class RunSpec:
             reshuffle=config.run.rules > 1,
         )
 
+    def unlabelled_slice(self, iteration: int) -> list[str]:
+        """Content hashes of the unlabelled queries that an iteration draws, from T_mixin on."""
+        config, pool = self.config, self.unlabelled_pool
+        since = iteration - math.ceil(config.unlabelled.mix_in * config.evolve.iterations)
+        if not pool or since < 0:
+            return []
+        return slice_of(pool, since, config.evolve.interval, config.run.seed)
+
     def evolve_specs(
         self, iteration: int, policy: PolicyRef, temperature: float
     ) -> tuple[ShardSpec, ...]:
-        """The slice of an iteration."""
-        config, drawn = self.config, self.slice(iteration)
+        """The labelled queries of an iteration."""
+        drawn = self.slice(iteration)
+        return self._drawn_specs(ShardSet("evolve", iteration), drawn, policy, temperature)
+
+    def unlabelled_specs(
+        self, iteration: int, policy: PolicyRef, temperature: float
+    ) -> tuple[ShardSpec, ...]:
+        """The unlabelled queries of an iteration."""
+        drawn = self.unlabelled_slice(iteration)
+        return self._drawn_specs(ShardSet("unlabelled", iteration), drawn, policy, temperature)
+
+    def _drawn_specs(
+        self, purpose: ShardSet, drawn: Sequence[str], policy: PolicyRef, temperature: float
+    ) -> tuple[ShardSpec, ...]:
+        config = self.config
         specs = shard_specs(
-            ShardSet("evolve", iteration),
+            purpose,
             [self.by_hash[item] for item in drawn],
             policy=policy.version,
             sampling=self.sampling(config.generate.samples, temperature),

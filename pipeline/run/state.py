@@ -34,6 +34,7 @@ class ShardState:
     """How far one shard of an open purpose has come: accepted, then graded (and selected from).
 
     bad: queries without rows. (Those whose answers could not be graded have rows, but no grades.)
+    classes, truth, votes: of unlabelled queries, as of a `GradeDone`.
     """
 
     key: str
@@ -48,6 +49,9 @@ class ShardState:
     scores: str | None = None
     choice: dict[str, Any] = field(default_factory=dict)
     shapes: dict[str, int] = field(default_factory=dict)
+    classes: str = ""
+    truth: dict[str, list[int]] = field(default_factory=dict)
+    votes: dict[str, dict[str, Any]] = field(default_factory=dict)
 
     @property
     def done(self) -> bool:

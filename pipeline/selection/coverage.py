@@ -43,10 +43,10 @@ class Coverage:
 
 
 def coverage(rows: Sequence[Row], outcomes: Sequence[str], kept: Sequence[Row]) -> Coverage:
-    """What became of the samples of a shard."""
-    counts = dict.fromkeys(("correct", "wrong", "unparsed", "timeout", "leaning"), 0)
-    for outcome in outcomes:
-        counts[outcome] += 1
+    """What became of the samples of a shard. (Of an unlabelled query without a pseudo-label they
+    are neither correct nor wrong.)"""
+    seen = Counter(outcomes)
+    counts = {name: seen[name] for name in ("correct", "wrong", "unparsed", "timeout", "leaning")}
     right = {row.query for row, outcome in zip(rows, outcomes, strict=True) if outcome == "correct"}
     return Coverage(
         queries=len({row.query for row in rows}),

@@ -21,7 +21,7 @@ from dataclasses import dataclass
 from typing import Protocol, TypeVar
 
 from pipeline.answer_shapes import OURS
-from pipeline.config.schema import SCORED, RankedBy, RuleName
+from pipeline.config.selecting import SCORED, RankedBy, RuleName
 from pipeline.hashing import canonical_json, sha256_hex
 from pipeline.responses import extract_answer, finished_steps
 

@@ -10,10 +10,10 @@ from __future__ import annotations
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
-from pipeline.answer_shapes import OURS
+from pipeline.answer_shapes import OURS, Shape
 from pipeline.errors import ArtifactLost
 from pipeline.generation.adoption import group_problem
 from pipeline.generation.fleet import BadQuery
@@ -22,7 +22,15 @@ from pipeline.prompts import PromptKind
 from pipeline.query import Query
 from pipeline.records import Grade, Rollout
 from pipeline.selection.coverage import Coverage, coverage
+from pipeline.selection.pseudo_labels import Voting
 from pipeline.selection.rules import Rule
+from pipeline.stages.pseudo_label import (
+    classify,
+    read_answers,
+    store_classes,
+    truth_of,
+    voted,
+)
 from pipeline.stages.select import choice_of, choose, outcomes_of, select_key, store_selected
 from pipeline.storage.artifacts import GRADES, put_content, read_rows
 from pipeline.storage.parquet import to_parquet
@@ -70,6 +78,9 @@ def finish_shard(
     problem = group_problem(rows, list(by_hash), task.samples)
     if problem is not None:
         return TaskLost(task.key, task.rollout, problem)
+    if task.vote is not None:
+        done = _finish_unlabelled(store, task, rows, grade_many, grader)
+        return replace(done, seconds=clock() - started)
     results = grade_many([(row.text, by_hash[row.query]) for row in rows])
     bad = _ungraded(rows, results)
     rows, graded = _graded(rows, results, bad)
@@ -89,6 +100,51 @@ def finish_shard(
     counted, seconds = coverage(rows, outcomes, kept), clock() - started
     return GradeDone(
         task.key, task.rollout, grades, selected, counted, seconds, bad, choice, shapes
+    )
+
+
+def _finish_unlabelled(
+    store: Store, task: GradeTask, rows: list[Rollout], grade_many: GradeMany, grader: str
+) -> GradeDone:
+    """Of a shard of unlabelled queries: the classes of equal answers and, with a rule, the votes
+    and what is selected by them."""
+    assert task.vote is not None
+    by_hash = {query.content_hash: query for query in task.queries_Q}
+
+    def compare(items: list[tuple[str, Query]]) -> list[Graded | None]:
+        results = grade_many(items) if items else []
+        return [None if isinstance(result, Ungraded) else result for result in results]
+
+    grades, stated = read_answers(rows, by_hash, task.shapes, compare)
+    classes = classify(rows, grades, by_hash, compare)
+    key = grade_key(task.rollout, without_hidden(task.queries_Q), grader)
+    done = GradeDone(
+        key=task.key,
+        rollout=task.rollout,
+        grades=put_content(store, GRADES, key, to_parquet(grades, Grade), "parquet"),
+        selected=None,
+        coverage=coverage(rows, [grade.outcome for grade in grades], []),
+        seconds=0.0,
+        shapes=shape_counts(None if one is None else one.shape for one in stated),
+        classes=store_classes(store, task.rollout, classes, grader),
+        truth=truth_of(rows, classes, by_hash, compare),
+    )
+    if task.rule is None:  # a process reward model votes, once it has scored
+        return done
+    labels, outcomes = voted(rows, grades, classes, {}, task.vote)
+    made = choose(rows, outcomes, None, task.rule, task.seed)
+    read = f"{done.grades}+{done.classes}"
+    rule = task.rule.identity | {"vote": task.vote.identity}
+    key = select_key(task.rollout, read, rule, task.seed, task.prompt)
+    selected = store_selected(
+        store, key, made.kept, rollout=task.rollout, prompt=task.prompt, rewards=made.rewards
+    )
+    return replace(
+        done,
+        selected=selected,
+        coverage=coverage(rows, outcomes, made.kept),
+        choice=choice_of(made.chosen_from, made.kept),
+        votes={query: label.to_dict() for query, label in labels.items()},
     )
 
 
@@ -128,12 +184,18 @@ def grade_key(rollout: str, queries_Q: Sequence[Query], grader: str) -> str:
     return key_of("grade", {"rollout": rollout, "gold": gold_Q, "grader": grader})
 
 
+def without_hidden(queries_Q: Sequence[Query]) -> list[Query]:
+    """The queries, those that are unlabelled without the answer that is hidden."""
+    return [replace(one, answer=None) if one.unlabelled else one for one in queries_Q]
+
+
 @dataclass(frozen=True)
 class GradeTask:
     """Grade one rollout shard and, with a rule, select from it.
 
     queries_Q: the shard's queries without its bad ones; samples: rows of each (of completions, by
-    query). seed: the run's.
+    query). seed: the run's. vote: how the samples of unlabelled queries vote; None: its queries are
+    labelled. shapes: besides ours, in which unlabelled queries' answers are read.
     """
 
     key: str
@@ -143,13 +205,17 @@ class GradeTask:
     prompt: PromptKind
     rule: Rule | None
     seed: int
+    vote: Voting | None = None
+    shapes: tuple[Shape, ...] = ()
 
 
 @dataclass(frozen=True)
 class GradeDone:
     """Grades, and the selection where a rule was given, lie in the store. Rows of bad queries (of
     which some answer could not be graded) are in neither. choice: as of a `ScoreDone`.
-    shapes: how many answers were stated in another shape than ours, by shape."""
+    shapes: how many answers were stated in another shape than ours, by shape. Of unlabelled
+    queries, classes: where the classes of equal answers lie; truth: by query whose hidden answer is
+    there, the classes equal to it; votes: the pseudo-label of each query, if they have voted."""
 
     key: str
     rollout: str
@@ -160,6 +226,9 @@ class GradeDone:
     bad: tuple[BadQuery, ...] = ()
     choice: dict[str, Any] = field(default_factory=dict)
     shapes: dict[str, int] = field(default_factory=dict)
+    classes: str = ""
+    truth: dict[str, list[int]] = field(default_factory=dict)
+    votes: dict[str, dict[str, Any]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ from __future__ import annotations
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal, Protocol
 
 from pipeline.config.schema import Config
@@ -21,13 +21,15 @@ from pipeline.generation.shards import EngineIdentity
 from pipeline.hashing import key_of
 from pipeline.prompts import PromptKind
 from pipeline.query import Query
-from pipeline.records import Grade, Rollout, Score
+from pipeline.records import AnswerClass, Grade, Rollout, Score
 from pipeline.refs import PolicyRef
 from pipeline.responses import MOST_STEPS
 from pipeline.selection.coverage import Coverage, choice_report, coverage
+from pipeline.selection.pseudo_labels import PseudoLabel, Voting
 from pipeline.selection.rewards import Aggregate
 from pipeline.selection.rules import Rule, candidates, dedup
 from pipeline.stages.grade import graded_rows
+from pipeline.stages.pseudo_label import to_be_scored, voted
 from pipeline.stages.select import (
     Place,
     choice_of,
@@ -37,7 +39,7 @@ from pipeline.stages.select import (
     select_key,
     store_selected,
 )
-from pipeline.storage.artifacts import SCORES, put_content
+from pipeline.storage.artifacts import SCORES, put_content, read_rows
 from pipeline.storage.parquet import to_parquet
 from pipeline.storage.store import Store
 
@@ -54,12 +56,20 @@ def rows_to_score(
     if not isinstance(which, str):
         wanted = set(which)
     else:
-        chosen = candidates(rows, outcomes_of(task.prompt, rows, grades, task.rule))
+        chosen = candidates(rows, _outcomes_to_score(rows, grades, task))
         if which == "all":
             texts = {(row.query, row.text) for row in chosen}
             chosen += [row for row in dedup(rows) if (row.query, row.text) not in texts]
         wanted = {(row.query, row.sample_index) for row in chosen}
     return [row for row in rows if (row.query, row.sample_index) in wanted]
+
+
+def _outcomes_to_score(
+    rows: Sequence[Rollout], grades: Sequence[Grade], task: ScoreTask
+) -> list[str]:
+    if task.vote is not None:
+        return to_be_scored(grades)
+    return outcomes_of(task.prompt, rows, grades, task.rule)
 
 
 def scores_problem(
@@ -152,10 +162,16 @@ def _selected(
     assert task.rule is not None
     rows, grades = graded
     reward_of = {(s.query, s.sample_index): s.reward_p for s in scores}
-    outcomes = outcomes_of(task.prompt, rows, grades, task.rule)
+    read, rule = f"{task.grades}+{done.scores}", task.rule.identity
+    labels: dict[str, PseudoLabel] = {}
+    if task.vote is None:
+        outcomes = outcomes_of(task.prompt, rows, grades, task.rule)
+    else:
+        classes: list[AnswerClass] = read_rows(store, task.classes, AnswerClass)
+        labels, outcomes = voted(rows, grades, classes, rewards_by_sample(rows, scores), task.vote)
+        read, rule = f"{read}+{task.classes}", rule | {"vote": task.vote.identity}
     made = choose(rows, outcomes, reward_of, task.rule, task.seed)
-    read = f"{task.grades}+{done.scores}"
-    key = select_key(task.rollout, read, task.rule.identity, task.seed, task.prompt)
+    key = select_key(task.rollout, read, rule, task.seed, task.prompt)
     steps = {(s.query, s.sample_index): len(s.step_ends) for s in scores}
     all_scored = all(place_of(row) in steps for row in made.chosen_from)
     return replace(
@@ -167,6 +183,7 @@ def _selected(
         choice=choice_report(made.chosen_from, made.kept, steps)
         if all_scored
         else choice_of(made.chosen_from, made.kept),
+        votes={query: label.to_dict() for query, label in labels.items()},
     )
 
 
@@ -177,8 +194,14 @@ def rewards_by_sample(
 
     None: the response could not be scored.
     """
+    return by_equal_texts(rows, {(s.query, s.sample_index): s.reward_p for s in scores})
+
+
+def by_equal_texts(
+    rows: Sequence[Rollout], reward_of: Mapping[Place, float]
+) -> dict[Place, float | None]:
+    """`rewards_by_sample` of the rewards of the rows that were scored."""
     by_text: dict[tuple[str, str], float] = {}
-    reward_of = {(s.query, s.sample_index): s.reward_p for s in scores}
     for row in rows:
         reward = reward_of.get((row.query, row.sample_index))
         if reward is not None:
@@ -195,8 +218,9 @@ def excluded_counts(reasons: Sequence[str]) -> dict[str, int]:
 class Scoring:
     """What a process reward model scores of a graded shard.
 
-    which: "right", the distinct correct responses that ended by themselves; "all", every distinct
-    response; or the samples themselves, as (query, sample index).
+    which: "right", the distinct correct responses that ended by themselves (to an unlabelled query
+    those with a readable answer, any of which may win the vote); "all", every distinct response; or
+    the samples themselves, as (query, sample index).
     """
 
     prm: PolicyRef
@@ -206,7 +230,11 @@ class Scoring:
 
 @dataclass(frozen=True)
 class ScoreTask:
-    """Score a graded rollout shard and, with a rule, select from it."""
+    """Score a graded rollout shard and, with a rule, select from it.
+
+    vote, classes: how the samples of unlabelled queries vote, and where the classes of their equal
+    answers lie.
+    """
 
     key: str
     rollout: str
@@ -216,6 +244,8 @@ class ScoreTask:
     scoring: Scoring
     rule: Rule | None
     seed: int
+    vote: Voting | None = None
+    classes: str = ""
 
 
 @dataclass(frozen=True)
@@ -223,7 +253,7 @@ class ScoreDone:
     """Scores, and the selection where a rule was given, lie in the store.
 
     excluded: responses without a score by reason. choice: what of those that could be kept was
-    (`pipeline.selection.coverage.choice_report`).
+    (`pipeline.selection.coverage.choice_report`). votes: the pseudo-label of each unlabelled query.
     """
 
     key: str
@@ -234,6 +264,7 @@ class ScoreDone:
     excluded: dict[str, int]
     choice: dict[str, Any]
     seconds: float
+    votes: dict[str, dict[str, Any]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from pipeline.config.schema import SCORED
+from pipeline.config.selecting import SCORED
 from pipeline.hashing import key_of
 from pipeline.prompts import PromptKind, leaks_gold, refers_to_gold
 from pipeline.records import Grade, Rollout, Selected

@@ -14,7 +14,7 @@ from pipeline.storage.store import Store
 
 SCORES = "score"
 
-ROLLOUTS, GRADES, SELECTED = "rollout", "grade", "select"
+ROLLOUTS, GRADES, CLASSES, SELECTED = "rollout", "grade", "classes", "select"
 
 _CONTENT_PATH = re.compile(r"(?:.*/)?([0-9a-f]{64})(?:\.[A-Za-z0-9.]+)?")
 

@@ -249,6 +249,7 @@ FINGERPRINTS = {
     "token_ids:list<item: int32 not null> logprobs:list<item: float not null> "
     "text:string finish:string",
     "Grade": "1 query:string sample_index:int64 outcome:string extracted:string?",
+    "AnswerClass": "1 query:string sample_index:int64 equals:int64?",
     "Score": "1 query:string sample_index:int64 step_ends:list<item: int32 not null> "
     "step_scores:list<item: double not null> reward_p:double",
     "StepValues": "1 query:string query_id:string sample_index:int64 rollout_shard:string "

@@ -94,7 +94,8 @@ class IterationClosed(Event):
 
     def fold(self, state: State) -> None:
         state.iterations.append(dict(self.row))
-        state.shards.pop(ShardSet("evolve", self.iteration), None)
+        for pool in ("evolve", "unlabelled"):
+            state.shards.pop(ShardSet(pool, self.iteration), None)
         for purpose in [one for one in state.shards if ShardSet(one).of_exploration]:
             # Asked again of the same policy, they are found in the store again.
             del state.shards[purpose]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -12,6 +12,7 @@ from pipeline.refs import ShardSet
 from pipeline.run.events.event import Event, LossEvent, Purpose
 from pipeline.run.state import ShardState, State
 from pipeline.selection.coverage import Coverage
+from pipeline.selection.pseudo_labels import label_counts
 
 
 @dataclass(frozen=True)
@@ -48,11 +49,12 @@ class ShardAccepted(OfShard):
 
 @dataclass(frozen=True)
 class ShardGraded(OfShard):
-    """A shard has grades and, where its rule needs no scores, a selection."""
+    """A shard has grades and, where its rule needs no scores, a selection. classes, truth, votes:
+    of unlabelled queries, as of a `GradeDone`."""
 
     type = "shard_graded"
-    COMPARED = ("grades", "selected", "coverage", "bad", "choice")
-    LATER = ("shapes",)
+    COMPARED = ("grades", "selected", "coverage", "bad", "choice", "classes", "truth", "votes")
+    LATER = ("shapes", "classes", "truth", "votes")
 
     key: str
     rollout: str
@@ -63,6 +65,9 @@ class ShardGraded(OfShard):
     bad: tuple[BadQuery, ...] = ()
     choice: dict[str, Any] = field(default_factory=dict)
     shapes: dict[str, int] = field(default_factory=dict)
+    classes: str = ""
+    truth: dict[str, list[int]] = field(default_factory=dict)
+    votes: dict[str, dict[str, Any]] = field(default_factory=dict)
 
     def fold(self, state: State) -> None:
         shard = state.shards[self.purpose][self.index]
@@ -70,14 +75,17 @@ class ShardGraded(OfShard):
         shard.grades, shard.selected = self.grades, self.selected
         shard.coverage, shard.choice = self.coverage.to_dict(), dict(self.choice)
         shard.shapes = dict(self.shapes)
+        shard.classes, shard.truth, shard.votes = self.classes, dict(self.truth), dict(self.votes)
 
 
 @dataclass(frozen=True)
 class ShardScored(OfShard):
-    """A graded shard has scores and, where a rule chooses by them, a selection."""
+    """A graded shard has scores and, where a rule chooses by them, a selection; votes: the
+    pseudo-labels of unlabelled queries."""
 
     type = "shard_scored"
-    COMPARED = ("scores", "selected", "coverage", "excluded", "choice")
+    COMPARED = ("scores", "selected", "coverage", "excluded", "choice", "votes")
+    LATER = ("votes",)
 
     key: str
     rollout: str
@@ -87,10 +95,12 @@ class ShardScored(OfShard):
     excluded: dict[str, int]
     choice: dict[str, Any]
     seconds: float
+    votes: dict[str, dict[str, Any]] = field(default_factory=dict)
 
     def fold(self, state: State) -> None:
         shard = state.shards[self.purpose][self.index]
         shard.scores, shard.selected = self.scores, self.selected
+        shard.votes = dict(self.votes) or shard.votes
         shard.choice = {**self.choice, "excluded": dict(self.excluded)}
         if self.coverage is not None:
             shard.coverage = self.coverage.to_dict()
@@ -113,8 +123,9 @@ class ObjectLost(LossEvent):
             return
         if self.path == shard.rollout:
             del shards[self.index]
-        elif self.path in (shard.grades, shard.selected):
+        elif self.path in (shard.grades, shard.classes, shard.selected):
             shard.grades = shard.selected = shard.scores = None
+            shard.classes, shard.truth, shard.votes = "", {}, {}
         elif self.path == shard.scores:
             shard.selected = shard.scores = None
         state.closed.pop(self.purpose, None)
@@ -123,16 +134,18 @@ class ObjectLost(LossEvent):
 @dataclass(frozen=True)
 class SamplingClosed(Event):
     """Every shard of a set is done; their sums. tokens: sampled by this run, not adopted; shapes:
-    answers that were stated in another shape than ours, by shape."""
+    answers that were stated in another shape than ours, by shape; pseudo: of unlabelled queries,
+    `label_counts`."""
 
     type = "sampling_closed"
-    LATER = ("shapes",)
+    LATER = ("shapes", "pseudo")
 
     purpose: Purpose
     coverage: Coverage
     rows: int
     tokens: int
     shapes: dict[str, int] = field(default_factory=dict)
+    pseudo: dict[str, int] = field(default_factory=dict)
 
     @classmethod
     def of(cls, purpose: str, shards: Mapping[int, ShardState]) -> SamplingClosed:
@@ -143,6 +156,7 @@ class SamplingClosed(Event):
             sum(shard.rows for shard in shards.values()),
             sum(shard.tokens for shard in shards.values() if not shard.adopted),
             dict(sum((Counter(shard.shapes) for shard in shards.values()), Counter())),
+            _pseudo([shard for shard in shards.values() if shard.classes]),
         )
 
     def fold(self, state: State) -> None:
@@ -150,4 +164,14 @@ class SamplingClosed(Event):
             "coverage": self.coverage.to_dict(),
             "rows": self.rows,
             "tokens": self.tokens,
+            **({"pseudo": dict(self.pseudo)} if self.pseudo else {}),
         }
+
+
+def _pseudo(shards: Sequence[ShardState]) -> dict[str, int]:
+    """The sums of the shards of unlabelled queries; {} where there are none."""
+    sums: dict[str, int] = {}
+    for shard in shards:
+        counts = label_counts(shard.coverage["queries"], shard.votes, shard.truth)
+        sums = {name: sums.get(name, 0) + count for name, count in counts.items()}
+    return sums
