@@ -49,6 +49,11 @@ def extract_answer(text: str) -> str | None:
     return answer
 
 
+def answer_alone(answer: str) -> str:
+    """A response that states an answer and nothing else, which is read as any other."""
+    return f"{ANSWER_HEADING}{STEP_BREAK}{answer}"
+
+
 def has_heading(text: str) -> bool:
     """Does our heading stand in what a response says, once or oftener?"""
     return _HEADING.search(without_thinking(text)) is not None

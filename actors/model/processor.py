@@ -184,6 +184,12 @@ class Processor:
             self._ids[key] = tuple(made["input_ids"][0].tolist())
         return self._ids[key]
 
+    def response_ids(self, text: str) -> tuple[int, ...]:
+        """The ids of a response that nobody sampled, the tokenizer's end token last."""
+        with self._lock:
+            ids = self.tokenizer(text, add_special_tokens=False)["input_ids"]
+        return (*map(int, ids), int(self.tokenizer.eos_token_id))
+
     def decode(self, token_ids_T: Sequence[int]) -> str:
         """The text of sampled ids, special tokens (the end token among them) left out."""
         with self._lock:

@@ -190,7 +190,11 @@ class GroupLearner:
         tree = self._cache.tree(self._store, job.policy.path, weights=False)
         with needed(job.policy.path), tree as policy:
             processor = self._rows.processor(policy)
-        made = self._rows.rows(processor, job.data, job.prm)
+        made = (
+            self._rows.gold(processor, job.gold)
+            if job.gold
+            else self._rows.rows(processor, job.data, job.prm)
+        )
         rows = made.rows
         lengths = Lengths([row.length for row in rows], [row.units for row in rows])
         sizes = {"batch_size": self._config.learn.batch_size, "window": self._config.learn.window}

@@ -89,6 +89,21 @@ class RowMaker:
             made.logprobs.extend(row.logprobs for row in selected)
         return made
 
+    def gold(self, processor: Processor, gold: Sequence[tuple[str, str]]) -> Rows:
+        """Rows of responses that nobody sampled, by query and text; none has log-probabilities."""
+        return Rows([self._gold_row(processor, *pair) for pair in gold], [])
+
+    def _gold_row(self, processor: Processor, name: str, text: str) -> TrainRow:
+        query = self._queries[name]
+        prompt = self._prompt(processor, query)
+        ids = processor.input_ids(prompt, query.images, self._open_image)
+        response = processor.response_ids(text)
+        return TrainRow(prompt, query.images, len(ids), prompt_hash(ids), response)
+
+    def _prompt(self, processor: Processor, query: Query) -> str:
+        text = self._templates.text(query)
+        return processor.prompt(text, len(query.images), self._templates.system)
+
     def _step_rows(
         self, processor: Processor, paths: tuple[str, ...], kind: LabelKind
     ) -> Iterator[TrainRow]:
@@ -119,8 +134,7 @@ class RowMaker:
     def _row(self, processor: Processor, row: Selected | StepValues, tokens: int) -> TrainRow:
         """tokens: of the prompt that it was sampled from; 0: nobody knows."""
         query = self._queries[row.query]
-        text = self._templates.text(query)
-        prompt = processor.prompt(text, len(query.images), self._templates.system)
+        prompt = self._prompt(processor, query)
         if row.prompt_sha256 and tokens:
             return TrainRow(prompt, query.images, tokens, row.prompt_sha256, row.token_ids)
         ids = processor.input_ids(prompt, query.images, self._open_image)

@@ -32,10 +32,21 @@ def _sampling_problems(config: Config) -> Iterator[str]:
             f"select.rule = threshold is a probability, and select.by = {select.by} gives none: "
             "set select.rule=top_k, or select.by=prm"
         )
+    if select.by == "checker" and select.rule in SCORED and config.data.path != "digits":
+        yield (
+            "select.by = checker ranks by the process checker of the built-in task, and data.path "
+            f"= {config.data.path} has none: set data.path=digits, or rank by something else "
+            "(select.by=logprob)"
+        )
     if select.reward == "binary" and select.rule in SCORED and select.by == "prm":
         yield (
             f"select.rule = {select.rule} ranks by a process reward: set select.reward=prm, or "
             "rank by what costs nothing: select.by=logprob"
+        )
+    if select.reward == "prm" and config.prm.shuffle_labels and not config.prm.use_anyway:
+        yield (
+            "prm.shuffle_labels = true trains a PRM that its gate would refuse, and "
+            "select.otherwise would rank in its place: set prm.use_anyway=true"
         )
     if select.reward == "prm" and config.prm.path is None and config.prm.kind == "tag":
         yield "prm.kind = tag is for a PRM from elsewhere: give its folder (prm.path)"
@@ -126,10 +137,21 @@ def _learning_problems(config: Config) -> Iterator[str]:
     if learn.schedule_steps is not None and learn.schedule_rise > learn.schedule_steps:
         yield "learn.schedule_rise is more than learn.schedule_steps"
     evolve = config.evolve
-    if evolve.method != "continuous" and evolve.interval != 1.0:
+    if evolve.method in ("iterative_rft", "rest_em") and evolve.interval != 1.0:
         yield (
             f"evolve.method = {evolve.method} draws the whole pool in each iteration, and "
             f"evolve.interval = {evolve.interval:g} is a part of it: set evolve.interval=1"
+        )
+    if evolve.method == "sft" and config.unlabelled.use != "none":
+        yield (
+            "evolve.method = sft trains on gold answers, which unlabelled queries do not have: set "
+            "unlabelled.use=none, or another method"
+        )
+    if evolve.method == "sft" and config.select.reward == "prm":
+        yield (
+            "evolve.method = sft samples no responses, so a process reward model would be built "
+            "for nothing: set select.reward=binary and a rule that does not rank by one "
+            "(select.rule=all_correct)"
         )
     if evolve.method != "continuous" and config.run.rules == 1:
         yield f"evolve.method = {evolve.method} needs run.rules = 2"

@@ -33,10 +33,18 @@ def hashed_name(key: str) -> str:
 
 
 def hashed_section(config: Config, section: str) -> dict[str, Any]:
-    """One section in plain JSON form, as it enters content-addressed objects."""
+    """One section in plain JSON form, as it enters content-addressed objects; a setting that came
+    later where it is not as it was without it."""
     plain = to_dict(config)[section]
+    later = {
+        key: info.get_default()
+        for key, info in fields()
+        if extra_of(info).get("added") and key.startswith(f"{section}.")
+    }
     return {
-        hashed_name(f"{section}.{leaf}").partition(".")[2]: value for leaf, value in plain.items()
+        hashed_name(f"{section}.{leaf}").partition(".")[2]: value
+        for leaf, value in plain.items()
+        if f"{section}.{leaf}" not in later or later[f"{section}.{leaf}"] != value
     }
 
 

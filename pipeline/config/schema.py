@@ -36,7 +36,7 @@ VISION = ("*vision*", "*visual*", "*vpm*", "*resampler*")
 """The vision tower, as it is called in SmolVLM, Idefics, InternVL, LLaVA, Phi and Gemma (vision),
 Qwen-VL and GLM-V (visual), MiniCPM-V (vpm and its resampler)."""
 
-MethodName = Literal["continuous", "iterative_rft", "rest_em"]
+MethodName = Literal["continuous", "iterative_rft", "rest_em", "sft"]
 SearchedBy = Literal["reward_pass_2", "pass_at_k"]
 DecideBy = Literal["argmax", "sound"]
 
@@ -222,6 +222,9 @@ class Prm(Section):
     answer: what follows is trained towards 0, told apart as imputed. Never inside a correct one."""
     labels: Literal["soft", "hard"] = "soft"
     """soft: the share of completions that reached it; hard: 1 where any did."""
+    shuffle_labels: bool = Field(default=False, json_schema_extra=ADDED)
+    """Train on the values of other steps, drawn at random: a control that a PRM has to beat. The
+    gate still measures on the held-out labels as they are, so it needs use_anyway to be used."""
     loss: Literal["bce", "mse"] = "bce"
     """Binary cross-entropy or squared error against the label."""
     learning_rate: float = Field(default=2e-6, gt=0.0, lt=1.0)
@@ -362,8 +365,10 @@ class Evolve(Section):
 
     method: MethodName = Field(default="continuous", json_schema_extra=ADDED)
     """continuous: each iteration goes on with weights, moments and schedule of the last;
-    iterative_rft: with its weights and a new optimizer; rest_em: again from the warm-up. The last
-    two draw the whole pool each time (evolve.interval=1) and fall over each iteration anew."""
+    iterative_rft: with its weights and a new optimizer; rest_em: again from the warm-up. These two
+    draw the whole pool each time (evolve.interval=1) and fall over each iteration anew. sft: the
+    baseline, which samples nothing and goes on training the warm-up on the gold answers; with
+    evolve.steps for as many steps as other methods."""
     iterations: int = Field(default=8, ge=0)
     """How many at most; 0: warm-up only."""
     steps: int | None = Field(default=None, ge=1, json_schema_extra=ADDED)

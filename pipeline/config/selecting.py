@@ -10,7 +10,7 @@ from pipeline.config.section import ADDED, Section
 
 RuleName = Literal["all_correct", "random_k", "threshold", "top_k", "bottom_k"]
 SCORED: tuple[RuleName, ...] = ("threshold", "top_k", "bottom_k")
-RankedBy = Literal["prm", "logprob", "length", "random"]
+RankedBy = Literal["prm", "logprob", "length", "random", "checker"]
 VotedBy = Literal["prm", "logprob", "majority"]
 
 
@@ -27,7 +27,9 @@ class Select(Section):
     by: RankedBy = Field(default="prm", json_schema_extra=ADDED)
     """What top_k and bottom_k rank by. prm: R_p, which needs select.reward=prm. What costs nothing:
     logprob, the log-likelihood of the response under the policy that sampled it (the sum of its
-    stored log-probabilities, nats); length, in tokens, the shortest first; random."""
+    stored log-probabilities, nats); length, in tokens, the shortest first; random. checker: the
+    oracle of an ablation, true processes first, by the checker of the built-in task (data.path =
+    digits)."""
     otherwise: Literal["logprob", "random"] = "logprob"
     """What takes the place of a PRM that the gate does not pass, for top_k and bottom_k."""
     k: int = Field(default=2, ge=1)

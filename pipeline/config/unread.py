@@ -37,25 +37,13 @@ def unread(config: Config) -> list[str]:
 
 def _rules(config: Config) -> Iterator[Rule]:
     yield from _prm_rules(config)
-    select, learn, evaluate, evolve = config.select, config.learn, config.evaluate, config.evolve
+    yield from _selection_rules(config)
+    learn, evaluate, evolve = config.learn, config.evaluate, config.evolve
     if config.warmup.checkpoint is not None:
         rest = set(Warmup.model_fields) - {"checkpoint"}
         yield "warmup.checkpoint is a ready warm-up", "warmup", rest
     if evolve.iterations == 0:
         yield "evolve.iterations = 0", "evolve", {"interval", "epochs", "control"}
-    if config.unlabelled.use != "pseudo":
-        keys = {"vote", "least_share"} | (
-            {"mix_in", "queries"} if config.unlabelled.use == "none" else set()
-        )
-        yield f"unlabelled.use = {config.unlabelled.use}", "unlabelled", keys
-    if select.rule not in SCORED:
-        yield f"select.rule = {select.rule} ranks nothing", "select", {"by", "otherwise"}
-    elif select.by != "prm":
-        yield f"select.by = {select.by} needs no other", "select", {"otherwise"}
-    if select.rule in ("all_correct", "threshold"):
-        yield f"select.rule = {select.rule} has no k", "select", {"k"}
-    if select.rule != "threshold":
-        yield f"select.rule = {select.rule} has no threshold", "select", {"threshold"}
     if learn.schedule == "constant":
         yield "learn.schedule = constant", "learn", {"schedule_share"}
     yield from _exploration_rules(config)
@@ -79,6 +67,26 @@ def _exploration_rules(config: Config) -> Iterator[Rule]:
     if not dynamics.every:
         rest = set(Dynamics.model_fields) - {"every"}
         yield "dynamics.every = 0 evaluates nothing", "dynamics", rest
+
+
+def _selection_rules(config: Config) -> Iterator[Rule]:
+    select, unlabelled = config.select, config.unlabelled
+    if config.evolve.method == "sft":
+        keys = {"rule", "by", "otherwise", "k", "threshold"}
+        yield "evolve.method = sft selects from no responses", "select", keys
+    if unlabelled.use != "pseudo":
+        keys = {"vote", "least_share"} | (
+            {"mix_in", "queries"} if unlabelled.use == "none" else set()
+        )
+        yield f"unlabelled.use = {unlabelled.use}", "unlabelled", keys
+    if select.rule not in SCORED:
+        yield f"select.rule = {select.rule} ranks nothing", "select", {"by", "otherwise"}
+    elif select.by != "prm":
+        yield f"select.by = {select.by} needs no other", "select", {"otherwise"}
+    if select.rule in ("all_correct", "threshold"):
+        yield f"select.rule = {select.rule} has no k", "select", {"k"}
+    if select.rule != "threshold":
+        yield f"select.rule = {select.rule} has no threshold", "select", {"threshold"}
 
 
 def _prm_rules(config: Config) -> Iterator[Rule]:

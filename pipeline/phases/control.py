@@ -6,8 +6,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from pipeline.phases.evaluate import evaluations
-from pipeline.phases.lineage import identity_of, schedule_of, selections, skip_training
-from pipeline.phases.methods import start_of
+from pipeline.phases.lineage import identity_of, selections, skip_training
+from pipeline.phases.methods import schedule_of, start_of
 from pipeline.phases.steps import SampleShards, Step, Train
 from pipeline.phases.warmup import WARMUP, sample_warmup
 from pipeline.refs import ShardSet

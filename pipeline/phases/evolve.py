@@ -9,12 +9,19 @@ from pipeline.phases.iteration_row import iteration_row
 from pipeline.phases.lineage import (
     identity_of,
     policy_before,
-    schedule_of,
     selections,
     skip_training,
     temperature_of,
 )
-from pipeline.phases.methods import start_of, starts_from_sampled, steps_left, stops_because
+from pipeline.phases.methods import (
+    METHODS,
+    gold_of,
+    length_of,
+    schedule_of,
+    start_of,
+    starts_from_sampled,
+    stops_because,
+)
 from pipeline.phases.prm import (
     evolve_rule,
     evolve_scoring,
@@ -39,10 +46,10 @@ def ready(state: State, spec: RunSpec) -> Sequence[Step]:
         for sampling in _samplings(state, spec, t, policy):
             if sampling.purpose not in state.closed:
                 return (sampling,)
-        data = selections(state, purpose) + selections(state, ShardSet("unlabelled", t))
-        if not data:
+        job = _job(state, spec, t, policy)
+        if not (job.data or job.gold):
             return (skip_training(f"{purpose}/learn", purpose, policy),)
-        return (Train(f"{purpose}/learn", _job(state, spec, t, policy, data)),)
+        return (Train(f"{purpose}/learn", job),)
     trained, validation = state.policies[purpose], spec.config.data.validation
     stage = f"{purpose}/evaluate"
     steps = evaluations(state, spec, trained, validation, stage=stage)
@@ -50,7 +57,10 @@ def ready(state: State, spec: RunSpec) -> Sequence[Step]:
 
 
 def _samplings(state: State, spec: RunSpec, t: int, policy: PolicyRef) -> Iterator[SampleShards]:
-    """What an iteration is sampled from: its labelled queries, then its unlabelled ones."""
+    """What an iteration is sampled from: its labelled queries, then its unlabelled ones; nothing
+    where it trains on gold answers."""
+    if METHODS[spec.config.evolve.method].gold:
+        return
     temperature, rule = temperature_of(state, spec, t), evolve_rule(state, spec)
     purpose, specs = ShardSet("evolve", t), spec.evolve_specs(t, policy, temperature)
     scoring = evolve_scoring(state, spec)
@@ -62,19 +72,20 @@ def _samplings(state: State, spec: RunSpec, t: int, policy: PolicyRef) -> Iterat
         yield SampleShards(f"{pool}/generate", pool, specs, policy, rule, scoring, vote)
 
 
-def _job(state: State, spec: RunSpec, t: int, policy: PolicyRef, data: tuple[str, ...]) -> LearnJob:
+def _job(state: State, spec: RunSpec, t: int, policy: PolicyRef) -> LearnJob:
     config = spec.config
+    data = selections(state, ShardSet("evolve", t)) + selections(state, ShardSet("unlabelled", t))
     return LearnJob(
         name=f"evolve/{t}",
         **start_of(state, spec, "evolve", t),
         policy=policy,
         data=data,
         seed=config.run.seed,
-        epochs=config.evolve.epochs,
-        max_steps=steps_left(state, spec),
+        **length_of(state, spec, t),
         check_logprobs=starts_from_sampled(state, spec, t),
         temperature=temperature_of(state, spec, t),
         top_p=config.generate.top_p,
         **schedule_of(config, t),
         **identity_of(state, config),
+        gold=gold_of(spec, t) if METHODS[config.evolve.method].gold else (),
     )

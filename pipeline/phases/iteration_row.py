@@ -4,21 +4,22 @@ from __future__ import annotations
 
 from typing import Any
 
-from pipeline.phases.lineage import last_learning_rate, policy_before, temperature_of
+from pipeline.phases.lineage import policy_before, temperature_of
+from pipeline.phases.methods import last_learning_rate
 from pipeline.run.spec import RunSpec
 from pipeline.run.state import GREEDY, SAMPLED, State
-from pipeline.selection.coverage import choice_totals
+from pipeline.selection.coverage import Coverage, choice_totals
 
 
 def iteration_row(state: State, spec: RunSpec, iteration: int) -> dict[str, Any]:
     """One iteration in figures: what was sampled, kept and learned, and how good it made the
     policy on the validation split."""
     purpose, validation = f"evolve/{iteration}", spec.config.data.validation
-    policy, job, closed = state.policies[purpose], state.jobs[purpose], state.closed[purpose]
+    policy, job, drawn = state.policies[purpose], state.jobs[purpose], spec.slice(iteration)
+    closed = state.closed.get(purpose) or _of_gold(len(drawn))
     counts = closed["coverage"]
     samples = max(1, counts["samples"])
     generate_s, learn_s = (state.stage_s.get(f"{purpose}/{s}", 0.0) for s in ("generate", "learn"))
-    drawn = spec.slice(iteration)
     greedy = state.evaluation(policy, validation, GREEDY) or {}
     sampled = state.evaluation(policy, validation, SAMPLED)
     return {
@@ -51,6 +52,12 @@ def iteration_row(state: State, spec: RunSpec, iteration: int) -> dict[str, Any]
         "generate_tokens_per_s": closed["tokens"] / generate_s if generate_s else None,
         "learn_tokens_per_s": job.report["tokens"] / learn_s if learn_s and job.report else None,
     }
+
+
+def _of_gold(answers: int) -> dict[str, Any]:
+    """In place of what was sampled, where an iteration trains on gold answers."""
+    coverage = Coverage(queries=answers, queries_kept=answers, kept=answers)
+    return {"coverage": coverage.to_dict(), "rows": 0, "tokens": 0}
 
 
 def _unlabelled(state: State, iteration: int) -> dict[str, Any]:

@@ -11,7 +11,6 @@ from pipeline.refs import CheckpointRef, PolicyRef
 from pipeline.run.events.training import JobSkipped
 from pipeline.run.spec import RunSpec
 from pipeline.run.state import State
-from pipeline.training.settings import LearnSettings, Span, learning_rate_at
 
 
 def best_of(greedy: list[float]) -> int:
@@ -59,41 +58,6 @@ def skip_training(stage: str, job: str, policy: PolicyRef) -> Record:
     """In place of a job that has nothing to train on: the policy stays as it is."""
     note = f"{job}: nothing was selected, so nothing is trained"
     return Record(stage, JobSkipped(job, policy), note)
-
-
-def schedule_of(config: Config, iteration: int) -> dict[str, Any]:
-    """The schedule of an iteration's job: the part of the run that the iteration is, however many
-    steps its rows make; by rules 1, so many optimizer steps."""
-    learn = config.learn
-    found: dict[str, Any] = {
-        "learning_rate": learn.learning_rate,
-        "schedule": learn.schedule,
-        "schedule_rise": learn.schedule_rise,
-        "schedule_steps": learn.schedule_steps,
-    }
-    if config.evolve.method != "continuous" and learn.schedule != "constant":
-        found["span"] = (0.0, 1.0 / learn.schedule_share)  # with a new optimizer, anew
-    elif config.run.rules > 1 and learn.schedule != "constant":
-        whole = config.evolve.iterations * learn.schedule_share
-        found["span"] = (iteration / whole, (iteration + 1) / whole)
-    return found
-
-
-def last_learning_rate(state: State, spec: RunSpec, chain: str, iteration: int) -> float | None:
-    """The learning rate of the last optimizer step of an iteration's job; None where it took
-    none."""
-    steps = state.jobs[f"{chain}/{iteration}"].steps
-    if not steps:
-        return None
-    inherits = spec.config.evolve.method == "continuous"
-    before = range(iteration) if inherits else range(0)
-    first = sum(state.jobs[f"{chain}/{earlier}"].steps for earlier in before)
-    span = schedule_of(spec.config, iteration).get("span")
-    return learning_rate_at(
-        first + steps - 1,
-        LearnSettings.of(spec.config),
-        None if span is None else Span(span[0], span[1], first, steps),
-    )
 
 
 # What of `learn` decides what a job trains and does not differ from job to job. (Ranks and

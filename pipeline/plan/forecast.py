@@ -89,28 +89,15 @@ class Forecast:
 
 
 def _stages(plan: Forecast) -> Iterator[Stage]:
-    config, sizes, rates = plan.config, plan.sizes, plan.rates
+    config = plan.config
     yield _prepared(plan)
     yield _evaluated(plan, "base/evaluate", full=1, tests=1)
     yield from _warmup(plan)
     if config.select.reward == "prm" and config.prm.path is None:
         yield from _prm(plan)
-    turns, of_slice = config.evolve.iterations, _slice(config, sizes.pool)
+    turns, rows = config.evolve.iterations, _rows(plan)
     if turns:
-        yield _sampled(
-            plan, "evolve/generate", "question", of_slice, config.generate.samples, times=turns,
-            scored=_scored_share(config, rates), kept=rates.kept["evolve"],
-        )  # fmt: skip
-        rows = of_slice * rates.kept["evolve"] * config.evolve.epochs
-        if plan.sizes.unlabelled:
-            mixed = turns - math.ceil(config.unlabelled.mix_in * turns)
-            drawn = _slice(config, plan.sizes.unlabelled)
-            yield _sampled(
-                plan, "unlabelled/generate", "question", drawn, config.generate.samples,
-                times=mixed, scored=_voted_share(config, rates), kept=rates.kept["evolve"],
-            )  # fmt: skip
-            more = drawn * rates.kept["evolve"] * config.evolve.epochs
-            rows += more * mixed / turns  # of an iteration on average
+        yield from _evolution(plan)
         yield _trained(plan, "evolve/learn", rows, turns, "question", kept_checkpoints=1)
         yield _evaluated(plan, "evolve/evaluate", full=turns, scored=config.prm.scoring != "needed")
         yield from _explored(plan)
@@ -120,6 +107,40 @@ def _stages(plan: Forecast) -> Iterator[Stage]:
         yield _evaluated(plan, "control/evaluate", greedy=turns, full=1, tests=1)
     if turns:
         yield _evaluated(plan, "final/evaluate", tests=1)
+
+
+def _evolution(plan: Forecast) -> Iterator[Stage]:
+    """What the iterations sample: of labelled queries, and of unlabelled ones."""
+    config, sizes, rates = plan.config, plan.sizes, plan.rates
+    turns, samples = config.evolve.iterations, config.generate.samples
+    if config.evolve.method == "sft":
+        return
+    yield _sampled(
+        plan, "evolve/generate", "question", _slice(config, sizes.pool), samples, times=turns,
+        scored=_scored_share(config, rates), kept=rates.kept["evolve"],
+    )  # fmt: skip
+    if sizes.unlabelled:
+        yield _sampled(
+            plan, "unlabelled/generate", "question", _slice(config, sizes.unlabelled), samples,
+            times=turns - _unmixed(config), scored=_voted_share(config, rates),
+            kept=rates.kept["evolve"],
+        )  # fmt: skip
+
+
+def _rows(plan: Forecast) -> float:
+    """What an iteration trains on, on average; of `sft`, an answer of each query."""
+    config, sizes = plan.config, plan.sizes
+    turns, drawn = config.evolve.iterations, float(_slice(config, sizes.pool))
+    if config.evolve.method == "sft":
+        return drawn * config.evolve.epochs
+    if turns:
+        drawn += _slice(config, sizes.unlabelled) * (turns - _unmixed(config)) / turns
+    return drawn * plan.rates.kept["evolve"] * config.evolve.epochs
+
+
+def _unmixed(config: Config) -> int:
+    """Iterations before the first that draws unlabelled queries."""
+    return math.ceil(config.unlabelled.mix_in * config.evolve.iterations)
 
 
 def _warmup(plan: Forecast) -> Iterator[Stage]:

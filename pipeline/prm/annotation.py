@@ -11,11 +11,11 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from itertools import count
 from typing import Any
 
-from pipeline.hashing import key_of
+from pipeline.hashing import canonical_json, key_of, sha256_hex
 from pipeline.metrics.accuracy import image_groups
 from pipeline.prm.agreement import agreement_card, shortfalls_within
 from pipeline.prm.completions import CompletionSpec, completion_specs
@@ -121,9 +121,33 @@ def follow_rounds(
 def valued_rows(
     program: RunSpec, responses: Iterable[Labelled], found: Mapping[Prefix, Reached]
 ) -> list[StepValues]:
-    """The responses with the values of their steps; those with an unknown step are left out."""
-    rows = (_valued(program, one, found) for one in responses)
-    return [row for row in rows if row is not None]
+    """The responses with the values of their steps (with `prm.shuffle_labels` of others); those
+    with an unknown step are left out."""
+    valued = (_valued(program, one, found) for one in responses)
+    rows = [row for row in valued if row is not None]
+    if program.config.prm.shuffle_labels:
+        return shuffled_values(rows, program.config.run.seed)
+    return rows
+
+
+def shuffled_values(rows: Sequence[StepValues], seed: int) -> list[StepValues]:
+    """The rows with the values of all steps that are trained on dealt out again at random, which
+    says nothing about any step; held-out rows stay as they are."""
+    steps = [
+        pair
+        for row in rows
+        if not row.held_out
+        for pair in zip(row.values, row.completions, strict=True)
+    ]
+    tickets = [sha256_hex(canonical_json(["shuffled", seed, n])) for n in range(len(steps))]
+    dealt = iter([steps[n] for n in sorted(range(len(steps)), key=tickets.__getitem__)])
+    return [row if row.held_out else _revalued(row, dealt) for row in rows]
+
+
+def _revalued(row: StepValues, dealt: Iterator[tuple[float, int]]) -> StepValues:
+    pairs = [next(dealt) for _ in row.values]
+    values, completions = zip(*pairs, strict=True) if pairs else ((), ())
+    return replace(row, values=tuple(values), completions=tuple(completions))
 
 
 def _valued(program: RunSpec, one: Labelled, found: Mapping[Prefix, Reached]) -> StepValues | None:

@@ -86,6 +86,11 @@ class Rule:
         """Whether it reads the scores of a process reward model."""
         return self.name in SCORED and self.by == "prm"
 
+    @property
+    def by_given(self) -> bool:
+        """Whether it reads scores that are given: a PRM's, or a process checker's."""
+        return self.name in SCORED and self.by in ("prm", "checker")
+
 
 def dedup(rows: Sequence[Row]) -> list[Row]:
     """One row for each (query, text), the one with the lowest sample index, in order of rows."""
@@ -137,14 +142,14 @@ def select(
 ) -> list[Row]:
     """The rows to train on: queries in order of first appearance, samples by index.
 
-    `outcomes` and `scores` (of a process reward model, where the rule reads them) are parallel to
-    `rows`; a row that is no candidate needs no score. `seed` is the run's, for `random_k`.
+    `outcomes` and `scores` (where the rule reads any: `Rule.by_given`) are parallel to `rows`; a
+    row that is no candidate needs no score. `seed` is the run's, for `random_k`.
 
     Raises:
         ValueError: a candidate without a finite score where the rule ranks by score.
     """
     score_of: dict[tuple[str, int], float | None] = {}
-    if rule.by_prm:
+    if rule.by_given:
         given = scores if scores is not None else [None] * len(rows)
         for row, score in zip(rows, given, strict=True):
             score_of[(row.query, row.sample_index)] = score

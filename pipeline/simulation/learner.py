@@ -118,6 +118,7 @@ class ScriptedLearner:
         for path in job.data:
             selected: list[Selected] = read_rows(self.store, path, Selected)
             rows += [f"{row.query}/{row.sample_index}/{bytes(row.token_ids)!r}" for row in selected]
+        rows += [f"{query}/gold/{text!r}" for query, text in job.gold]
         batches: list[list[str]] = []
         epoch = 0
         while (job.epochs is None or epoch < job.epochs) and (

@@ -16,6 +16,7 @@ from pipeline.selection.rules import Rule, candidates, eligible, own_score, sele
 from pipeline.storage.artifacts import SELECTED, put_content
 from pipeline.storage.parquet import to_parquet
 from pipeline.storage.store import Store
+from pipeline.tasks.processes import process_true
 
 Place = tuple[str, int]
 """Query and sample index."""
@@ -86,6 +87,11 @@ def choose(
     among what was scored, where anything was.
     """
     own = rule.name in SCORED and not rule.by_prm
+    if rule.by == "checker" and own:
+        chosen_from = eligible(rows, outcomes, rule)
+        true = [float(process_true(row.query, row.text)) for row in chosen_from]
+        kept = select(chosen_from, ["correct"] * len(true), true, rule, seed=seed)
+        return Choice(chosen_from, kept, dict(zip(map(place_of, chosen_from), true, strict=True)))
     if reward_of is not None and not own and (rule.by_prm or rule.version == 1):
         scored = [row for row in candidates(rows, outcomes) if place_of(row) in reward_of]
         scored = eligible(scored, ["correct"] * len(scored), rule)

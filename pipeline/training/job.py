@@ -130,6 +130,8 @@ class LearnJob:
     and the schedule from its beginning. weights: the policy whose weights training begins with
     where there is no `start`, if it is not the one that was sampled from. rule: of its key
     (`JOB_RULE`); settings: of the run, as far as they decide what is trained, hashed since rule 1.
+    gold: in place of `data`, query and text of responses that nobody sampled, tokenized by the
+    policy's processor and ended by its end token.
     """
 
     name: str
@@ -152,6 +154,7 @@ class LearnJob:
     weights: PolicyRef | None = None
     rule: int = 0
     settings: tuple[tuple[str, object], ...] = ()
+    gold: tuple[tuple[str, str], ...] = ()
 
     @property
     def key(self) -> str:
@@ -215,13 +218,15 @@ class LearnJob:
 
     @property
     def _begun(self) -> dict[str, object]:
-        """How it begins, where not with all of its start or the sampled policy; came to keys
-        later."""
+        """How it begins, where not with all of its start or the sampled policy, and what it trains
+        on in place of responses; came to keys later."""
         found: dict[str, object] = {}
         if self.inherit != "all":
             found["inherit"] = self.inherit
         if self.weights is not None:
             found["weights"] = hash_in(self.weights.path)
+        if self.gold:
+            found["gold"] = [list(pair) for pair in self.gold]
         return found
 
     @property

@@ -54,6 +54,9 @@ class FakeProcessor:
         self.made += 1
         return tuple(map(ord, prompt))
 
+    def response_ids(self, text: str) -> tuple[int, ...]:
+        return (*map(ord, text), 0)
+
 
 class FakeGroup:
     """Its memory is a digest of everything it was trained on; dies at the steps in `dies_at`."""

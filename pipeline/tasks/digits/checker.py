@@ -1,6 +1,6 @@
 """The process checker of `digits`: is each step true of the image, does it follow from the others?
 
-For measurement only: nothing in training or selection reads it. A step is
+For measurement, and for the oracle arm of an ablation (`select.by=checker`). A step is
 
 * readable when all of its text is understood (`statements`),
 * true     when every reading in it matches the picture and every derivation in it is right,

@@ -387,3 +387,18 @@ def test_weights_alone_begin_a_new_optimizer_and_a_restart_inside_the_job_does_n
     assert bench.groups[-1].settings.inherit == "all", "inside the job everything goes on"
     assert (again.policy, again.checkpoint) == (whole.policy, whole.checkpoint)
     other.close()
+
+
+def test_gold_answers_are_trained_on_where_a_job_has_them(bench: Bench) -> None:
+    names = list(bench.program.by_hash)[:5]
+    gold = tuple((name, f"# Answer\n\n{place}") for place, name in enumerate(names))
+    learner = bench.learner()
+    end = done(run(learner, bench.job("evolve/0", [], gold=gold)))
+    assert (end.rows, end.steps) == (10, 4), "five answers, in batches of four, twice"
+    assert end.logprob_deviation is None
+    learner.close()
+    made = RowMaker(bench.store, bench.program.by_hash, PromptTemplates())
+    taken: Any = FakeProcessor()
+    rows = made.gold(taken, gold).rows
+    assert bytes(rows[3].token_ids_T) == b"# Answer\n\n3\0"
+    assert rows[3].prompt == f"<{bench.program.by_hash[names[3]].question}>"

@@ -22,14 +22,23 @@ from safetensors.numpy import load_file
 
 from actors.model.collate import Collator
 from actors.model.folder import weight_files
+from actors.model.images import ImageCache, image_path
+from actors.model.processor import load_processor
 from actors.training.checkpoint import owners, read_manifest
 from actors.training.checkpoint_tree import MANIFEST
+from actors.training.rows import RowMaker
 from actors.training.trainer import Trainer
 from pipeline.errors import BadModel, CorruptObject, TrainingDiverged
+from pipeline.prompts import PromptTemplates, prompt_hash
+from pipeline.query import Query
+from pipeline.responses import answer_alone, extract_answer
+from pipeline.storage.backend import MemoryBackend
+from pipeline.storage.store import Store
 from pipeline.training.metrics import RankReport, merge
 from pipeline.training.rows import TrainRow
 from pipeline.training.settings import LearnSettings
 from tests.support.learning import (
+    IMAGES,
     SETTINGS,
     TWO_RANKS,
     gradients,
@@ -402,3 +411,36 @@ def tensors_of(checkpoint: Path) -> dict[str, torch.Tensor]:
     return {
         key: one for path in checkpoint.glob("*.safetensors") for key, one in load(path).items()
     }
+
+
+def test_sft_teaches_gold_answers_in_the_form_of_a_response(policy: Path) -> None:
+    """Tokens and prompt are the processor's, the end token is trained on, and the answers become
+    likelier: with the moments of the steps before, in one training."""
+    sha = sorted(IMAGES)[0]
+    queries = [Query(f"q{i}", (sha,) * (i % 2), f"What is {i}?", None, str(i), "number")
+               for i in range(8)]  # fmt: skip
+    store = Store(MemoryBackend())
+    store.put(image_path(sha), image_bytes(sha))
+    by_hash = {query.content_hash: query for query in queries}
+    processor = load_processor(policy)
+    gold = [(name, answer_alone(str(query.answer))) for name, query in by_hash.items()]
+    rows = RowMaker(store, by_hash, PromptTemplates()).gold(processor, gold).rows
+    for row, query in zip(rows, queries, strict=True):
+        assert row.token_ids_T[-1] in processor.end_ids
+        assert extract_answer(processor.decode(row.token_ids_T)) == query.answer
+        assert row.prompt_sha256 == prompt_hash(
+            processor.input_ids(row.prompt, row.images, ImageCache(image_bytes).get)
+        )
+    learner = trainer(policy, learning_rate=1e-3)
+    nats = [_nats(learner, rows)]
+    for epoch in range(4):
+        learner.train(rows, epoch)
+    nats.append(_nats(learner, rows))
+    assert learner.step == 4
+    learner.close()
+    assert nats[1] > nats[0] + 1.0
+
+
+def _nats(learner: Trainer, rows: list[TrainRow]) -> float:
+    """The mean log-likelihood of the responses."""
+    return float(np.mean([sum(row) for row in learner.logprobs(rows, 1.0).values()]))

@@ -9,13 +9,16 @@ from typing import Any
 import pytest
 
 from pipeline.audit.run import audit
+from pipeline.config.schema import MethodName
 from pipeline.driver.driver import drive
 from pipeline.errors import BadConfig
 from pipeline.phases.methods import METHODS, stops_because
-from pipeline.refs import CheckpointRef
+from pipeline.refs import CheckpointRef, PolicyRef, ShardSet
 from pipeline.reports.summary import summary
+from pipeline.responses import extract_answer
 from pipeline.run.events.wire import replay
 from pipeline.run.state import State
+from pipeline.simulation.learner import Training
 from pipeline.simulation.small_trees import read_small_tree
 from pipeline.training.job import LearnJob
 from tests.support.driving import Bench
@@ -29,11 +32,16 @@ class Started:
         self.jobs: dict[str, LearnJob] = {}
         self.memory: dict[str, tuple[str, str, int]] = {}
         self.saved: dict[str, tuple[str, str]] = {}
+        self.at: Training | None = None
+        self.left: dict[str, str] = {}  # moments in memory when the next job came
         context = bench.context()
         learner, submit = bench.learner, bench.learner.submit
 
         def seen(job: LearnJob, resume: CheckpointRef | None) -> None:
+            if self.jobs and self.at is not None:
+                self.left[list(self.jobs)[-1]] = self.at.moments
             submit(job, resume)
+            self.at = learner.work
             assert learner.work is not None
             self.jobs[job.name] = job
             self.memory[job.name] = (
@@ -60,7 +68,7 @@ class Started:
 
 
 def run_of(folder: Path, method: str, **evolve: Any) -> tuple[Bench, Started]:
-    interval = 1 / 3 if method == "continuous" else 1.0
+    interval = 1.0 if method in ("iterative_rft", "rest_em") else 1 / 3
     bench = Bench(
         folder,
         make_config(
@@ -109,14 +117,70 @@ def test_rest_em_begins_with_the_warm_up_each_time_on_what_the_last_policy_sampl
         assert job.start == state.jobs[state.warmup].checkpoint, "it is kept for all iterations"
 
 
+def test_sft_goes_on_with_the_warm_up_on_gold_answers_and_samples_nothing(tmp_path: Path) -> None:
+    bench, seen = run_of(tmp_path, "sft")
+    state = seen.state
+    assert state.warmup is not None
+    assert seen.memory["evolve/0"] == (seen.ended(bench, state.warmup), "zero", 0)
+    for t in (1, 2):
+        trained, moments, step = seen.memory[f"evolve/{t}"]
+        assert trained == seen.ended(bench, f"evolve/{t - 1}")
+        assert moments == seen.left[f"evolve/{t - 1}"], "the moments too, to the bit"
+        assert step == sum(state.jobs[f"evolve/{e}"].steps for e in range(t))
+        assert seen.jobs[f"evolve/{t}"].span == pytest.approx((t / 3, (t + 1) / 3))
+    for t in (0, 1, 2):
+        job = seen.jobs[f"evolve/{t}"]
+        drawn = [bench.program.by_hash[one] for one in bench.program.slice(t)]
+        assert job.data == ()
+        assert not job.check_logprobs, "no engine sampled them"
+        assert [name for name, _ in job.gold] == [query.content_hash for query in drawn]
+        assert [extract_answer(text) for _, text in job.gold] == [query.answer for query in drawn]
+        assert sorted(bench.learner.trained_rows[f"evolve/{t}"]) == sorted(
+            f"{name}/gold/{text!r}" for name, text in job.gold
+        )
+    sampled = {ShardSet(event["purpose"]).phase for event in bench.of_type("sampling_closed")}
+    assert "evolve" not in sampled
+    assert all(row["kept"] == row["queries"] and not row["samples"] for row in state.iterations)
+
+
+def test_sft_takes_as_many_steps_as_it_is_given(tmp_path: Path) -> None:
+    bench, seen = run_of(tmp_path, "sft", steps=10)
+    assert [row["steps"] for row in seen.state.iterations] == [3, 3, 4]
+    assert len(bench.learner.trained_rows["evolve/2"]) == 4 * 4, "over several epochs"
+    assert summary(seen.state, bench.program, bench.store)["evolution_ended"] is not None
+
+
+def test_another_gold_answer_is_another_job() -> None:
+    job = LearnJob("evolve/0", None, PolicyRef("p", f"policies/m/{'0' * 64}"), (), 0, 1, None, 1e-3)
+    keys = {
+        replace(job, rule=rule, gold=gold).key
+        for rule in (0, 1)
+        for gold in ((), (("q", "# Answer\n\n7"),), (("q", "# Answer\n\n8"),))
+    }
+    assert len(keys) == 6
+    assert job.key == replace(job, gold=()).key
+
+
+@pytest.mark.parametrize(
+    ("sections", "words"),
+    [
+        ({"unlabelled": {"use": "oracle"}}, "trains on gold answers, which unlabelled queries do"),
+        ({"select": {"reward": "prm"}}, "samples no responses, so a process reward model would be"),
+    ],
+)
+def test_sft_refuses_what_it_has_no_use_for(sections: dict[str, Any], words: str) -> None:
+    with pytest.raises(BadConfig, match=words):
+        make_config(evolve={"method": "sft"}, **sections)
+
+
 @pytest.mark.parametrize("method", METHODS)
-def test_a_run_of_every_method_is_derived_again(method: str, tmp_path: Path) -> None:
+def test_a_run_of_every_method_is_derived_again(method: MethodName, tmp_path: Path) -> None:
     bench, seen = run_of(tmp_path, method)
     assert seen.state.finished is not None
     assert audit(bench.store, "scripted").problems == []
     rates = [row["learning_rate"] for row in seen.state.iterations]
     assert all(rate > 0 for rate in rates)
-    if method == "continuous":
+    if METHODS[method].inherits:
         assert rates == sorted(rates, reverse=True)
 
 
