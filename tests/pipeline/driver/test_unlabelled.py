@@ -162,6 +162,7 @@ def test_a_shard_of_votes_that_is_lost_is_made_again(tmp_path: Path) -> None:
 
     def lose(event: Any) -> None:
         if not lost and isinstance(event, ShardGraded) and event.purpose == "unlabelled/1":
+            assert event.selected is not None
             lost.append(event.selected)
             bench.backend.delete(event.selected)
 
