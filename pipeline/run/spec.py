@@ -108,8 +108,11 @@ class RunSpec:
         return () if warmup.checkpoint is not None else tuple(order[: warmup.queries])
 
     def evolved_queries(self, iterations: int) -> frozenset[str]:
-        """Those that the final policy can have seen: of the warm-up, and of so many iterations."""
+        """Those whose answers the final policy can have been trained by: of the warm-up, and of so
+        many iterations; with the oracle, unlabelled ones, too."""
         drawn = {item for t in range(iterations) for item in self.slice(t)}
+        if self.config.unlabelled.use == "oracle":
+            drawn.update(item for t in range(iterations) for item in self.unlabelled_slice(t))
         return frozenset(drawn.union(self.warmup_queries))
 
     def control_queries(self, iterations: int) -> tuple[str, ...]:

@@ -21,7 +21,7 @@ from pipeline.run.state import State
 from pipeline.storage.store import Store
 from tests.support.driving import Bench
 from tests.support.earlier_runs import store_of
-from tests.support.jobs import mstar
+from tests.support.jobs import job_config, mstar, refused
 from tests.support.scripted import make_config, prm_config
 
 Run = tuple[State, RunSpec, list[Stored]]
@@ -104,13 +104,18 @@ def test_other_settings_stand_side_by_side(by_prm: Run) -> None:
         assert sum(one["kept"] for one in row["iterations"].values()) == row["kept"]
 
 
-def test_the_command(tmp_path: Path) -> None:
-    bench = Bench(tmp_path, make_config())
-    bench.run()
-    folder = tmp_path / "store"
+def on_disk(bench: Bench, folder: Path) -> Path:
+    """The store of a run as files."""
     for path in bench.store.list():
         (folder / path).parent.mkdir(parents=True, exist_ok=True)
         (folder / path).write_bytes(bench.store.get(path))
+    return folder
+
+
+def test_the_command(tmp_path: Path) -> None:
+    bench = Bench(tmp_path, make_config())
+    bench.run()
+    folder = on_disk(bench, tmp_path / "store")
     out = tmp_path / "rows.json"
     done = mstar("replay", str(folder), "--with", "select.k=1", "--out", out)
     assert done.exit_code == 0, done.output
@@ -123,3 +128,28 @@ def test_the_command(tmp_path: Path) -> None:
         replay(str(folder), ["generate.samples=9"])
     with pytest.raises(BadConfig, match=r"generate.temperature would have made other responses"):
         replay(str(folder), ["generate.temperature=0.5"])
+
+
+def test_votes_are_made_again_where_a_run_made_some(tmp_path: Path) -> None:
+    sections = {"data": {"unlabelled_share": 0.5}, "evolve": {"iterations": 1, "interval": 1.0}}
+    votes = {"use": "pseudo", "vote": "majority"}
+    bench = Bench(tmp_path, make_config(unlabelled=votes, **sections))
+    bench.run()
+    run = on_disk(bench, tmp_path / "store")
+    setting = "unlabelled.vote=logprob unlabelled.least_share=0.9"
+    done = mstar("replay", run, "--with", setting, "--out", tmp_path / "rows.json")
+    assert done.exit_code == 0, done.output
+    assert "pseudo-labels" in done.output
+    own, other = json.loads((tmp_path / "rows.json").read_text())
+    assert own["kept_by_the_run"] == 1.0
+    plain = mstar("replay", run, "--with", "unlabelled.use=none")
+    assert plain.exit_code == 2
+    assert "unlabelled.use would have made other responses" in plain.output
+    assert other["pseudo_labels"] <= own["pseudo_labels"] <= 6
+
+
+def test_an_empty_unlabelled_pool_is_refused_before_anything_starts(tmp_path: Path) -> None:
+    config = job_config(tmp_path, unlabelled={"use": "pseudo", "vote": "majority"})
+    said = refused(config, tmp_path)
+    assert "the unlabelled pool is empty" in said
+    assert "data.unlabelled_share=0.5" in said

@@ -14,15 +14,16 @@ import psutil
 import pytest
 import ray
 
-from actors.grading.pool import GradeResult, GradingFailed
+from actors.grading.pool import GradePool, GradeResult, GradingFailed
 from actors.stages.worker import PoolStages, ShardGraded, Stages, StageWork, stage_pool
 from actors.supervision.pool import PoolBroken, Result
 from jobs.runtime.ray_cluster import init_ray
 from pipeline.errors import RunStopped
 from pipeline.generation.fleet import ShardDone
 from pipeline.query import Query
-from pipeline.records import Grade
+from pipeline.records import AnswerClass, Grade, Rollout, Selected
 from pipeline.run.spec import RunSpec
+from pipeline.selection.pseudo_labels import Voting
 from pipeline.selection.rules import Rule
 from pipeline.simulation.grader import grade
 from pipeline.simulation.small_trees import put_small_tree
@@ -30,8 +31,9 @@ from pipeline.simulation.workers import scripted_workers
 from pipeline.stages.adopt import AdoptTask
 from pipeline.stages.grade import GradeDone, GradeTask, TaskLost
 from pipeline.stages.tasks import TaskContext, TaskDone
-from pipeline.storage.artifacts import read_rows
+from pipeline.storage.artifacts import put_content, read_rows
 from pipeline.storage.models import policy_at
+from pipeline.storage.parquet import to_parquet
 from pipeline.storage.store import Store, open_store
 from tests.support.processes import processes
 from tests.support.scripted import make_config, make_program
@@ -111,6 +113,36 @@ def test_a_rollout_that_is_incomplete_or_gone_is_lost_and_not_graded(
     lost = graded(store, program, gone, FakeGraders()).answer
     assert isinstance(lost, TaskLost)
     assert lost.path == gone.rollout
+
+
+def test_answers_without_a_gold_answer_are_equal_where_the_grader_says_so(
+    store: Store, program: RunSpec
+) -> None:
+    """By the real grader, in its processes: three ways to write a half win against two of "2"."""
+    task, _, _ = rollouts(store, program)
+    query = replace(task.queries_Q[0], unlabelled=True)
+    (row, *_) = [one for one in read_rows(store, task.rollout, Rollout)
+                 if one.query == query.content_hash]  # fmt: skip
+    answers = ["2", "1/2", "0.5", "2", "50 %", "apples", "9^9^9^9^9"]
+    rows = [
+        replace(row, sample_index=i, text=f"So.\n\n# Answer\n\n{answer}", finish="stop")
+        for i, answer in enumerate(answers)
+    ]
+    path = put_content(store, "rollout", "key", to_parquet(rows, Rollout), "parquet")
+    asked = replace(task, rollout=path, queries_Q=(query,), samples=len(rows),
+                    vote=Voting("majority", 0.3))  # fmt: skip
+    with GradePool(1, 2.0) as graders:
+        found = Stages(TaskContext(store, program), graders).run(StageWork(asked))
+    assert isinstance(found, ShardGraded)
+    assert isinstance(found.answer, GradeDone)
+    classes = read_rows(store, found.answer.classes, AnswerClass)
+    assert [one.equals for one in classes] == [0, 1, 1, 0, 1, None, None]
+    (label,) = found.answer.votes.values()
+    assert (label["answer"], label["sample"], label["taken"]) == ("1/2", 1, True)
+    assert label["share"] == pytest.approx(3 / 7)
+    selected = read_rows(store, str(found.answer.selected), Selected)
+    assert [one.sample_index for one in selected] == [1, 2, 4]
+    assert found.answer.coverage.correct == 3
 
 
 class InThisProcess:

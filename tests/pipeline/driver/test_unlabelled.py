@@ -21,6 +21,7 @@ from pipeline.phases.prm import unlabelled_scoring, unlabelled_vote
 from pipeline.records import AnswerClass, Selected
 from pipeline.refs import PolicyRef, ShardSet
 from pipeline.reports.replay import OWN, Setting, chosen_places, replay_rows, stored_shards
+from pipeline.reports.summary import summary
 from pipeline.reports.tables import iteration_table
 from pipeline.run.events.sampling import SamplingClosed, ShardGraded
 from pipeline.run.events.wire import replay
@@ -149,6 +150,8 @@ def test_the_oracle_uses_them_and_mixes_in_from_its_share_on(tmp_path: Path) -> 
     state = replay(bench.events)
     mixed = ["unlabelled" in row for row in state.iterations]
     assert mixed == [False, False, True]
+    seen = summary(state, bench.program, bench.store)["labelled_queries"]
+    assert (seen["control"], seen["final"]) == (6, 9), "half of the pool, and three hidden ones"
     assert all(event["selected"] and "votes" not in event for event in told(bench))
     assert audit(bench.store, "scripted").problems == []
 
