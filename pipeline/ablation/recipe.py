@@ -26,7 +26,7 @@ from typing import Any, Literal
 from pydantic import Field, ValidationError
 
 from pipeline.config.load import read_mapping
-from pipeline.config.schema import Section
+from pipeline.config.section import Section
 from pipeline.errors import BadConfig
 
 Settings = dict[str, Any]
