@@ -18,6 +18,7 @@ def check(config: Config) -> None:
         *_unlabelled_problems(config),
         *_placement_problems(config),
         *_learning_problems(config),
+        *_sft_problems(config),
         *_exploration_problems(config),
         *_data_problems(config),
     ]
@@ -90,6 +91,28 @@ def _unlabelled_problems(config: Config) -> Iterator[str]:
         )
 
 
+def _sft_problems(config: Config) -> Iterator[str]:
+    """What a method that trains on gold answers cannot go with."""
+    if config.evolve.method != "sft":
+        return
+    if config.unlabelled.use != "none":
+        yield (
+            "evolve.method = sft trains on gold answers, which unlabelled queries do not have: set "
+            "unlabelled.use=none, or another method"
+        )
+    if config.explore.every:
+        yield (
+            "evolve.method = sft samples no responses, so no temperature is to be searched for: "
+            "set explore.every=0"
+        )
+    if config.select.reward == "prm":
+        yield (
+            "evolve.method = sft samples no responses, so a process reward model would be built "
+            "for nothing: set select.reward=binary and a rule that does not rank by one "
+            "(select.rule=all_correct)"
+        )
+
+
 def _placement_problems(config: Config) -> Iterator[str]:
     cluster = config.cluster
     for key, least, most_key, most in (
@@ -141,17 +164,6 @@ def _learning_problems(config: Config) -> Iterator[str]:
         yield (
             f"evolve.method = {evolve.method} draws the whole pool in each iteration, and "
             f"evolve.interval = {evolve.interval:g} is a part of it: set evolve.interval=1"
-        )
-    if evolve.method == "sft" and config.unlabelled.use != "none":
-        yield (
-            "evolve.method = sft trains on gold answers, which unlabelled queries do not have: set "
-            "unlabelled.use=none, or another method"
-        )
-    if evolve.method == "sft" and config.select.reward == "prm":
-        yield (
-            "evolve.method = sft samples no responses, so a process reward model would be built "
-            "for nothing: set select.reward=binary and a rule that does not rank by one "
-            "(select.rule=all_correct)"
         )
     if evolve.method != "continuous" and config.run.rules == 1:
         yield f"evolve.method = {evolve.method} needs run.rules = 2"

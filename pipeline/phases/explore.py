@@ -14,7 +14,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from pipeline.config.schema import Dynamics, Explore, RankedBy
+from pipeline.config.schema import Dynamics, Explore
+from pipeline.config.selecting import RankedBy
 from pipeline.generation.temperature import Decision, narrowed
 from pipeline.phases.lineage import policy_before, temperature_of
 from pipeline.phases.methods import stops_because

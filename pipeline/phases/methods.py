@@ -21,7 +21,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from pipeline.config.schema import Config, MethodName
+from pipeline.config.learning import MethodName
+from pipeline.config.schema import Config
 from pipeline.errors import RunStopped
 from pipeline.phases.lineage import checkpoint_before, policy_before
 from pipeline.refs import CheckpointRef

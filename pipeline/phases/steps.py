@@ -8,7 +8,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from pipeline.config.schema import DecideBy, RankedBy, SearchedBy
+from pipeline.config.schema import DecideBy, SearchedBy
+from pipeline.config.selecting import RankedBy
 from pipeline.generation.shards import ShardSpec
 from pipeline.refs import PolicyRef, ShardSet
 from pipeline.run.events.event import Event

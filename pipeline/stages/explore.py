@@ -16,7 +16,8 @@ from dataclasses import asdict, dataclass
 from functools import partial
 from typing import Any
 
-from pipeline.config.schema import DecideBy, RankedBy, SearchedBy
+from pipeline.config.schema import DecideBy, SearchedBy
+from pipeline.config.selecting import RankedBy
 from pipeline.generation.temperature import Decision, decide
 from pipeline.hashing import key_of
 from pipeline.metrics.accuracy import image_groups

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from pipeline.audit.run import audit
-from pipeline.config.schema import MethodName
+from pipeline.config.learning import MethodName
 from pipeline.driver.driver import drive
 from pipeline.errors import BadConfig
 from pipeline.phases.methods import METHODS, stops_because
@@ -165,6 +165,7 @@ def test_another_gold_answer_is_another_job() -> None:
     ("sections", "words"),
     [
         ({"unlabelled": {"use": "oracle"}}, "trains on gold answers, which unlabelled queries do"),
+        ({"explore": {"every": 1}, "evaluate": {"samples": 2}}, "no temperature is to be searched"),
         ({"select": {"reward": "prm"}}, "samples no responses, so a process reward model would be"),
     ],
 )
