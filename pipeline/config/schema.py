@@ -43,7 +43,6 @@ CUSTOM_RESOURCE = r"^[A-Za-z][A-Za-z0-9_.-]{0,62}$"
 """A name that Ray takes for a resource."""
 
 
-
 class Run(Section):
     """Which run this is."""
 
