@@ -58,6 +58,7 @@ class Process:
                 stdout=lines,
                 stderr=subprocess.STDOUT,
                 env={**os.environ, MAKE: str(os.getpid())},
+                start_new_session=True,  # Ctrl-C is for this process, which ends its runs
             )
 
     def code(self) -> int | None:
