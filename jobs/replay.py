@@ -1,4 +1,5 @@
-"""Selection and votes of a run again, with other settings and no engine: `mstar-ray replay RUN`.
+"""Selection, votes and temperatures of a run again, with other settings and no engine:
+`mstar-ray replay RUN`.
 
 Reads the store of a run, finished or not, and changes nothing. Each `--with` is a setting of its
 own, a list of section.key=value; all stand side by side with what the run did.
@@ -9,6 +10,7 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 from jobs.runtime.cli import command, say
@@ -16,16 +18,20 @@ from jobs.runtime.stores import find_run
 from pipeline.config.load import changed_config
 from pipeline.config.resume import diff
 from pipeline.errors import BadConfig
+from pipeline.reports.exploration.replay import decided, searches_table, stored_searches
 from pipeline.reports.replay import OWN, Setting, replay_rows, replay_table, stored_shards
 from pipeline.reports.tables import text_table
 from pipeline.run.events.wire import from_wire
 from pipeline.run.events.wire import replay as state_of
 from pipeline.run.ledger import Ledger
 from pipeline.run.queries import spec_of
+from pipeline.run.spec import RunSpec
+from pipeline.run.state import State
 from pipeline.selection.pseudo_labels import Voting
+from pipeline.storage.artifacts import inspect_rows
 
 VOTES = ("unlabelled.vote", "unlabelled.least_share")
-DECIDED = ("select.", "generate.samples", "run.seed", *VOTES)
+DECIDED = ("select.", "explore.", "generate.samples", "run.seed", *VOTES)
 """What a replay can decide otherwise on what is stored."""
 
 
@@ -43,34 +49,54 @@ def replay(
     store, name = find_run(place, run)
     events = list(Ledger(store, name).replay())
     spec, state = spec_of(store, from_wire(events[0])), state_of(events)
-    shards = stored_shards(store, events)
-    if not shards:
+    shards, searches = stored_shards(store, events), stored_searches(events, spec)
+    if not shards and not searches:
         raise BadConfig(f"run {name!r} has closed no iteration yet: there is nothing to replay")
-    asked = [Setting.of(OWN, state, spec)]
+    asked, specs = [Setting.of(OWN, state, spec)], [spec]
     for text in settings:
-        config = changed_config(spec.config, text.split())
-        strange = [one.key for one in diff(spec.config, config) if not one.key.startswith(DECIDED)]
-        if strange:
-            raise BadConfig(
-                f"--with {text!r}: {', '.join(strange)} would have made other responses; a replay "
-                f"chooses again among those there are: {', '.join(DECIDED)}"
-            )
-        changed = replace(spec, config=config)
-        one = Setting.of(text, state, changed)
-        if config.select != spec.config.select:
-            one = one.asking(changed.rule)
-        if config.unlabelled != spec.config.unlabelled:
-            if config.unlabelled.use != "pseudo":
-                raise BadConfig(f"--with {text!r}: this run made no pseudo-labels to vote on again")
-            votes = config.unlabelled
-            one = one.voting(Voting(votes.vote, votes.least_share))
-        asked.append(one)
+        specs.append(changed_spec(text, spec))
+        asked.append(changed_setting(text, state, spec, specs[-1]))
     rows = replay_rows(shards, asked, spec.by_hash)
     print(text_table(replay_table(rows)))
+    if searches:
+        read = partial(inspect_rows, store)
+        for row, one in zip(rows, specs, strict=True):
+            title = row["setting"]
+            row["searches"] = [decided(search, title, state, one, read) for search in searches]
+        print("\n" + text_table(searches_table(rows)))
     if out is not None:
         out.parent.mkdir(parents=True, exist_ok=True)
         out.write_text(json.dumps(rows, indent=1) + "\n", "utf-8")
         say(f"{len(rows)} rows written to {out}")
+
+
+def changed_spec(text: str, spec: RunSpec) -> RunSpec:
+    """The run under the settings of one replay.
+
+    Raises:
+        BadConfig: they would have made other responses.
+    """
+    config = changed_config(spec.config, text.split())
+    strange = [one.key for one in diff(spec.config, config) if not one.key.startswith(DECIDED)]
+    if strange:
+        raise BadConfig(
+            f"--with {text!r}: {', '.join(strange)} would have made other responses; a replay "
+            f"chooses again among those there are: {', '.join(DECIDED)}"
+        )
+    return replace(spec, config=config)
+
+
+def changed_setting(text: str, state: State, spec: RunSpec, changed: RunSpec) -> Setting:
+    """What is selected, and voted for, under the settings of one replay."""
+    one = Setting.of(text, state, changed)
+    if changed.config.select != spec.config.select:
+        one = one.asking(changed.rule)
+    votes = changed.config.unlabelled
+    if votes == spec.config.unlabelled:
+        return one
+    if votes.use != "pseudo":
+        raise BadConfig(f"--with {text!r}: this run made no pseudo-labels to vote on again")
+    return one.voting(Voting(votes.vote, votes.least_share))
 
 
 if __name__ == "__main__":

@@ -2,6 +2,8 @@
 
     mstar-ray report loop out/digits-0 out/digits-1 out/digits-2 [--out loop.json]
     mstar-ray report prm --top2 out/top2-0 --random2 out/random2-0 --all out/all-0   (…)
+    mstar-ray report dynamics out/digits-adaptive [--out FOLDER]
+    mstar-ray report searches [--count N]      (simulated searches, without any run)
 
 What is given are folders of finished runs (`<run.out>/<run.name>`, with the store inside). What is
 read is checked, nothing is changed, and no engine is needed; `prm` needs the truth that lies beside
@@ -12,15 +14,19 @@ interval about questions and the one over seeds.
 
 from __future__ import annotations
 
+import csv
 import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from jobs.runtime.cli import command, say
+from jobs.runtime.exploration_figures import draw_exploration, draw_simulated
 from jobs.runtime.prepare import DIGITS
 from jobs.runtime.stores import find_run
 from pipeline.errors import BadConfig
+from pipeline.reports.exploration.curves import cost_lines, dynamics_csv, exploration_report
+from pipeline.reports.exploration.text import curve_table, decision_line, dynamics_table
 from pipeline.reports.prm_seeds import by_seed, gate_table, prm_pooled, prm_row, prm_table
 from pipeline.reports.seeds import (
     Finished,
@@ -31,9 +37,11 @@ from pipeline.reports.seeds import (
     pooled_lines,
     seed_lines,
 )
+from pipeline.reports.tables import percent
 from pipeline.run.events.wire import from_wire, replay
 from pipeline.run.ledger import Ledger
 from pipeline.run.queries import spec_of
+from pipeline.simulation.searches import simulated_searches
 from pipeline.tasks.digits.build import read_truth
 
 
@@ -63,6 +71,50 @@ def prm(
     print("\n" + markdown(gate_table(rows)))
     keys = {"top2 - random2": "diff", "top2 - all": "all_diff"}
     print("\n".join(["", *pooled_lines(prm_pooled(seeds), len(seeds)), *seed_lines(rows, keys)]))
+
+
+def dynamics(place: str, out: Path, run: str | None = None) -> None:
+    """What a run, finished or not, has found out across temperatures: data, plots, tables, cost.
+
+    run: its name, where the store holds several.
+
+    Raises:
+        BadConfig: there is no run, or none that has searched or evaluated dynamics yet.
+    """
+    store, run = find_run(place, run)
+    events = list(Ledger(store, run).replay())
+    state, spec = replay(events), spec_of(store, from_wire(events[0]))
+    if not state.temperatures and not state.dynamics:
+        raise BadConfig(
+            f"run {run!r} has neither searched for a temperature (explore.every) nor evaluated "
+            "dynamics (dynamics.every) yet"
+        )
+    found = exploration_report(events, state, spec)
+    out.mkdir(parents=True, exist_ok=True)
+    (out / "exploration.json").write_text(json.dumps(found, indent=1) + "\n", "utf-8")
+    with (out / "dynamics.csv").open("w", encoding="utf-8", newline="") as file:
+        csv.writer(file).writerows(dynamics_csv(found))
+    if state.temperatures:
+        print(markdown(curve_table(state.temperatures)) + "\n")
+        print("\n".join([*map(decision_line, state.temperatures), ""]))
+    for one in state.dynamics:
+        print(f"after {one['iteration']} iterations:\n\n{markdown(dynamics_table(one))}\n")
+    print("\n".join([*cost_lines(found["cost"]), *found["saturation"]]))
+    for path in [out / "exploration.json", out / "dynamics.csv", *draw_exploration(found, out)]:
+        print(path)
+
+
+def searches(count: int, out: Path) -> None:
+    """What each rule does in simulated searches whose truth is known: data, a plot and a table."""
+    found = simulated_searches(count)
+    out.mkdir(parents=True, exist_ok=True)
+    (out / "simulated.json").write_text(json.dumps(found, indent=1) + "\n", "utf-8")
+    draw_simulated(found, out / "simulated.png")
+    for name, what in (("flat", "temperatures compared, none better"), ("gain", "true gain")):
+        rows = [[str(x), percent(one["sound"]), percent(one["argmax"])]
+                for x, one in found[name].items()]  # fmt: skip
+        print(markdown([[what, "sound moves %", "argmax moves %"], *rows]) + "\n")
+    print(out / "simulated.json", out / "simulated.png", sep="\n")
 
 
 def finished(folder: str | Path, run: str | None = None) -> Finished:

@@ -247,8 +247,7 @@ def load_processor(folder: Path, *, weights: bool = True) -> Processor:
 def _check_files(folder: Path, weights: bool) -> None:
     if not folder.is_dir():
         hint = download_hint(str(folder), "model", "policy.path")
-        names = "policy.path or warmup.checkpoint"
-        raise BadModel(f"{folder} is not a folder; give a local model folder ({names}){hint}")
+        raise BadModel(f"{folder} is not a folder; give a local model folder (policy.path){hint}")
     if not (folder / "config.json").is_file():
         raise BadModel(f"{folder} holds no config.json, so it is not a model folder")
     missing = []

@@ -22,10 +22,11 @@ def replay(
     ] = None,
     out: Annotated[Path | None, typer.Option(help="A file for the rows, as JSON.")] = None,
 ) -> None:
-    """Selection and votes again on stored shards with other settings, without an engine.
+    """Selection, votes and temperatures again on stored shards with other settings, no engine.
 
     Example: mstar-ray replay out/digits --with select.k=4 --with select.by=logprob --with
-    generate.samples=4 --with "select.rule=threshold select.threshold=0.7"
+    generate.samples=4 --with "select.rule=threshold select.threshold=0.7" --with
+    explore.mode=argmax
     """
     with ending():
         from jobs.replay import replay

@@ -1,4 +1,4 @@
-"""`mstar-ray report loop` and `mstar-ray report prm`."""
+"""`mstar-ray report loop`, `report prm`, `report dynamics` and `report searches`."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from jobs.runtime.cli import ending
-from jobs.runtime.options import EXIT_CODES, Folders
+from jobs.runtime.options import EXIT_CODES, Folders, Place, RunInStore, StoreOption, one_place
 
 report = typer.Typer(name="report", no_args_is_help=True)
 
@@ -51,3 +51,42 @@ def report_prm(
         from jobs.report import prm
 
         prm(top2, random2, all_, data, out)
+
+
+@report.command(epilog=EXIT_CODES)
+def dynamics(
+    place: Place = None,
+    store: StoreOption = None,
+    run: RunInStore = None,
+    *,
+    out: Annotated[Path, typer.Option(help="The folder that is written.")] = Path(
+        "out/report/dynamics"
+    ),
+) -> None:
+    """What a run found out across temperatures: searches, Pass@K, Reward-Pass@2, their cost.
+
+    Writes exploration.json, dynamics.csv and plots like the paper's Figures 3 to 5.
+
+    Example: mstar-ray report dynamics out/digits-adaptive
+    """
+    with ending():
+        from jobs.report import dynamics
+
+        dynamics(one_place(place, store), out, run)
+
+
+@report.command(epilog=EXIT_CODES)
+def searches(
+    count: Annotated[int, typer.Option(min=10, help="Searches for each point of a curve.")] = 1000,
+    out: Annotated[Path, typer.Option(help="The folder that is written.")] = Path(
+        "out/report/searches"
+    ),
+) -> None:
+    """What each rule of choosing a temperature does in simulated searches whose truth is known.
+
+    Example: mstar-ray report searches --count 1000
+    """
+    with ending():
+        from jobs.report import searches
+
+        searches(count, out)

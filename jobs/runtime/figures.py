@@ -10,7 +10,8 @@ CLASSES = (("right", "wrong"), ("top_2", "rest"))
 TITLES = ("all responses", "correct responses")
 
 
-def _pyplot() -> Any:
+def pyplot_of() -> Any:
+    """matplotlib's pyplot, which draws into files only."""
     import matplotlib as mpl
 
     mpl.use("Agg")
@@ -21,7 +22,7 @@ def _pyplot() -> Any:
 
 def draw_votes(found: dict[str, Any], path: Path) -> None:
     """Accuracy of each vote against N, with its interval, and greedy as a line."""
-    pyplot = _pyplot()
+    pyplot = pyplot_of()
     figure, axes = pyplot.subplots(figsize=(6, 4), layout="constrained")
     for how, label in VOTES.items():
         row = found["votes"][how]
@@ -46,7 +47,7 @@ def draw_votes(found: dict[str, Any], path: Path) -> None:
 
 def draw_scores(found: dict[str, Any], path: Path) -> None:
     """Histograms of the reward: correct and wrong responses, Top-2 and the rest of the correct."""
-    pyplot = _pyplot()
+    pyplot = pyplot_of()
     figure, both = pyplot.subplots(1, 2, figsize=(9, 3.5), layout="constrained")
     for axes, names, title in zip(both, CLASSES, TITLES, strict=True):
         for name in names:

@@ -4,41 +4,18 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from jobs.report import finished
-from pipeline.config.schema import Config
-from pipeline.driver.context import RunContext
-from pipeline.driver.driver import drive
 from pipeline.metrics.intervals import over_seeds, paired_difference
 from pipeline.query import Query
 from pipeline.records import Grade
 from pipeline.reports.seeds import loop_pooled, together
-from pipeline.run.ledger import Ledger
-from pipeline.simulation.workers import scripted_workers
 from pipeline.storage.artifacts import read_rows
-from pipeline.storage.store import open_store
+from tests.support.finished_runs import driven_to, loop_run
 from tests.support.jobs import mstar
-from tests.support.scripted import Quiet, make_config, make_program, with_base
-
-
-def loop_run(folder: Path, seed: int, **changes: Any) -> Path:
-    """A finished run of scripted roles; the folder it is in."""
-    changes["run"] = {"name": f"loop-{seed}", "seed": seed, "out": str(folder)}
-    config = make_config(**changes)
-    config = with_base(config, folder / f"base-{seed}")
-    return _driven(config, folder / config.run.name)
-
-
-def _driven(config: Config, folder: Path, until: Any = lambda state: False) -> Path:
-    program = make_program(config)
-    store = open_store(folder / "store")
-    workers = scripted_workers(store, program).workers
-    ledger = Ledger(store, config.run.name)
-    drive(RunContext(program, store, ledger, workers, Quiet()), until)
-    return folder
+from tests.support.scripted import make_config, with_base
 
 
 @pytest.fixture(scope="module")
@@ -128,7 +105,7 @@ def test_runs_that_cannot_be_reported_are_refused(folders: list[Path], tmp_path:
     done = mstar("report", "loop", *folders, folders[1], "--out", out)
     assert (done.exit_code, "both have seed 0" in done.output) == (2, True)
     config = with_base(make_config(run={"name": "half"}), tmp_path / "base")
-    half = _driven(config, tmp_path / "half", lambda state: "base" in state.policies)
+    half = driven_to(config, tmp_path / "half", lambda state: "base" in state.policies)
     done = mstar("report", "loop", half, "--out", out)
     assert (done.exit_code, "half: this run is not finished" in done.output) == (2, True)
     assert not out.exists()

@@ -36,8 +36,8 @@ from pipeline.storage.artifacts import put_content, read_rows
 from pipeline.storage.parquet import to_parquet
 from tests.support.audited import rewritten
 from tests.support.chaos_world import RUN
-from tests.support.driving import Bench, result
-from tests.support.scripted import Crash, make_config, make_query, prm_config
+from tests.support.driving import Bench
+from tests.support.scripted import make_config, make_query, prm_config
 
 
 def config_of(prm: bool = False, **unlabelled: Any) -> Config:
@@ -291,26 +291,3 @@ def test_a_run_without_them_is_what_it_was() -> None:
     assert canonical_json(sorted(spec_of(plain, *queries).fingerprint["splits"])) == canonical_json(
         ["test", "train", "validation"]
     )
-
-
-def test_a_run_that_is_killed_again_and_again_votes_the_same(tmp_path: Path) -> None:
-    undisturbed = Bench(tmp_path / "a", config_of(vote="logprob"))
-    undisturbed.run()
-    bench = Bench(tmp_path / "b", config_of(vote="logprob"))
-    deaths = 0
-    while True:
-        bench.backend.at = bench.backend.writes + 41
-        bench.backend.after = deaths % 2 == 1
-        try:
-            bench.run(seed=deaths, twice=0.2)
-        except Crash:
-            deaths += 1
-            continue
-        break
-    assert deaths > 2
-    assert result(bench) == result(undisturbed)
-    votes = [
-        {(e["purpose"], e["index"]): e["votes"] for e in told(one)} for one in (bench, undisturbed)
-    ]
-    assert votes[0] == votes[1]
-    assert audit(bench.store, "scripted").problems == []

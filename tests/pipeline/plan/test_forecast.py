@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.config.load import config_from_dict, stored_config
+from jobs.runtime.recipes import load_recipe
+from pipeline.config.load import changed_config, config_from_dict, stored_config
 from pipeline.config.schema import Config
 from pipeline.plan.forecast import Forecast, Sizes, gpu_s, gpus_held, summed, wall_s
 from pipeline.plan.gpus import gpu_named
@@ -231,3 +232,18 @@ def test_twice_the_samples_are_twice_the_tokens(run: MeasuredRun) -> None:
         for one in (plan, twice)
     ]
     assert tokens[1] == pytest.approx(2 * tokens[0])
+
+
+def test_what_searches_and_dynamics_ask_for_alike_is_planned_once() -> None:
+    """Of 250 questions 8 samples: twice five temperatures, and three after the last iteration, as
+    the run of this recipe sampled (docs/results/adaptive/exploration.json)."""
+    config = load_recipe("digits-adaptive")
+    plan = replace(small_plan(), config=config, sizes=Sizes(4000, 250, (540,), 5000))
+    samples = {stage.name: stage.samples for stage in plan.stages}
+    cost = json.loads((ROOT / "docs/results/adaptive/exploration.json").read_text())["cost"]
+    for name in ("explore", "dynamics", "evolve"):
+        assert samples[f"{name}/generate"] == cost[name]["rollouts"]
+    narrow = changed_config(config, ["explore.nearest=2", "dynamics.every=0"])
+    stages = {stage.name: stage.samples for stage in replace(plan, config=narrow).stages}
+    assert stages["explore/generate"] == (5 + 2) * 250 * 8
+    assert "dynamics/generate" not in stages
