@@ -134,6 +134,8 @@ def common_options(settings: EngineSettings) -> dict[str, Any]:
         "max_num_seqs": settings.max_sequences,
         "tensor_parallel_size": settings.tensor_parallel_size,
         "enable_prefix_caching": True,
+        # Else a model that takes videos has memory set aside for one.
+        "limit_mm_per_prompt": {"video": 0},
         # Rendered prompts are kept by their user, who knows for how long.
         "mm_processor_cache_gb": 0,
         "seed": 0,

@@ -166,6 +166,10 @@ class Desk:
         self._trainer.close()
         del self._trainer
         gc.collect()
+        if self._settings.gpus_per_rank:
+            import torch
+
+            torch.cuda.empty_cache()  # the next one's pieces are of other sizes
         self._settings = settings
         self._open(source)
         return self.ready()

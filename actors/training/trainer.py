@@ -112,8 +112,8 @@ def engine_config(settings: LearnSettings, world: int) -> dict[str, Any]:
         "steps_per_print": 1_000_000_000,
         "zero_optimization": {
             "stage": settings.zero_stage,
-            # Overlapped reductions would add gradients in an order that depends on timing.
-            "overlap_comm": False,
+            # Overlapped reductions add gradients in an order that depends on timing.
+            "overlap_comm": bool(settings.gpus_per_rank) and not settings.deterministic,
             "reduce_bucket_size": BUCKET,
             "allgather_bucket_size": BUCKET,
         },
@@ -146,6 +146,23 @@ def load_policy(folder: Path, settings: LearnSettings) -> Any:
     if settings.gradient_checkpointing:
         model.gradient_checkpointing_enable({"use_reentrant": False})
     return model
+
+
+def partition(model: Any, config: Mapping[str, Any]) -> None:
+    """Divide a loaded model among the ranks, one parameter after the other, as ZeRO stage 3 does.
+
+    DeepSpeed would do so later by itself, after it has put the whole model on every rank's device:
+    what fits there divided may not fit there whole. (`HfDeepSpeedConfig` of transformers divides
+    while a model is loaded, but has what the model computes by itself then, vision towers' rotary
+    frequencies among it, in the learner's precision.)
+    """
+    import deepspeed
+
+    deepspeed.zero.Init(module=model, config_dict_or_path=dict(config))
+    device = deepspeed.accelerator.get_accelerator().current_device_name()
+    for module in model.modules():
+        for name, buffer in list(module.named_buffers(recurse=False)):
+            setattr(module, name, buffer.to(device))
 
 
 def logits_of(engine: Any, micro: Micro) -> Tensor:
@@ -190,10 +207,13 @@ class Trainer:
         if saved is not None:
             saved.copy_weights(model, beat)
         beat("partitioning the model")
+        config = engine_config(settings, self.world)
+        if settings.zero_stage == 3:
+            partition(model, config)
         self.engine = deepspeed.initialize(
             model=model,
             optimizer=self._adam(model),
-            config=engine_config(settings, self.world),
+            config=config,
             dist_init_required=False,
         )[0]
         starting_moments(self.engine)

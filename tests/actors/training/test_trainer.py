@@ -27,7 +27,7 @@ from actors.model.processor import load_processor
 from actors.training.checkpoint import owners, read_manifest
 from actors.training.checkpoint_tree import MANIFEST
 from actors.training.rows import RowMaker
-from actors.training.trainer import Trainer
+from actors.training.trainer import Trainer, engine_config, load_policy, partition
 from pipeline.errors import BadModel, CorruptObject, TrainingDiverged
 from pipeline.prompts import PromptTemplates, prompt_hash
 from pipeline.query import Query
@@ -120,6 +120,16 @@ def reference(policy: Path, rows: list[TrainRow]) -> dict[str, np.ndarray]:
 def furthest(found: Any, wanted: dict[str, np.ndarray]) -> float:
     assert set(found) == set(wanted)
     return max(float(np.abs(found[name] - wanted[name]).max()) for name in wanted)
+
+
+def test_a_model_is_divided_before_deepspeed_puts_it_on_a_device(policy: Path) -> None:
+    trainer(policy).close()  # DeepSpeed is there
+    asked = settings(zero_stage=3)
+    model = load_policy(policy, asked)
+    sizes = {name: parameter.numel() for name, parameter in model.named_parameters()}
+    partition(model, engine_config(asked, 1))
+    for name, parameter in model.named_parameters():
+        assert (parameter.numel(), parameter.ds_numel) == (0, sizes[name])
 
 
 @pytest.mark.parametrize(("stage", "micro_batch"), [(1, 1), (1, 8), (2, 3), (3, 8), (3, 3)])
