@@ -27,6 +27,8 @@ os.environ.update(
     RAY_USAGE_STATS_ENABLED="0",
     # Seconds that Ray's control store may take to start; by default 30, too few here at times.
     RAY_gcs_server_port_wait_time_s="200",
+    # By default a Ray starts as many idle workers as it has CPUs.
+    RAY_prestart_worker_first_driver="0",
     VLLM_NO_USAGE_STATS="1",
     VLLM_CPU_KVCACHE_SPACE="1",
     VLLM_CPU_OMP_THREADS_BIND="nobind",

@@ -204,6 +204,7 @@ class LocalCluster:
             CLUSTER: str(self.folder),
             "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",  # loopback: `jobs.runtime.ray_cluster`
             "RAY_USAGE_STATS_ENABLED": "0",
+            "RAY_prestart_worker_first_driver": "0",  # of no use: `jobs.runtime.ray_cluster`
             "RAY_GRACEFUL_SHUTDOWN_DRAIN_TIMEOUT_S": "0",  # nobody else serves from this cluster
             "RAY_enable_autoscaler_v2": "1",
             "RAY_CLOUD_INSTANCE_ID": HEAD,

@@ -41,7 +41,7 @@ NODES = 3
 
 # In a GPU's place: a node has CPUs for all roles at once, and one of this.
 ACCELERATOR = "accelerator"
-NODE = NodeType({"CPU": 8, ACCELERATOR: 1}, NODES)
+NODE = NodeType({"CPU": 2, ACCELERATOR: 1}, NODES)
 ROLES = (
     f"cluster.engine_resource={ACCELERATOR}", f"cluster.rank_resource={ACCELERATOR}",
     "cluster.turn_s=5",

@@ -42,6 +42,10 @@ ANSWER_S = 8.0
 # only. Elsewhere it replaces that address by the machine's, even when told to use it.
 LOOPBACK = "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"
 
+# Whether a raylet starts as many workers as it has CPUs for its first driver. Every actor here has
+# an environment of its own, and none of them would be used.
+PRESTART = "RAY_prestart_worker_first_driver"
+
 # How a gRPC connection begins, and with which kind of frame its server answers (HTTP/2, 3.4).
 PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + b"\0\0\0\4\0\0\0\0\0"
 
@@ -64,6 +68,7 @@ def start_ray(config: Config, say: Callable[[str], None] = logging.warning) -> I
     guard()
     address = config.cluster.address
     os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
+    os.environ[PRESTART] = "0"
     # Workers find this code however the job was started.
     os.environ["PYTHONPATH"] = os.pathsep.join(
         part for part in (str(ROOT), os.environ.get("PYTHONPATH")) if part
