@@ -3,6 +3,7 @@
 Run by the Makefile with the machine's own Python 3.11; imports the standard library only.
 
     nothing ──► torch's CPU wheel ──► the other pins ──► checked ──► stamped ──► the project
+                                           └── torchvision's operators declared, each time
 
 What always holds: a stamp is written only after what it stands for was checked, so an interrupted
 installation starts over; when both stamps are valid no pip runs; two installations of one clone
@@ -15,6 +16,7 @@ import fcntl
 import hashlib
 import importlib.util
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -27,9 +29,14 @@ PYTORCH_CPU = "https://download.pytorch.org/whl/cpu"
 
 # Their wheels on PyPI are CUDA builds: beside a CPU torch they fail at import, and take vllm and
 # transformers with them. They are therefore absent from the lock.
-CUDA_BUILDS = ("torchvision", "torchaudio", "torchcodec")
+CUDA_BUILDS = ("torchaudio", "torchcodec")
 
-# Compares the environment with the lock from inside; prints what differs.
+# So is torchvision's, which most model families need; it works once this file has declared the
+# operators that are missing there (see its docstring).
+SCHEMAS = ROOT / "requirements" / "torchvision_schemas.py"
+
+# Compares the environment with the lock from inside; prints what differs. A pin without a local
+# part (+cpu) is met by any build of the version.
 CHECK = """
 import sys
 from importlib.metadata import PackageNotFoundError, version
@@ -39,11 +46,21 @@ for requirement in sys.argv[1:]:
         found = version(name)
     except PackageNotFoundError:
         found = "not installed"
-    if found != pinned:
+    if found != pinned and ("+" in pinned or found.partition("+")[0] != pinned):
         print(f"{name}: {found}, but {pinned} is pinned")
 import torch
 if torch.version.cuda is not None:
     print(f"torch {torch.__version__} is a CUDA build")
+"""
+
+# Imports what families of models need besides; prints what does not import, and why.
+FAMILIES = """
+from importlib import import_module
+for name in ("torchvision.transforms.v2", "num2words"):
+    try:
+        import_module(name)
+    except Exception as error:
+        print(f"{name} does not import: {type(error).__name__}: {error}")
 """
 
 
@@ -148,22 +165,57 @@ def install_lock(index: str) -> None:
         raise SetupError("python could not make .venv: its message is above.")
     install_torch(index)
     try:
-        # DeepSpeed is the one package without a wheel. It is built with the pinned setuptools,
-        # outside of pip's isolated build environment, which would take whatever is newest.
+        # DeepSpeed and docopt have no wheel. They are built with the pinned setuptools, outside of
+        # pip's isolated build environment, which would take whatever is newest.
         pip_install(pins()["setuptools"], *([] if has_own_pip() else ["pip"]))
         pip_install("--no-build-isolation", "--use-pep517", "-r", str(LOCK))
     except PipFailed as error:
         raise SetupError("pip could not install what the lock pins: see above.") from error
-    check = [str(VENV_PYTHON), "-c", CHECK, *pins().values()]
-    wrong = subprocess.run(check, stdout=subprocess.PIPE, text=True, check=True).stdout
+    declare_operators()
+    check_installed()
+
+
+def packages() -> Path:
+    """Where the environment's packages lie."""
+    return next((VENV / "lib").glob("python3*")) / "site-packages"
+
+
+def declare_operators() -> None:
+    """Have every Python of the environment declare what torchvision needs beside a CPU torch."""
+    copy = packages() / SCHEMAS.name
+    if not copy.is_file() or copy.read_bytes() != SCHEMAS.read_bytes():
+        shutil.copyfile(SCHEMAS, copy)
+    # A line of a .pth file that begins with `import` is executed when Python starts.
+    copy.with_suffix(".pth").write_text(f"import {SCHEMAS.stem}\n")
+
+
+def check_installed() -> None:
+    """Refuse an environment that is not what the lock pins, or cannot load families of models.
+
+    Raises:
+        SetupError: naming each package that differs or does not import.
+    """
+    wrong = _said(CHECK, *pins().values())
     if wrong:
         raise SetupError(f"the environment is not what {LOCK.name} pins:\n{wrong}")
+    wrong = _said(FAMILIES)
+    if wrong:
+        raise SetupError(
+            f"the environment is as {LOCK.name} pins it, but cannot load every model family:\n"
+            f"{wrong}torchvision has to be the version made for the pinned torch, and "
+            f"{SCHEMAS.name} to declare\nwhat it misses there."
+        )
+
+
+def _said(program: str, *args: str) -> str:
+    """What a program prints in the environment."""
+    command = [str(VENV_PYTHON), "-c", program, *args]
+    return subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True).stdout
 
 
 def refuse_cuda_builds() -> None:
     """Name the packages that break a CPU environment, should somebody have added them."""
-    packages = next((VENV / "lib").glob("python3*")) / "site-packages"
-    found = [name for name in CUDA_BUILDS if (packages / name).exists()]
+    found = [name for name in CUDA_BUILDS if (packages() / name).exists()]
     if found:
         names = " ".join(found)
         raise SetupError(
@@ -184,6 +236,7 @@ def main(index: str) -> None:
             install_lock(index)
             write_stamp("lock", deps_key)
         refuse_cuda_builds()
+        declare_operators()
         if not stamped("project", project_key):
             try:
                 pip_install("--quiet", "--no-build-isolation", "--editable", str(ROOT))

@@ -2,7 +2,7 @@
 
 Run it in .venv by `make lock` after the dependencies in pyproject.toml changed; pip downloads much
 of what it resolves. Packages that both have are of one version, but for those that the builds of
-torch and vllm decide. From cpu.txt the packages whose wheels are CUDA builds are left out (see
+torch and vllm decide. From cpu.txt the packages whose CUDA builds break it are left out (see
 install.py).
 """
 

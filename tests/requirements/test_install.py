@@ -22,7 +22,8 @@ def install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> ModuleType:
     """requirements/install.py, working on a project of its own with an empty environment."""
     script = tmp_path / "requirements" / "install.py"
     script.parent.mkdir()
-    shutil.copy(ROOT / "requirements" / "install.py", script)
+    for name in ("install.py", "torchvision_schemas.py"):
+        shutil.copy(ROOT / "requirements" / name, script.parent)
     spec = importlib.util.spec_from_file_location("install", script)
     assert spec is not None
     assert spec.loader is not None
@@ -115,6 +116,80 @@ def test_an_installation_that_fails_is_not_taken_for_complete(
 
 def test_a_cuda_build_in_the_environment_is_named(install: ModuleType) -> None:
     install.refuse_cuda_builds()
-    next(install.VENV.glob("lib/*/site-packages")).joinpath("torchvision").mkdir()
-    with pytest.raises(install.SetupError, match="contains torchvision"):
+    (install.packages() / "torchaudio").mkdir()
+    with pytest.raises(install.SetupError, match="contains torchaudio"):
         install.refuse_cuda_builds()
+
+
+def distribution(install: ModuleType, name: str, version: str, **modules: str) -> None:
+    """An installed package whose modules have these texts."""
+    info = install.packages() / f"{name}-{version}.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n")
+    (install.packages() / name).mkdir(exist_ok=True)
+    for module, text in modules.items():
+        (install.packages() / name / f"{module}.py").write_text(text)
+
+
+# As torchvision: operators that may load, then shapes for them.
+TORCHVISION = {
+    "__init__": "from . import extension\nfrom . import _meta_registrations\n",
+    "_meta_registrations": """
+from torch.library import defined
+from .extension import _has_ops
+if not _has_ops() and not any("torchvision::nms(" in name + schema for name, schema in defined):
+    raise RuntimeError("operator torchvision::nms does not exist")
+""",
+}
+TORCH = {
+    "__init__": "from types import SimpleNamespace\nversion = SimpleNamespace(cuda=None)\n",
+    "library": "defined = []\ndef define(name, schema):\n    defined.append((name, schema))\n",
+}
+
+
+def python(install: ModuleType, program: str) -> str:
+    command = [str(install.VENV_PYTHON), "-c", program]
+    return subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip()
+
+
+@pytest.mark.parametrize(("loads", "declared"), [("False", "2"), ("True", "0")])
+def test_operators_are_declared_where_torchvisions_own_do_not_load(
+    install: ModuleType, loads: str, declared: str
+) -> None:
+    extension = f"def _has_ops():\n    return {loads}\n"
+    distribution(install, "torch", "2.13.0+cpu", **TORCH)
+    distribution(install, "torchvision", "0.28.0", **TORCHVISION, extension=extension)
+    install.declare_operators()
+    assert python(install, "import sys; print('torch' in sys.modules)") == "False"
+    count = "import torchvision; from torch.library import defined; print(len(defined))"
+    assert python(install, count) == declared
+
+
+def test_an_environment_that_cannot_load_every_family_is_refused(install: ModuleType) -> None:
+    install.LOCK.write_text("torch==2.13.0+cpu\ntorchvision==0.28.0\n")
+    distribution(install, "torch", "2.13.0+cpu", **TORCH)
+    with pytest.raises(install.SetupError, match=r"torchvision: not installed, but 0\.28\.0"):
+        install.check_installed()
+    extension = "def _has_ops():\n    return False\n"
+    distribution(install, "torchvision", "0.28.0", **TORCHVISION, extension=extension)
+    with pytest.raises(install.SetupError) as error:
+        install.check_installed()
+    assert "RuntimeError: operator torchvision::nms does not exist" in str(error.value)
+    assert "num2words does not import: ModuleNotFoundError" in str(error.value)
+
+
+def test_any_build_of_a_version_meets_a_pin_that_names_none(install: ModuleType) -> None:
+    distribution(install, "torch", "2.13.0+cu130", **TORCH)
+    distribution(install, "torchvision", "0.28.0+cpu")
+    install.LOCK.write_text("torch==2.13.0+cpu\ntorchvision==0.28.0\n")
+    with pytest.raises(install.SetupError) as error:
+        install.check_installed()
+    assert "torch: 2.13.0+cu130, but 2.13.0+cpu is pinned" in str(error.value)
+    assert "torchvision" not in str(error.value)
+
+
+def test_this_environment_loads_torchvision() -> None:
+    import torch
+    from torchvision.transforms.v2.functional import resize
+
+    assert resize(torch.zeros(3, 8, 8), [4, 4]).shape == (3, 4, 4)
