@@ -124,7 +124,9 @@ def _asked_of(
         split = test.benchmark.name
         one = replace(program, splits={split: queries[split]})
         parts.check_queries(one, test.dataset, print, warmup=False)
-    reference = policy.reference or publish_folder(store, Path(config.policy.path))
+    reference = policy.reference or publish_folder(
+        store, Path(config.policy.path), settings=config.model_settings
+    )
     processes = config.grade.processes or max(2, (os.cpu_count() or 2) // 2)
     found = {}
     images = {sha: file for test in tests for sha, file in test.dataset.image_paths.items()}

@@ -86,7 +86,9 @@ def evaluate(
     parts.check_models(config)
     parts.check_queries(program, dataset, print, warmup=False)
     upload_images(store, dataset, images_of(program))
-    reference = policy.reference or publish_folder(store, Path(config.policy.path))
+    reference = policy.reference or publish_folder(
+        store, Path(config.policy.path), settings=config.model_settings
+    )
     scoring = None if policy.prm is None else Scoring(policy.prm, "all", config.prm.aggregate)
     with parts.workers(program, store, dataset, print) as workers:
         through = Through(program, store, workers, scoring)

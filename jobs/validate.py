@@ -66,7 +66,7 @@ def _write_headed(policy: Path, folder: Path, *, likelihood: bool) -> Path:
 class Models:
     """What is asked of model folders: a policy's processor, and the policy with a head of zeros."""
 
-    processor: Callable[[Path], Processor] = load_processor
+    processor: Callable[..., Processor] = load_processor
     headed: Callable[..., Path] = _write_headed
 
 
@@ -174,10 +174,11 @@ class Validation:
         """
         # A warm-up of one's own is what the loop begins with; any other is still to come.
         folder = Path(self.config.warmup.checkpoint or self.config.policy.path)
-        policy = publish_folder(self.once.store, folder)
+        settings = self.config.model_settings
+        policy = publish_folder(self.once.store, folder, settings=settings)
         sampling = self.once.program.sampling(samples, self.config.generate.temperature)
         sampled = self.once.sample("question", policy, sampling)
-        processor = self.models.processor(folder)
+        processor = self.models.processor(folder, settings=settings)
         bad = {one.query for one in sampled.bad}
         asked = [query for query in self.once.queries if query.content_hash not in bad]
         equal = [self._show_query(sampled, query, processor) for query in asked]
@@ -282,7 +283,7 @@ class Validation:
 
     def _score(self, sampled: Sampled, folder: Path) -> list[Score]:
         """What a process reward model says of the responses."""
-        prm = publish_folder(self.once.store, folder)
+        prm = publish_folder(self.once.store, folder, settings=self.config.model_settings)
         scores, excluded = self.once.score(sampled, prm)
         self.say(f"\n=== scored by {folder}")
         for one in scores:

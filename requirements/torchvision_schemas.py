@@ -17,10 +17,10 @@ class DeclareBeforeShapes:
     """A finder that finds nothing: it is asked just before the module that needs the operators."""
 
     @staticmethod
-    def find_spec(name, path=None, target=None):  # type: ignore[no-untyped-def]
+    def find_spec(name: str, path: object = None, target: object = None) -> None:
         """Declare what is missing when the turn of that module comes."""
         if name == "torchvision._meta_registrations":
-            sys.meta_path.remove(DeclareBeforeShapes)  # type: ignore[arg-type]
+            sys.meta_path.remove(DeclareBeforeShapes)
             if not sys.modules["torchvision.extension"]._has_ops():
                 from torch.library import define
 
@@ -29,4 +29,4 @@ class DeclareBeforeShapes:
                     define(f"torchvision::{operator}", schema)
 
 
-sys.meta_path.insert(0, DeclareBeforeShapes)  # type: ignore[arg-type]
+sys.meta_path.insert(0, DeclareBeforeShapes)

@@ -14,8 +14,10 @@ from pathlib import Path
 from typing import Any, Literal
 
 from actors.model.positions import most_positions
+from actors.model.reading import processor_options
 from pipeline.config.schema import Config
 from pipeline.generation.shards import EngineIdentity
+from pipeline.model_settings import stored_settings
 
 # The class that keeps forbidden tokens out, by name: vLLM loads it where the model runs.
 FORBID = "actors.generation.vllm_forbidden_tokens:ForbidTokens"
@@ -104,7 +106,7 @@ def start_llm(folder: Path, settings: EngineSettings, forbidden: Sequence[int]) 
         logprobs_mode="processed_logprobs",
         logits_processors=[FORBID],
         additional_config={"forbidden_token_ids": list(forbidden)},
-        **common_options(settings),
+        **common_options(settings, folder),
     )
 
 
@@ -126,7 +128,7 @@ def _pack_embeddings_again(model: Any) -> None:
             layer.quant_method.process_weights_after_loading(layer)
 
 
-def common_options(settings: EngineSettings) -> dict[str, Any]:
+def common_options(settings: EngineSettings, folder: Path) -> dict[str, Any]:
     """Options of every vLLM of this project, whatever it is for."""
     options: dict[str, Any] = {
         "dtype": settings.precision,
@@ -136,6 +138,7 @@ def common_options(settings: EngineSettings) -> dict[str, Any]:
         "enable_prefix_caching": True,
         # Else a model that takes videos has memory set aside for one.
         "limit_mm_per_prompt": {"video": 0},
+        "mm_processor_kwargs": processor_options(stored_settings(folder)),
         # Rendered prompts are kept by their user, who knows for how long.
         "mm_processor_cache_gb": 0,
         "seed": 0,

@@ -29,8 +29,11 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from actors.model.reading import load_parts
 from pipeline.errors import BadData, BadModel, download_hint
 from pipeline.hashing import canonical_json, sha256_hex
+from pipeline.model_settings import FILE as MODEL_SETTINGS
+from pipeline.model_settings import ModelSettings, check_settings, stored_settings
 from pipeline.prompts import TEMPLATE_TIME, render_prompt
 
 if TYPE_CHECKING:
@@ -43,6 +46,7 @@ PROCESSOR_FILES = (
     "chat_template.jinja",
     "chat_template.json",
     "merges.txt",
+    MODEL_SETTINGS,
     "preprocessor_config.json",
     "processor_config.json",
     "special_tokens_map.json",
@@ -224,17 +228,22 @@ def sampling_logprobs(
     return logprobs.gather(-1, token_ids_T.unsqueeze(-1)).squeeze(-1)
 
 
-def load_processor(folder: Path, *, weights: bool = True) -> Processor:
+def load_processor(
+    folder: Path, *, weights: bool = True, settings: ModelSettings | None = None
+) -> Processor:
     """The processor of a model folder, checked against the model it lies beside.
 
     Loads no weights and starts no engine. weights: False for a folder that holds all but these.
+    settings: how a folder of the user's is read; None: as it was published.
 
     Raises:
         BadModel: naming the folder, what is missing or does not fit, and what to do.
     """
     folder = Path(folder)
     _check_files(folder, weights)
-    config, raw = _load_parts(folder)
+    if settings is not None:
+        check_settings(folder, settings)
+    config, raw = load_parts(folder, settings or stored_settings(folder))
     processor = Processor(folder, raw, config)
     problems = list(_problems(processor, raw, config))
     if not problems:
@@ -263,20 +272,6 @@ def _check_files(folder: Path, weights: bool) -> None:
             f"{folder} has no {', no '.join(missing)}; save model and processor into one folder "
             "with save_pretrained"
         )
-
-
-def _load_parts(folder: Path) -> tuple[Any, Any]:
-    from transformers import AutoConfig, AutoProcessor
-
-    try:
-        config = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
-        raw = AutoProcessor.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
-    except (OSError, ValueError, KeyError, TypeError, ImportError) as error:
-        raise BadModel(
-            f"{folder}: its config or processor does not load ({error}); models that bring code of "
-            "their own (trust_remote_code) are not supported"
-        ) from error
-    return config, raw
 
 
 def _visual_ids(holder: Any) -> Iterator[int]:

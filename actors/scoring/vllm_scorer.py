@@ -54,7 +54,7 @@ def start_pooling(folder: Path, settings: EngineSettings, *, cache_images: bool 
     from vllm import LLM
     from vllm.config import PoolerConfig
 
-    options = common_options(settings)
+    options = common_options(settings, folder)
     if cache_images:
         del options["mm_processor_cache_gb"]
     # A chunk's logits would have to be put together again; a prompt must fit a step instead.

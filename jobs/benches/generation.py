@@ -69,7 +69,7 @@ def _measure(name: str, options: Options, *, deterministic: bool) -> Result:
     program = RunSpec.of(config, dataset, engine.identity(), grader_version(config.prompt.shapes))
     store = open_store(options.folder / "store", say=options.say)
     upload_images(store, dataset, images_of(program))
-    policy = publish_folder(store, Path(config.policy.path))
+    policy = publish_folder(store, Path(config.policy.path), settings=config.model_settings)
     least = config.generate.engines * config.generate.shard_queries  # a shard for each engine
     small = options.small
     plan = Plan(program, policy, least if small else QUERIES, 2 if small else SAMPLES)
@@ -218,7 +218,7 @@ class BareEngine:
         begun = time.perf_counter()
         from vllm import LLM
 
-        options = common_options(self._settings)
+        options = common_options(self._settings, Path(self._folder))
         del options["mm_processor_cache_gb"]
         self._llm = LLM(model=self._folder, **options)
         return time.perf_counter() - begun

@@ -68,7 +68,7 @@ def _measure(name: str, options: Options, *, deterministic: bool) -> Result:
     turns = range(options.rounds + 1)
     rows_by_turn = [made_of(pool[i * queries : (i + 1) * queries]) for i in turns]
     with PeakMemory(5.0, leave_out="ray::BareLoop") as memory, start_ray(config):
-        source = Source(publish_folder(store, policy).path)
+        source = Source(publish_folder(store, policy, settings=config.model_settings).path)
         means = Means(store, images, str(options.folder))
         ours, bare = Ours(settings, source, means), Bare(settings, policy, images)
         values = by_turns(

@@ -18,6 +18,8 @@ import torch
 from torch.nn.functional import cross_entropy
 from transformers import AutoModelForImageTextToText, AutoProcessor
 
+from actors.model.reading import processor_options
+from pipeline.model_settings import ModelSettings
 from pipeline.prompts import render_prompt
 
 Pixels = np.ndarray
@@ -47,8 +49,10 @@ class PolicyInMemory:
 
     @classmethod
     def load(cls, folder: Path) -> PolicyInMemory:
-        model = AutoModelForImageTextToText.from_pretrained(folder, dtype=torch.float32)
-        return cls(model, AutoProcessor.from_pretrained(folder))
+        read: dict[str, Any] = {"local_files_only": True, "trust_remote_code": False}
+        model = AutoModelForImageTextToText.from_pretrained(folder, dtype=torch.float32, **read)
+        options = processor_options(ModelSettings())
+        return cls(model, AutoProcessor.from_pretrained(folder, **read, **options))
 
     def save(self, folder: Path) -> None:
         self.model.save_pretrained(folder)

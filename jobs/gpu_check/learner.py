@@ -83,7 +83,9 @@ def plain_logprobs(
     """Log-probabilities of the rows' responses by transformers alone: row by row, unpadded."""
     from transformers import AutoModelForImageTextToText
 
-    model = AutoModelForImageTextToText.from_pretrained(policy, dtype=dtype, local_files_only=True)
+    model = AutoModelForImageTextToText.from_pretrained(
+        policy, dtype=dtype, local_files_only=True, trust_remote_code=False
+    )
     model = model.to(setting.device).eval()
     collator = Collator(policy, picture)
     found = []

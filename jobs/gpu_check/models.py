@@ -73,7 +73,7 @@ def make_model(folder: Path, sizes: Sizes, dtype: torch.dtype, device: str, seed
         {"image_processor": image_processor, "image_seq_len": sizes.image_tokens},
     )
     _edit(folder / "tokenizer_config.json", {"model_max_length": sizes.positions})
-    config = AutoConfig.from_pretrained(folder)
+    config = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
     torch.manual_seed(seed)
     with torch.device(device):
         model = AutoModelForImageTextToText.from_config(config, dtype=dtype)

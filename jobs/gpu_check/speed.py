@@ -129,7 +129,7 @@ def _bare(policy: Path, batches_S: Sequence[Sequence[Micro]], setting: Setting) 
     from transformers import AutoModelForImageTextToText
 
     model = AutoModelForImageTextToText.from_pretrained(
-        policy, dtype=torch.float32, local_files_only=True
+        policy, dtype=torch.float32, local_files_only=True, trust_remote_code=False
     )
     figures: dict[str, Any] = {}
     with setting.peak(figures):

@@ -23,7 +23,7 @@ def check_models(config: Config) -> None:
     for model in filter(None, (config.policy.path, config.warmup.checkpoint, config.prm.path)):
         check_weights(Path(model))
     for model in filter(None, (config.policy.path, config.warmup.checkpoint)):
-        load_processor(Path(model))
+        load_processor(Path(model), settings=config.model_settings)
     if config.select.reward != "prm":
         return
     policy = Path(config.warmup.checkpoint or config.policy.path)

@@ -29,7 +29,7 @@ def check_queries(program: RunSpec, dataset: Dataset, say: Say, *, warmup: bool 
     """
     config = program.config
     folder = Path(config.warmup.checkpoint or config.policy.path)
-    processor = load_processor(folder)
+    processor = load_processor(folder, settings=config.model_settings)
     if processor.writes_the_time:
         say(
             f"the chat template of {folder} writes the date: in every prompt it is "

@@ -156,8 +156,11 @@ def repairer(
             return False
         key, _, name = rest.partition("/")
         # Only a copy that hashes to the same path counts.
-        same = [folder for folder in copies(path) if scan_tree(folder).sha256 == name]
-        return bool(same) and put_content_tree(store, kind, key, same[0]) == path
+        for folder in copies(path):
+            for besides in ({}, config.model_settings.files()):
+                if scan_tree(folder, besides=besides).sha256 == name:
+                    return put_content_tree(store, kind, key, folder, besides=besides) == path
+        return False
 
     return repair
 

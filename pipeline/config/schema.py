@@ -30,6 +30,7 @@ from pipeline.config.section import (
     Temperature,
 )
 from pipeline.config.selecting import Select, Unlabelled
+from pipeline.model_settings import ImageBackend, ModelSettings
 from pipeline.prompts import QUESTION_TEMPLATE, WARMUP_TEMPLATE, PromptTemplates
 
 VISION = ("*vision*", "*visual*", "*vpm*", "*resampler*")
@@ -107,6 +108,10 @@ class Policy(Section):
     path: str = Field(default="assets/digits-base", json_schema_extra=SAME_CONTENT)
     """Local folder of the base policy, as `from_pretrained` takes it: safetensors, config,
     tokenizer, processor, chat template."""
+    image_backend: ImageBackend = Field(default="pil", json_schema_extra=ADDED)
+    """What resizes and normalises pictures, in engine, learner and PRM alike: pil, or torchvision's
+    processors, which are faster and make slightly other pixels. A family that has only one of the
+    two uses that, and says so."""
 
 
 class Prompt(Section):
@@ -433,3 +438,8 @@ class Config(Section):
     dynamics: Dynamics = Dynamics()
     store: Store = Store()
     cluster: Cluster = Cluster()
+
+    @property
+    def model_settings(self) -> ModelSettings:
+        """How the run's models are read."""
+        return ModelSettings(image_backend=self.policy.image_backend)

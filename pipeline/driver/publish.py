@@ -24,7 +24,8 @@ class PublishStep:
     def advance(self, context: RunContext) -> Sequence[Event]:
         """Ask for the policy until it lies in the store."""
         # The worker's own working directory may be another.
-        answer = context.ask(PublishTask(str(Path(self.step.folder).resolve())))
+        folder = str(Path(self.step.folder).resolve())
+        answer = context.ask(PublishTask(folder, self.step.settings))
         if answer is None:
             return ()
         self.done = True

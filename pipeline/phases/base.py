@@ -13,5 +13,6 @@ from pipeline.run.state import State
 def ready(state: State, spec: RunSpec) -> Sequence[Step]:
     """Publish the base, then evaluate it on every split."""
     if "base" not in state.policies:
-        return (PublishFolder("prepare", "base", spec.config.policy.path),)
+        config = spec.config
+        return (PublishFolder("prepare", "base", config.policy.path, config.model_settings),)
     return all_evaluations(state, spec, "base", "base")

@@ -37,7 +37,7 @@ def ready(state: State, spec: RunSpec) -> Sequence[Step]:
     if spec.config.select.reward != "prm" or NAME in state.policies:
         return ()
     if prm.path is not None:
-        return (PublishFolder("prm/prepare", NAME, prm.path),)
+        return (PublishFolder("prm/prepare", NAME, prm.path, spec.config.model_settings),)
     sampling = _rollouts(state, spec)
     if ROLLOUTS not in state.closed:
         return (sampling,)

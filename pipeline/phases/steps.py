@@ -6,11 +6,12 @@ audit compares a ledger with it.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from pipeline.config.schema import DecideBy, SearchedBy
 from pipeline.config.selecting import RankedBy
 from pipeline.generation.shards import ShardSpec
+from pipeline.model_settings import ModelSettings
 from pipeline.refs import PolicyRef, ShardSet
 from pipeline.run.events.event import Event
 from pipeline.selection.pseudo_labels import Voting
@@ -26,6 +27,7 @@ class PublishFolder:
     stage: str
     name: str
     folder: str
+    settings: ModelSettings = field(default_factory=ModelSettings)
 
 
 @dataclass(frozen=True)

@@ -22,8 +22,9 @@ def ready(state: State, spec: RunSpec) -> Sequence[Step]:
     """Make the warm-up policy (or publish the user's own), then evaluate it on every split."""
     if state.warmup is not None:
         return all_evaluations(state, spec, "warmup", "warmup")
-    if spec.config.warmup.checkpoint is not None:
-        return (PublishFolder("warmup/prepare", "warmup", spec.config.warmup.checkpoint),)
+    ready_made, settings = spec.config.warmup.checkpoint, spec.config.model_settings
+    if ready_made is not None:
+        return (PublishFolder("warmup/prepare", "warmup", ready_made, settings),)
     return sample_warmup(state, spec) or _next_round(state, spec)
 
 

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from pipeline.hashing import key_of
+from pipeline.model_settings import ModelSettings
 from pipeline.refs import PolicyRef
 from pipeline.stages.tasks import TaskContext
 from pipeline.storage.models import publish_folder
@@ -13,9 +14,10 @@ from pipeline.storage.models import publish_folder
 
 @dataclass(frozen=True)
 class PublishTask:
-    """Put a folder of this machine into the store."""
+    """Put a folder of this machine into the store, with how it is read."""
 
     folder: str
+    settings: ModelSettings = field(default_factory=ModelSettings)
 
     @property
     def key(self) -> str:
@@ -26,6 +28,6 @@ class PublishTask:
         """The policy.
 
         Raises:
-            BadModel: there is no such folder, or it is empty.
+            BadModel: there is no such folder, it is empty, or it was trained with other settings.
         """
-        return publish_folder(context.store, Path(self.folder))
+        return publish_folder(context.store, Path(self.folder), settings=self.settings)

@@ -9,6 +9,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from pipeline.errors import BadData, BadModel
+from pipeline.model_settings import ModelSettings, check_settings
 from pipeline.refs import PolicyRef
 from pipeline.storage.store import Store
 from pipeline.storage.trees import Beat, put_content_tree, quiet
@@ -16,14 +17,22 @@ from pipeline.storage.trees import Beat, put_content_tree, quiet
 STAGE, KEY = "policies", "model"
 
 
-def publish_folder(store: Store, folder: Path, beat: Beat = quiet) -> PolicyRef:
+def publish_folder(
+    store: Store, folder: Path, beat: Beat = quiet, settings: ModelSettings | None = None
+) -> PolicyRef:
     """Put a model folder into the store; equal folders give equal references.
 
+    settings: how a folder of the user's is read; None: a folder of ours, which holds them.
+
     Raises:
-        BadModel: there is no such folder, or it is empty.
+        BadModel: there is no such folder, it is empty, or it was trained with other settings.
     """
+    besides = {}
+    if settings is not None:
+        check_settings(folder, settings)
+        besides = settings.files()
     try:
-        return policy_at(put_content_tree(store, STAGE, KEY, folder, beat))
+        return policy_at(put_content_tree(store, STAGE, KEY, folder, beat, besides=besides))
     except BadData as error:
         raise BadModel(f"{folder} cannot be used as a model: {error}") from error
 

@@ -19,7 +19,7 @@ import json
 import os
 import re
 import secrets
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Container, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -34,6 +34,7 @@ from pipeline.storage.store import Store
 FORMAT = 1
 PARALLEL_FILES = 4
 _SHA256 = re.compile(r"[0-9a-f]{64}")
+_NONE: Mapping[str, bytes] = {}
 
 Beat = Callable[[str], None]
 """Is told what is going on, whenever some of it is done."""
@@ -115,8 +116,10 @@ def _files_below(folder: Path) -> list[str]:
     return sorted(found)
 
 
-def scan_tree(folder: Path, beat: Beat = quiet) -> Manifest:
+def scan_tree(folder: Path, beat: Beat = quiet, besides: Mapping[str, bytes] = _NONE) -> Manifest:
     """The manifest of a folder on disk.
+
+    besides: files by name that count as lying in the folder, whatever lies there.
 
     Raises:
         BadData: when there is no such folder, it holds no file, or a link to a folder.
@@ -132,8 +135,10 @@ def scan_tree(folder: Path, beat: Beat = quiet) -> Manifest:
         beat(f"hashing {path}")
         return TreeFile(path, file_sha256(file), file.stat().st_size)
 
+    added = [TreeFile(name, sha256_hex(data), len(data)) for name, data in besides.items()]
     with ThreadPoolExecutor(PARALLEL_FILES) as pool:
-        return Manifest(tuple(pool.map(one, paths)))
+        files = pool.map(one, [path for path in paths if path not in besides])
+        return Manifest(tuple(sorted([*files, *added], key=lambda file: file.path)))
 
 
 def put_tree(store: Store, prefix: str, folder: Path) -> Manifest:
@@ -147,11 +152,24 @@ def put_tree(store: Store, prefix: str, folder: Path) -> Manifest:
     return manifest
 
 
-def put_content_tree(store: Store, stage: str, key: str, folder: Path, beat: Beat = quiet) -> str:
-    """Store a folder under its own hash and return its prefix, `stage/key/<manifest sha256>`."""
-    manifest = scan_tree(folder, beat)
+def put_content_tree(
+    store: Store,
+    stage: str,
+    key: str,
+    folder: Path,
+    beat: Beat = quiet,
+    *,
+    besides: Mapping[str, bytes] = _NONE,
+) -> str:
+    """Store a folder under its own hash and return its prefix, `stage/key/<manifest sha256>`.
+
+    besides: as `scan_tree` takes it.
+    """
+    manifest = scan_tree(folder, beat, besides)
     prefix = f"{stage}/{key}/{manifest.sha256}"
-    _store_tree(store, prefix, folder, manifest, beat)
+    for name, data in besides.items():
+        store.put(f"{prefix}/{name}", data)
+    _store_tree(store, prefix, folder, manifest, beat, stored=besides)
     return prefix
 
 
@@ -162,7 +180,13 @@ def put_tree_file(store: Store, prefix: str, source: Path, file: TreeFile, beat:
 
 
 def _store_tree(
-    store: Store, prefix: str, folder: Path, manifest: Manifest, beat: Beat = quiet
+    store: Store,
+    prefix: str,
+    folder: Path,
+    manifest: Manifest,
+    beat: Beat = quiet,
+    *,
+    stored: Container[str] = (),
 ) -> None:
     where = manifest_path(prefix)
     data = manifest.to_json()
@@ -174,7 +198,7 @@ def _store_tree(
         put_tree_file(store, prefix, folder / file.path, file, beat)
 
     with ThreadPoolExecutor(PARALLEL_FILES) as pool:
-        list(pool.map(one, manifest.files))
+        list(pool.map(one, (file for file in manifest.files if file.path not in stored)))
     if own_hash:
         store.put(where, data)
     elif not store.create(where, data):

@@ -116,4 +116,4 @@ def headed(policy: Path, folder: Path, *, likelihood: bool) -> Path:
     return folder
 
 
-FAKE_MODELS = Models(lambda folder: Words(), headed)  # type: ignore[arg-type,return-value]
+FAKE_MODELS = Models(lambda folder, settings: Words(), headed)  # type: ignore[arg-type,return-value]

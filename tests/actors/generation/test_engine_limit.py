@@ -34,10 +34,10 @@ def test_no_engine_is_built_for_more_tokens_than_its_model_reads(
 
 @pytest.mark.parametrize(("gpus", "backend"), [(1, None), (2, "mp")])
 def test_an_engine_on_several_gpus_runs_in_processes_of_its_own_node(
-    gpus: int, backend: str | None
+    gpus: int, backend: str | None, tmp_path: Path
 ) -> None:
     """Left to itself inside a placement group, vLLM takes Ray and refuses a bundle of two GPUs."""
-    options = common_options(EngineSettings(tensor_parallel_size=gpus))
+    options = common_options(EngineSettings(tensor_parallel_size=gpus), tmp_path)
     assert options["tensor_parallel_size"] == gpus
     assert options.get("distributed_executor_backend") == backend
 

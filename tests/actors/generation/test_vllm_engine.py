@@ -86,6 +86,19 @@ def test_samples_are_what_the_contract_says(engine: VllmEngine, processor: Proce
     assert min(ends.values()) > 0
 
 
+def test_the_engine_sees_the_pixels_that_the_learner_sees(
+    engine: VllmEngine, processor: Processor
+) -> None:
+    """Also where torchvision is installed, whose pixels are others."""
+    open_image = ImageCache(FILES.__getitem__).get
+    images = next(request.images for request in ask(processor, 64) if request.images)
+    prompt = processor.prompt("How many?", len(images))
+    seen = engine._render(prompt, images)["mm_kwargs"]["image"]
+    pixels = torch.cat([item["pixel_values"].data.flatten() for item in seen])
+    ours = processor.inputs(prompt, [open_image(sha) for sha in images])["pixel_values"]
+    assert torch.equal(pixels, ours.flatten())
+
+
 def test_a_sample_does_not_depend_on_who_shares_its_batch(
     engine: VllmEngine, processor: Processor
 ) -> None:

@@ -8,14 +8,26 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 from safetensors.torch import load_file, save_file
 
 from actors.model.images import ImageCache
-from actors.model.processor import load_processor, processor_sha256, sampling_logprobs
+from actors.model.processor import (
+    Processor,
+    load_processor,
+    processor_sha256,
+    sampling_logprobs,
+)
+from actors.model.reading import load_parts
 from pipeline.errors import BadData, BadModel, CorruptObject
+from pipeline.hashing import sha256_hex
+from pipeline.model_settings import ModelSettings
 from tests.support.models import make_images, make_policy
+
+ROOT = Path(__file__).resolve().parents[3]
 
 
 @pytest.fixture(scope="module")
@@ -50,6 +62,49 @@ def test_a_whole_folder_is_accepted(folder: Path) -> None:
         ids(token) for token in ("<image>", "<fake_token_around_image>", "<global-img>")
     }
     assert set(processor.forbidden) == {*processor.visual, ids("<pad>")}
+
+
+# Of three pictures of noise, two of them resized: computed where torchvision was not installed.
+DIGITS_PIXELS = "74a781c125eedeca6fa1a17d28e9adb1dfaab1e31312ef429d1404c9a0324a39"
+
+
+def pixels_sha256(processor: Processor) -> str:
+    rng = np.random.default_rng(0)
+    made = []
+    for size in ((32, 32, 3), (50, 41, 3), (20, 64, 3)):
+        picture = Image.fromarray(rng.integers(0, 255, size, dtype=np.uint8))
+        inputs = processor.inputs(processor.prompt("?", 1), [picture])
+        names = ("input_ids", "pixel_values", "pixel_attention_mask")
+        made += [np.ascontiguousarray(inputs[name].numpy()).tobytes() for name in names]
+    return sha256_hex(b"".join(made))
+
+
+def test_the_pixels_of_digits_do_not_depend_on_what_is_installed() -> None:
+    assert pixels_sha256(load_processor(ROOT / "assets" / "digits-base")) == DIGITS_PIXELS
+
+
+def test_the_image_backend_is_that_of_the_settings_and_part_of_the_processor(folder: Path) -> None:
+    other = ModelSettings(image_backend="torchvision")
+    there = load_processor(folder, settings=other)
+    assert pixels_sha256(there) != DIGITS_PIXELS
+    plain = processor_sha256(folder)
+    for name, data in other.files().items():
+        (folder / name).write_bytes(data)
+    assert pixels_sha256(load_processor(folder)) == pixels_sha256(there)
+    assert processor_sha256(folder) != plain
+    with pytest.raises(BadModel, match=r"set policy\.image_backend=\"torchvision\""):
+        load_processor(folder, settings=ModelSettings())
+
+
+def test_a_family_without_the_image_backend_uses_the_other_and_says_so(
+    folder: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    one_backend = {"image_processor_type": "Llama4ImageProcessor"}
+    edit(folder / "processor_config.json", lambda file: file["image_processor"].update(one_backend))
+    _, processor = load_parts(folder, ModelSettings())
+    assert processor.image_processor.backend == "torchvision"
+    assert f"{folder}: its family has no image processor of pil" in caplog.text
+    assert "that of torchvision is used" in caplog.text
 
 
 def test_embeddings_without_a_token_are_forbidden(folder: Path) -> None:
