@@ -112,7 +112,7 @@ def _pseudo_lines(event: SamplingClosed) -> list[str]:
     counts = event.pseudo
     if not counts:
         return []
-    rate = percent(counts["right"] / counts["known"]) if counts["known"] else ""
+    rate = percent(counts["correct"] / counts["known"]) if counts["known"] else ""
     known = f"; {rate} % of the {counts['known']} whose answer is known are correct" if rate else ""
     return [
         f"{event.purpose}: {counts['taken']} of {counts['queries']} queries have a pseudo-label"

@@ -67,12 +67,12 @@ def _unlabelled(state: State, iteration: int) -> dict[str, Any]:
     if closed is None:
         return {}
     counts, pseudo = closed["coverage"], closed.get("pseudo")
-    found = {"queries": counts["queries"], "samples": counts["samples"], "kept": counts["kept"]}
+    figures = {"queries": counts["queries"], "samples": counts["samples"], "kept": counts["kept"]}
     if pseudo is not None:
-        known = pseudo["known"]
-        found |= {
+        checked = pseudo["known"]
+        figures |= {
             "pseudo_labels": pseudo["taken"],
-            "known": known,
-            "correct_pseudo_labels": pseudo["right"] / known if known else None,
+            "known": checked,
+            "correct_pseudo_labels": pseudo["correct"] / checked if checked else None,
         }
-    return {"unlabelled": found}
+    return {"unlabelled": figures}

@@ -64,12 +64,12 @@ def unlabelled_queries(
             f"{UNLABELLED!r}, which is what a run calls its unlabelled pool; rename the split"
         )
     of = f"{len(marked)} unlabelled rows" if marked else "no unlabelled row"
-    known = " whose answer is there" if oracle else ""
+    with_answer = " whose answer is there" if oracle else ""
     raise BadConfig(
         f"unlabelled.use = {config.unlabelled.use}: the unlabelled pool is empty: split "
-        f"{data.train!r} has {of}{known}, and data.unlabelled_share = {data.unlabelled_share:g} of "
-        f"its {len(train)} labelled queries hides none; mark rows as unlabelled, set "
-        "data.unlabelled_share=0.5, say, or unlabelled.use=none"
+        f"{data.train!r} has {of}{with_answer}, and data.unlabelled_share = "
+        f"{data.unlabelled_share:g} of its {len(train)} labelled queries hides none; mark rows as "
+        "unlabelled, set data.unlabelled_share=0.5, say, or unlabelled.use=none"
     )
 
 

@@ -80,7 +80,7 @@ def vote(
     rows, grades: parallel, whole query groups. rewards: R_p of each sample, for "prm". Equal votes
     go to the answer whose first sample has the lower index.
     """
-    class_of = {(one.query, one.sample_index): one.equals for one in classes}
+    class_of = {(item.query, item.sample_index): item.equals for item in classes}
     votes: dict[str, dict[int, float]] = {}
     counts: dict[str, list[int]] = {}
     for row in rows:
@@ -91,14 +91,14 @@ def vote(
         if equals is None or row.finish != "stop":
             continue
         counted[1] += 1
-        mine = votes.setdefault(row.query, {})
-        mine[equals] = mine.get(equals, 0.0) + weight_of(row, rewards.get(place), voting.by)
+        weights = votes.setdefault(row.query, {})
+        weights[equals] = weights.get(equals, 0.0) + weight_of(row, rewards.get(place), voting.by)
     answers = {(grade.query, grade.sample_index): grade.extracted for grade in grades}
     labels: dict[str, PseudoLabel] = {}
-    for query, mine in votes.items():
-        total, (samples, voted) = math.fsum(mine.values()), counts[query]
-        winner = max(mine, key=lambda equals: (mine[equals], -equals))
-        share = mine[winner] / total * voted / samples if total > 0.0 else 0.0
+    for query, weights in votes.items():
+        total, (samples, voted) = math.fsum(weights.values()), counts[query]
+        winner = max(weights, key=lambda equals: (weights[equals], -equals))
+        share = weights[winner] / total * voted / samples if total > 0.0 else 0.0
         answer = answers[query, winner] or ""
         labels[query] = PseudoLabel(
             answer, winner, share, total > 0.0 and share >= voting.least_share
@@ -116,7 +116,7 @@ def voted_outcomes(
 
     Of a query without one every readable answer stays "answered", which nothing is selected of.
     """
-    class_of = {(one.query, one.sample_index): one.equals for one in classes}
+    class_of = {(item.query, item.sample_index): item.equals for item in classes}
     outcomes = []
     for row, grade in zip(rows, grades, strict=True):
         label = labels.get(row.query)
@@ -140,11 +140,11 @@ def label_counts(
     it is equal to.
     """
     taken = [query for query, label in votes.items() if label["taken"]]
-    known = [query for query in taken if query in truth]
+    checked = [query for query in taken if query in truth]
     return {
         "queries": queries,
         "voted": len(votes),
         "taken": len(taken),
-        "known": len(known),
-        "right": sum(votes[query]["sample"] in truth[query] for query in known),
+        "known": len(checked),
+        "correct": sum(votes[query]["sample"] in truth[query] for query in checked),
     }

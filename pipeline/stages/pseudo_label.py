@@ -55,9 +55,9 @@ def read_answers(
     it states."""
     stated = [stated_answer(row.text, shapes) for row in rows]
     places = [place for place, answer in enumerate(stated) if answer is not None]
-    found = compare([(rows[i].text, _asking(by_hash[rows[i].query], stated[i])) for i in places])
+    results = compare([(rows[i].text, _asking(by_hash[rows[i].query], stated[i])) for i in places])
     outcomes = ["unparsed"] * len(rows)
-    for place, result in zip(places, found, strict=True):
+    for place, result in zip(places, results, strict=True):
         if result is not None and result.outcome in ("correct", "timeout"):
             outcomes[place] = ANSWERED if result.outcome == "correct" else "timeout"
     return [
@@ -121,8 +121,8 @@ def truth_of(
     """
     firsts = [
         (row, query)
-        for row, one in zip(rows, classes, strict=True)
-        if one.equals == row.sample_index and (query := by_hash[row.query]).answer is not None
+        for row, answer in zip(rows, classes, strict=True)
+        if answer.equals == row.sample_index and (query := by_hash[row.query]).answer is not None
     ]
     results = compare([(row.text, replace(query, unlabelled=False)) for row, query in firsts])
     truth: dict[str, list[int]] = {}

@@ -26,10 +26,10 @@ def process_true(query: str, text: str) -> bool:
     Raises:
         BadData: no checker knows the query.
     """
-    known = _digits().get(query)
-    if known is None:
+    truth = _digits().get(query)
+    if truth is None:
         raise BadData(
             f"query {query[:16]}: select.by = checker ranks by the process checker of the built-in "
             "digits task, whose training split has no such query"
         )
-    return check(text, known.question, known.scene).process_true
+    return check(text, truth.question, truth.scene).process_true

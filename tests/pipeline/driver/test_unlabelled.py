@@ -36,8 +36,8 @@ from pipeline.storage.artifacts import put_content, read_rows
 from pipeline.storage.parquet import to_parquet
 from tests.support.audited import rewritten
 from tests.support.chaos_world import RUN
-from tests.support.driving import Bench
-from tests.support.scripted import make_config, make_query, prm_config
+from tests.support.driving import Bench, result
+from tests.support.scripted import Crash, make_config, make_query, prm_config
 
 
 def config_of(prm: bool = False, **unlabelled: Any) -> Config:
@@ -57,7 +57,7 @@ def config_of(prm: bool = False, **unlabelled: Any) -> Config:
     )
 
 
-def told(bench: Bench, kind: str = "shard_graded") -> list[Mapping[str, Any]]:
+def unlabelled_events(bench: Bench, kind: str = "shard_graded") -> list[Mapping[str, Any]]:
     return [one for one in bench.of_type(kind) if str(one["purpose"]).startswith("unlabelled/")]
 
 
@@ -74,7 +74,7 @@ def test_what_is_voted_stands_in_the_ledger_and_is_derived_again(voted: Bench) -
     assert state.finished is not None
     assert audit(voted.store, "scripted", lambda _: decode).problems == []
     kind = "shard_scored" if voted.config.unlabelled.vote == "prm" else "shard_graded"
-    votes = [label for event in told(voted, kind) for label in event["votes"].values()]
+    votes = [label for event in unlabelled_events(voted, kind) for label in event["votes"].values()]
     assert any(label["taken"] for label in votes)
     assert all(label["taken"] == (label["share"] >= 0.4) for label in votes)
     rows = [row["unlabelled"] for row in state.iterations]
@@ -87,7 +87,7 @@ def test_what_is_voted_stands_in_the_ledger_and_is_derived_again(voted: Bench) -
 def test_what_is_kept_gives_the_pseudo_label_and_is_trained_on(voted: Bench) -> None:
     kind = "shard_scored" if voted.config.unlabelled.vote == "prm" else "shard_graded"
     kept = 0
-    for event in told(voted, kind):
+    for event in unlabelled_events(voted, kind):
         selected: list[Selected] = read_rows(voted.store, event["selected"], Selected)
         for row in selected:
             label = event["votes"][row.query]
@@ -152,7 +152,7 @@ def test_the_oracle_uses_them_and_mixes_in_from_its_share_on(tmp_path: Path) -> 
     assert mixed == [False, False, True]
     seen = summary(state, bench.program, bench.store)["labelled_queries"]
     assert (seen["control"], seen["final"]) == (6, 9), "half of the pool, and three hidden ones"
-    assert all(event["selected"] and "votes" not in event for event in told(bench))
+    assert all(event["selected"] and "votes" not in event for event in unlabelled_events(bench))
     assert audit(bench.store, "scripted").problems == []
 
 
@@ -184,7 +184,7 @@ def test_an_audit_names_classes_and_votes_that_cannot_be(tmp_path: Path) -> None
     bench = Bench(tmp_path, config)
     bench.run()
     objects = {path: bench.store.get(path) for path in bench.store.list("")}
-    event = next(one for one in told(bench) if one["votes"])
+    event = next(one for one in unlabelled_events(bench) if one["votes"])
 
     def other_votes(wire: dict[str, Any]) -> None:
         if wire.get("votes"):
@@ -227,7 +227,7 @@ def test_a_prm_that_is_not_used_votes_for_nobody(tmp_path: Path) -> None:
 def test_people_read_how_many_are_correct(voted: Bench) -> None:
     closed = SamplingClosed(
         ShardSet("unlabelled", 0), Coverage(queries=8, correct=9, samples=24), 24, 100,
-        pseudo={"queries": 8, "voted": 7, "taken": 6, "known": 4, "right": 3},
+        pseudo={"queries": 8, "voted": 7, "taken": 6, "known": 4, "correct": 3},
     )  # fmt: skip
     said = "\n".join(event_lines(closed, State()))
     assert "6 of 8 queries have a pseudo-label; 75.0 % of the 4 whose answer is known" in said
@@ -291,3 +291,27 @@ def test_a_run_without_them_is_what_it_was() -> None:
     assert canonical_json(sorted(spec_of(plain, *queries).fingerprint["splits"])) == canonical_json(
         ["test", "train", "validation"]
     )
+
+
+def test_a_run_that_is_killed_again_and_again_votes_the_same(tmp_path: Path) -> None:
+    undisturbed = Bench(tmp_path / "a", config_of(vote="logprob"))
+    undisturbed.run()
+    bench = Bench(tmp_path / "b", config_of(vote="logprob"))
+    deaths = 0
+    while True:
+        bench.backend.at = bench.backend.writes + 41
+        bench.backend.after = deaths % 2 == 1
+        try:
+            bench.run(seed=deaths, twice=0.2)
+        except Crash:
+            deaths += 1
+            continue
+        break
+    assert deaths > 2
+    assert result(bench) == result(undisturbed)
+    votes = [
+        {(e["purpose"], e["index"]): e["votes"] for e in unlabelled_events(one)}
+        for one in (bench, undisturbed)
+    ]
+    assert votes[0] == votes[1]
+    assert audit(bench.store, "scripted").problems == []

@@ -148,6 +148,6 @@ def test_the_truth_is_told_by_class_where_it_is_known() -> None:
     assert truth_of(rows, classes, {NAME: replace(QUERY, answer="9")}, compare) == {NAME: []}
     assert truth_of(rows, classes, {NAME: replace(QUERY, answer=None)}, compare) == {}
     votes = {NAME: PseudoLabel("7", 1, 0.6, True).to_dict()}
-    assert label_counts(1, votes, {NAME: [1]})["right"] == 1
-    assert label_counts(1, votes, {NAME: []})["right"] == 0
+    assert label_counts(1, votes, {NAME: [1]})["correct"] == 1
+    assert label_counts(1, votes, {NAME: []})["correct"] == 0
     assert label_counts(1, votes, {})["known"] == 0
