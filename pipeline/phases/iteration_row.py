@@ -19,7 +19,12 @@ def iteration_row(state: State, spec: RunSpec, iteration: int) -> dict[str, Any]
     closed = state.closed.get(purpose) or _of_gold(len(drawn))
     counts = closed["coverage"]
     samples = max(1, counts["samples"])
-    generate_s, learn_s = (state.stage_s.get(f"{purpose}/{s}", 0.0) for s in ("generate", "learn"))
+    learn_s, pools = (
+        state.stage_s.get(f"{purpose}/learn", 0.0),
+        (purpose, f"unlabelled/{iteration}"),
+    )
+    generate_s = sum(state.stage_s.get(f"{pool}/generate", 0.0) for pool in pools)
+    tokens = closed["tokens"] + state.closed.get(pools[1], {}).get("tokens", 0)
     greedy = state.evaluation(policy, validation, GREEDY) or {}
     sampled = state.evaluation(policy, validation, SAMPLED)
     return {
@@ -49,7 +54,7 @@ def iteration_row(state: State, spec: RunSpec, iteration: int) -> dict[str, Any]
         "generate_s": generate_s,
         "learn_s": learn_s,
         "evaluate_s": state.stage_s.get(f"{purpose}/evaluate", 0.0),
-        "generate_tokens_per_s": closed["tokens"] / generate_s if generate_s else None,
+        "generate_tokens_per_s": tokens / generate_s if generate_s else None,
         "learn_tokens_per_s": job.report["tokens"] / learn_s if learn_s and job.report else None,
     }
 
