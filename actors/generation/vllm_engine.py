@@ -119,10 +119,10 @@ class VllmEngine:
             # Kept, because the folder it came from may leave the node's cache in a long run.
             self._processor_sha256 = processor_sha256(folder)
             self._call(self._start, folder)
-            self._call(self._read_back, folder)
         else:
             self._check_same_model(folder, shapes)
             self._call(self._reload, folder)
+        self._call(self._read_back, folder)
         self._shapes = shapes
 
     def _start(self, folder: Path) -> None:

@@ -154,7 +154,8 @@ def main(arguments: list[str] | None = None) -> int:
                 Setting(told.device, Path(name), told.toy), told.only, told.minutes, told.out
             )
         finally:
-            torch.distributed.destroy_process_group()
+            if torch.distributed.is_initialized():  # a vLLM that is closed takes it along
+                torch.distributed.destroy_process_group()
     return 0 if good else 1
 
 
