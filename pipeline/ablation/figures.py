@@ -11,7 +11,7 @@ from typing import Any
 
 from pipeline.errors import BadData
 from pipeline.reports.seeds import Finished
-from pipeline.reports.selected import selected_rows
+from pipeline.reports.selected import phases_of, selected_rows
 from pipeline.reports.summary import labelled_queries, wall_seconds
 from pipeline.run.events.sampling import ShardGraded
 from pipeline.run.events.wire import from_wire
@@ -31,7 +31,7 @@ def figures(run: Finished, policy: str, truth: Truths | None) -> dict[str, Any]:
     test, ood: greedy accuracy on the first and second test split. test_true: share of test
     questions whose greedy response is correct and true in every step. kept, kept_true: responses
     that its iterations were trained on, and the share of them that is. steps: optimizer steps after
-    the warm-up; queries: labelled ones it has seen.
+    the warm-up; queries: labelled ones it has seen; policy: which of the run it is.
 
     Raises:
         BadConfig: the run has no such policy or no test split. ArtifactLost: an object is gone.
@@ -46,6 +46,7 @@ def figures(run: Finished, policy: str, truth: Truths | None) -> dict[str, Any]:
         "test_true": _true_greedy(run, policy, truth),
         "ood": None if ood is None else ood["greedy"],
         "n": result["n"],
+        "policy": _name(run, policy),
         "kept": kept[0],
         "kept_true": kept[1],
         "steps": _steps(run, policy),
@@ -60,6 +61,13 @@ def figures(run: Finished, policy: str, truth: Truths | None) -> dict[str, Any]:
 def commit_of(versions: Mapping[str, str]) -> str:
     """The commit among the versions of a run; where none is known, the hash of the code."""
     return versions.get("commit", versions.get("code", "unknown"))
+
+
+def _name(run: Finished, policy: str) -> str:
+    """Which policy of the run it is: final and control are chosen by validation, and may be the
+    warm-up."""
+    chosen = run.state.finished or {}
+    return str(chosen.get(policy) or policy)
 
 
 def _steps(run: Finished, policy: str) -> int:
@@ -87,8 +95,10 @@ def _true_greedy(run: Finished, policy: str, truth: Truths | None) -> float | No
 def _kept(run: Finished, truth: Truths | None) -> tuple[int, float | None]:
     """Responses that the iterations were trained on, and the share that is true in every step."""
     events, count, true = [from_wire(event) for event in run.events], 0, 0
-    for iteration in range(len(run.state.iterations)):
-        for row in selected_rows(run.store, run.program, events, f"evolve/{iteration}"):
+    for phase in phases_of(events):
+        if phase.split("/")[0] not in ("evolve", "unlabelled"):
+            continue  # of the warm-up and the control
+        for row in selected_rows(run.store, run.program, events, phase):
             count += 1
             if truth is not None:
                 true += _process_true(row["response"], row["query_id"], row["question"], truth)

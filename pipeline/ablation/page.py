@@ -50,9 +50,21 @@ def _part(table: Figures, comparisons: int) -> dict[str, Any]:
         "notes": [
             f"Baseline: {table.table.baseline}. Seeds: {', '.join(map(str, table.seeds))}. "
             f"Test questions: {table.n}.",
+            *_unmoved(table),
             *(f"{field}: {', '.join(values)}" for field, values in table.versions.items()),
         ],
     }
+
+
+def _unmoved(table: Figures) -> list[str]:
+    """Where what is evaluated is the policy that the row began with."""
+    rows = [f"{line.name} ({line.unmoved})" for line in table.lines if line.unmoved]
+    if not rows:
+        return []
+    return [
+        "Seeds in which no iteration was better on validation than the warm-up, which is then what "
+        f"is evaluated: {', '.join(rows)}."
+    ]
 
 
 def _cells(line: Line, difference: Difference | None) -> list[str]:

@@ -23,7 +23,8 @@ class Result:
 
     run: the run that it is a figure of. wall_s: seconds its drivers were at work, without what they
     found in the store. recipe: hash of the settings that all rows have in common. base: version of
-    the base policy. hardware: of the machine that drove.
+    the base policy. hardware: of the machine that drove. policy: which
+    of the run is evaluated; of final and control the one that validation chose.
     """
 
     table: str
@@ -41,6 +42,7 @@ class Result:
     grader: str
     hardware: str
     run: str
+    policy: str
     queries: int
     kept: int | None
     kept_true: float | None

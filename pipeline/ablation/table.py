@@ -20,7 +20,8 @@ ALPHA = 0.05
 
 @dataclass(frozen=True)
 class Line:
-    """A row over its seeds. true, kept_true, ood: None where it is not known or not evaluated."""
+    """A row over its seeds. true, kept_true, ood: None where it is not known or not evaluated.
+    unmoved: seeds whose policy is the warm-up, than which validation found no better one."""
 
     name: str
     row: Row
@@ -31,6 +32,7 @@ class Line:
     steps: float
     queries: float
     wall_s: float
+    unmoved: int
 
 
 @dataclass(frozen=True)
@@ -110,6 +112,7 @@ def _line(name: str, row: Row, results_R: Sequence[Result]) -> Line:
         mean([one.steps for one in results_R]),
         mean([one.queries for one in results_R]),
         mean([one.wall_s for one in results_R]),
+        sum(one.policy == "warmup" for one in results_R) if row.policy != "warmup" else 0,
     )
 
 

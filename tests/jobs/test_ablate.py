@@ -89,6 +89,7 @@ def test_a_cell_is_what_its_run_says(whole: tuple[Path, Path, list[InProcess]]) 
         assert row["test"] == pytest.approx(sum(outcomes) / len(outcomes))
         assert row["n"] == len(outcomes) == 5
         assert run.seed == row["seed"]
+        assert row["policy"] == run.state.finished.get(name, name)  # type: ignore[union-attr]
         assert (row["test_true"], row["kept_true"], row["ood"]) == (None, None, None)
         steps = 0 if name == "warmup" else sum(one["steps"] for one in run.state.iterations)
         assert row["steps"] == steps

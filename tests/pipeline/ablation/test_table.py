@@ -20,7 +20,7 @@ SEEDS = (11, 12, 13)
 
 RESULT = Result(
     table="2", row="a", seed=11, test=0.5, test_true=0.4, ood=0.1, n=1080, steps=60, wall_s=100.0,
-    commit="c", recipe="r", base="b", grader="g", hardware="h", run="seed11-a", queries=512,
+    commit="c", recipe="r", base="b", grader="g", hardware="h", run="seed11-a", policy="evolve/1", queries=512,
     kept=1000, kept_true=0.6,
 )  # fmt: skip
 
@@ -99,6 +99,14 @@ def test_what_is_not_known_of_every_seed_is_no_figure() -> None:
     text, html = page([found])
     assert "| The <a> |" in text
     assert "The &lt;a&gt;" in html
+
+
+def test_rows_that_are_still_the_warm_up_are_named() -> None:
+    rows = [*results("2", "a", RANDOM), *results("2", "b", NOISE)]
+    rows[4] = replace(rows[4], policy="warmup")
+    asked = Table(title="t", baseline="a", rows={"a": Row(), "b": Row()})
+    text, _ = page([figures_of("2", asked, SEEDS, {row.key: row for row in rows})])
+    assert "which is then what is evaluated: b (1)." in text
 
 
 # --- results -------------------------------------------------------------------------------------
