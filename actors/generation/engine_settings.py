@@ -138,6 +138,7 @@ def common_options(settings: EngineSettings, folder: Path) -> dict[str, Any]:
         "enable_prefix_caching": True,
         # Else a model that takes videos has memory set aside for one.
         "limit_mm_per_prompt": {"video": 0},
+        "trust_remote_code": False,
         "mm_processor_kwargs": processor_options(stored_settings(folder)),
         # Rendered prompts are kept by their user, who knows for how long.
         "mm_processor_cache_gb": 0,

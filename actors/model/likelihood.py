@@ -77,7 +77,7 @@ def _ties(folder: Path) -> bool:
     from transformers import AutoConfig
 
     try:
-        config = AutoConfig.from_pretrained(folder, local_files_only=True)
+        config = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
         both = (config, config.get_text_config())
     except (KeyError, OSError, ValueError) as error:
         raise BadModel(f"{folder}: its config.json cannot be used: {error}") from error

@@ -2,11 +2,12 @@
 
 Always: vLLM is given the options that processors are loaded with here (`processor_options`), so
 engine, learner and PRM compute the same pixels of a picture. transformers would otherwise take
-torchvision's processors wherever torchvision is installed.
+torchvision's processors wherever torchvision is installed. No code that lies in a folder is run.
 """
 
 from __future__ import annotations
 
+import json
 import logging
 from pathlib import Path
 from typing import Any
@@ -48,15 +49,19 @@ def load_parts(folder: Path, settings: ModelSettings) -> tuple[Any, Any]:
 
     if settings.image_backend == "torchvision" and not is_torchvision_available():
         raise BadModel("policy.image_backend = torchvision, and torchvision is not installed here")
-    read: dict[str, Any] = {"local_files_only": True, "trust_remote_code": False}
+    options = {"local_files_only": True, **processor_options(settings)}
     try:
-        config = AutoConfig.from_pretrained(folder, **read)
-        raw = AutoProcessor.from_pretrained(folder, **read, **processor_options(settings))
+        config = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+        raw = AutoProcessor.from_pretrained(folder, trust_remote_code=False, **options)
     except (OSError, ValueError, KeyError, TypeError, ImportError) as error:
-        raise BadModel(
-            f"{folder}: its config or processor does not load ({error}); models that bring code of "
-            "their own (trust_remote_code) are not supported"
-        ) from error
+        code = own_code(folder)
+        reason = (
+            f"it brings code of its own ({', '.join(code)}), which is not run, and transformers "
+            "has no class for it; take a model of a family that it has (docs/families.md)"
+            if code
+            else str(error)
+        )
+        raise BadModel(f"{folder}: its config or processor does not load: {reason}") from error
     found = getattr(getattr(raw, "image_processor", None), "backend", None)
     if found not in (None, settings.image_backend):
         _log.warning(
@@ -65,3 +70,17 @@ def load_parts(folder: Path, settings: ModelSettings) -> tuple[Any, Any]:
             folder, settings.image_backend, found,
         )  # fmt: skip
     return config, raw
+
+
+def own_code(folder: Path) -> list[str]:
+    """The code that a folder's files name as its own classes (trust_remote_code), as they name it;
+    code that lies elsewhere has the repository before it."""
+    named: set[str] = set()
+    for name in ("config.json", "processor_config.json", "preprocessor_config.json",
+                 "tokenizer_config.json"):  # fmt: skip
+        file = folder / name
+        classes = json.loads(file.read_text("utf-8")).get("auto_map", {}) if file.is_file() else {}
+        for value in classes.values() if isinstance(classes, dict) else [classes]:
+            listed = value if isinstance(value, list | tuple) else [value]
+            named |= {one.rpartition(".")[0] + ".py" for one in listed if isinstance(one, str)}
+    return sorted(named)

@@ -95,7 +95,7 @@ def parameter_names(folder: Path) -> list[str]:
     from transformers import AutoConfig, AutoModelForImageTextToText
 
     try:
-        config = AutoConfig.from_pretrained(folder, local_files_only=True)
+        config = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
         with torch.device("meta"):
             model = AutoModelForImageTextToText.from_config(config)
     except (ImportError, KeyError, OSError, ValueError) as error:

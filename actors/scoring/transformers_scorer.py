@@ -52,7 +52,7 @@ class TransformersScorer:
 
         head, likelihood = read_head(folder), read_likelihood(folder)
         model = AutoModelForImageTextToText.from_pretrained(
-            folder, dtype=self._dtype, local_files_only=True
+            folder, dtype=self._dtype, local_files_only=True, trust_remote_code=False
         )
         self._model = add_head(model, head, likelihood).to(self._device).eval()
         self._collator = Collator(folder, self._images)

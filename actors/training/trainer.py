@@ -133,7 +133,10 @@ def load_policy(folder: Path, settings: LearnSettings) -> Any:
     from transformers import AutoModelForImageTextToText
 
     model = AutoModelForImageTextToText.from_pretrained(
-        folder, dtype=DTYPES[settings.precision], local_files_only=True
+        folder,
+        dtype=DTYPES[settings.precision],
+        local_files_only=True,
+        trust_remote_code=False,
     )
     model.config.use_cache = False
     if settings.objective == "steps":

@@ -49,10 +49,11 @@ class PolicyInMemory:
 
     @classmethod
     def load(cls, folder: Path) -> PolicyInMemory:
-        read: dict[str, Any] = {"local_files_only": True, "trust_remote_code": False}
-        model = AutoModelForImageTextToText.from_pretrained(folder, dtype=torch.float32, **read)
-        options = processor_options(ModelSettings())
-        return cls(model, AutoProcessor.from_pretrained(folder, **read, **options))
+        model = AutoModelForImageTextToText.from_pretrained(
+            folder, dtype=torch.float32, local_files_only=True, trust_remote_code=False
+        )
+        options = {"local_files_only": True, **processor_options(ModelSettings())}
+        return cls(model, AutoProcessor.from_pretrained(folder, trust_remote_code=False, **options))
 
     def save(self, folder: Path) -> None:
         self.model.save_pretrained(folder)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import json
 import shutil
 from collections.abc import Callable
@@ -21,7 +22,7 @@ from actors.model.processor import (
     processor_sha256,
     sampling_logprobs,
 )
-from actors.model.reading import load_parts
+from actors.model.reading import load_parts, own_code
 from pipeline.errors import BadData, BadModel, CorruptObject
 from pipeline.hashing import sha256_hex
 from pipeline.model_settings import ModelSettings
@@ -218,7 +219,41 @@ def test_code_of_the_model_is_never_run(folder: Path) -> None:
         folder / "config.json",
         lambda config: config.update(model_type="evil", auto_map={"AutoConfig": "evil.Evil"}),
     )
-    refused(folder, "trust_remote_code")
+    refused(folder, "brings code of its own (evil.py), which is not run", "docs/families.md")
+
+
+def test_a_folder_that_does_not_load_is_not_said_to_bring_code(folder: Path) -> None:
+    edit(folder / "config.json", lambda config: config.update(model_type="nobody-knows"))
+    with pytest.raises(BadModel, match="nobody-knows") as error:
+        load_processor(folder)
+    assert "code of its own" not in str(error.value)
+
+
+def test_code_is_named_however_a_folder_names_it(folder: Path) -> None:
+    assert own_code(folder) == []
+    maps = {"AutoTokenizer": ["org/name--tokens.Slow", None], "AutoConfig": "inner.parts.Config"}
+    (folder / "tokenizer_config.json").write_text(json.dumps({"auto_map": maps}))
+    (folder / "preprocessor_config.json").write_text(json.dumps({"auto_map": ["pixels.Images"]}))
+    assert own_code(folder) == ["inner.parts.py", "org/name--tokens.py", "pixels.py"]
+
+
+def test_every_model_that_is_loaded_says_whether_its_code_is_run() -> None:
+    calls = [
+        (path, node)
+        for package in ("actors", "jobs", "pipeline", "cluster")
+        for path in sorted((ROOT / package).rglob("*.py"))
+        for node in ast.walk(ast.parse(path.read_text("utf-8")))
+        if isinstance(node, ast.Call)
+        and isinstance(node.func, ast.Attribute)
+        and node.func.attr == "from_pretrained"
+    ]
+    assert len(calls) > 5
+    silent = [
+        f"{path.relative_to(ROOT)}:{node.lineno}"
+        for path, node in calls
+        if "trust_remote_code" not in {keyword.arg for keyword in node.keywords}
+    ]
+    assert silent == []
 
 
 def test_the_hash_of_a_processor_says_whether_tokens_could_differ(folder: Path) -> None:
