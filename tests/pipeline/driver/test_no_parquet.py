@@ -9,6 +9,7 @@ import pytest
 from pipeline.config.schema import Config
 from pipeline.run.events.event import Event
 from pipeline.storage.store import Store
+from tests.support.chaos_world import EXPLORING
 from tests.support.driving import Bench, result
 from tests.support.scripted import Crash, make_config, prm_config
 from tests.support.scripted_store import ScriptedBackend
@@ -29,7 +30,9 @@ def refusing(bench: Bench) -> Store:
 
 
 @pytest.mark.parametrize(
-    "config", [make_config(), prm_config(), prm_config(scoring="all")], ids=["binary", "prm", "all"]
+    "config",
+    [make_config(), prm_config(), prm_config(scoring="all"), make_config(**EXPLORING)],
+    ids=["binary", "prm", "all", "exploring"],
 )
 def test_a_run_goes_through_without_the_driver_touching_a_shard(
     tmp_path: Path, config: Config

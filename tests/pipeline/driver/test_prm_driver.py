@@ -150,6 +150,18 @@ def test_only_correct_responses_are_scored_unless_all_are_wanted(
         assert one["reward_pass_2"]["value"] <= one["reward_pass_2_distinct"]["value"]
 
 
+def test_validation_samples_are_scored_without_those_that_are_trained_on(tmp_path: Path) -> None:
+    validated = Bench(tmp_path, prm_config(scoring="validation"))
+    validated.run()
+    which = {task.scoring.which for task, _ in validated.scorer.asked if task.rule is not None}
+    assert which == {"right"}
+    assert all("reward_pass_2" in e["result"] for e in validated.of_type("evaluated")
+               if e["mode"] == "sampled" and e["stage"].startswith("evolve/"))  # fmt: skip
+    assert [row["reward_pass_2"] is not None for row in replay(validated.events).iterations] == [
+        True
+    ] * 3
+
+
 def test_the_card_lies_in_the_prms_folder(plain: Bench, tmp_path: Path) -> None:
     state = replay(plain.events)
     card = json.loads(card_in(plain.store, state.policies["prm"], tmp_path / "prm"))
