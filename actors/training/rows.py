@@ -13,6 +13,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -42,6 +43,10 @@ class Rows:
     logprobs: list[tuple[float, ...]]
 
 
+_PROCESSORS = partial(load_processor, weights=False)
+"""Rows need no weights, and the learner fetches none for them."""
+
+
 class RowMaker:
     """Makes rows with the processor of the policy they are for; remembers prompts."""
 
@@ -50,7 +55,7 @@ class RowMaker:
         store: Store,
         queries: Mapping[str, Query],
         templates: PromptTemplates,
-        processors: Callable[[Path], Processor] = load_processor,
+        processors: Callable[[Path], Processor] = _PROCESSORS,
     ) -> None:
         self._store = store
         self._queries = queries
