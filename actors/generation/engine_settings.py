@@ -13,8 +13,8 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, Literal
 
-from actors.model.positions import most_positions
 from actors.model.reading import processor_options
+from actors.model.text_config import is_recurrent, most_positions
 from pipeline.config.schema import Config
 from pipeline.generation.shards import EngineIdentity
 from pipeline.model_settings import stored_settings
@@ -106,7 +106,7 @@ def start_llm(folder: Path, settings: EngineSettings, forbidden: Sequence[int]) 
         logprobs_mode="processed_logprobs",
         logits_processors=[FORBID],
         additional_config={"forbidden_token_ids": list(forbidden)},
-        **common_options(settings, folder),
+        **common_options(settings, folder, chunked_prefill=not runs_on_cpu()),
     )
 
 
@@ -128,14 +128,22 @@ def _pack_embeddings_again(model: Any) -> None:
             layer.quant_method.process_weights_after_loading(layer)
 
 
-def common_options(settings: EngineSettings, folder: Path) -> dict[str, Any]:
-    """Options of every vLLM of this project, whatever it is for."""
+def common_options(
+    settings: EngineSettings, folder: Path, *, chunked_prefill: bool
+) -> dict[str, Any]:
+    """Options of every vLLM of this project, whatever it is for.
+
+    chunked_prefill: whether a prompt may be computed in several steps. On a CPU seeded requests
+    crash with it; without it a prompt must fit a step.
+    """
     options: dict[str, Any] = {
         "dtype": settings.precision,
         "max_model_len": settings.max_model_len,
         "max_num_seqs": settings.max_sequences,
         "tensor_parallel_size": settings.tensor_parallel_size,
-        "enable_prefix_caching": True,
+        # vLLM shares the state of a recurrent layer only where it can end a step at a block.
+        "enable_prefix_caching": chunked_prefill or not is_recurrent(folder),
+        "enable_chunked_prefill": chunked_prefill,
         # Else a model that takes videos has memory set aside for one.
         "limit_mm_per_prompt": {"video": 0},
         "trust_remote_code": False,
@@ -156,8 +164,6 @@ def common_options(settings: EngineSettings, folder: Path) -> dict[str, Any]:
         **options,
         "kv_cache_memory_bytes": int(settings.kv_cache_gib * 2**30),
         "enforce_eager": True,
-        # With chunked prefill, seeded requests crash on a CPU. Without it a prompt must fit a step.
-        "enable_chunked_prefill": False,
         "max_num_batched_tokens": max(PREFILL_TOKENS, settings.max_model_len),
     }
 

@@ -35,6 +35,7 @@ def check_held(
 
     Raises:
         OtherWeights: it holds none of them, or one that only the policy before has.
+        BadModel: what gives tokens their logits was not among them.
     """
     new = stored_values(folder, precision)
     held = frozenset[bytes]().union(*llm.apply_model(held_values))
@@ -42,6 +43,14 @@ def check_held(
     if stale or not held & new:
         had = f"{len(stale)} tensors of the policy before it" if stale else "no tensor of it"
         raise OtherWeights(f"the engine was told to load {folder} and holds {had}")
+    heads = [found for found in llm.apply_model(held_heads) if found]
+    # Of a head that is spread over ranks only the first rank's part begins as the stored one.
+    if heads and not any(found <= new for found in heads):
+        raise BadModel(
+            f"{folder}: vLLM computes tokens' logits with weights that are not in it; where the "
+            "input embedding is used for that, config.json must say tie_word_embeddings twice: of "
+            "the whole model and in its text_config"
+        )
     return new
 
 
@@ -49,6 +58,14 @@ def held_values(model: Any) -> set[bytes]:
     """What the parameters of a model are known by. Runs where the model runs."""
     tensors = (each.detach() for each in model.parameters())
     return {values for each in tensors if (values := _known_by(each)) is not None}
+
+
+def held_heads(model: Any) -> set[bytes]:
+    """What the heads that give tokens their logits are known by. Runs where the model runs."""
+    from vllm.model_executor.layers.vocab_parallel_embedding import ParallelLMHead
+
+    heads = (layer.weight for layer in model.modules() if isinstance(layer, ParallelLMHead))
+    return {_known_by(weight.detach()) or b"" for weight in heads}
 
 
 def stored_values(folder: Path, precision: str) -> frozenset[bytes]:
@@ -94,9 +111,20 @@ def unfit_weights(error: BaseException, folder: Path) -> BadModel | None:
     for file in sorted(folder.glob("*.safetensors")):
         for name in sorted(tensor_names(file)):
             if name in words or name in str(error):
-                return BadModel(f"{file}: vLLM cannot load {name}: {_line(error)}")
+                return BadModel(f"{file}: vLLM cannot load {name}: {_line(error)}{_renamed(name)}")
     files = ", ".join(str(file) for file in sorted(folder.glob("*.safetensors")))
     return BadModel(f"vLLM cannot load the weights in {files}: {_line(error)}")
+
+
+def _renamed(name: str) -> str:
+    """What to do about a name that transformers gave on saving and vLLM does not know."""
+    if not name.removeprefix("model.").startswith("vision_tower."):
+        return ""
+    return (
+        "; transformers' save_pretrained drops vision_model. from the names of CLIP and SigLIP "
+        "towers, so take the weights' names of the published checkpoint (a policy trained from it "
+        "keeps them)"
+    )
 
 
 def _text(value: object) -> bool:

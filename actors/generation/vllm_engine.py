@@ -232,6 +232,11 @@ class VllmEngine:
         try:
             made: dict[str, Any] = renderer.render_cmpl([raw], tokenizing)[0]
         except VLLMValidationError as error:
+            if error.parameter == "image":
+                raise BadData(
+                    f"vLLM reads fewer images with a prompt of this model: {error}; leave queries "
+                    "with more out of the data"
+                ) from error
             raise BadData(f"{error} (generate.max_model_len)") from error
         return made
 

@@ -24,9 +24,10 @@ import torch
 from torch import Tensor
 
 from actors.model.images import ImageCache
+from actors.model.join_images import CROSS_ATTENTION, joined, lengthened
 from actors.model.processor import load_processor
 from actors.model.recent import Recent
-from pipeline.errors import BadData, BadModel
+from pipeline.errors import BadData
 from pipeline.prompts import prompt_hash
 from pipeline.training.rows import TrainRow
 
@@ -202,28 +203,15 @@ def _merged(
                 # One entry for each token, such as its type: a response is text, type 0.
                 whole = inputs.setdefault(name, torch.zeros(shape, dtype=tensor.dtype))
                 whole[index, :length] = tensor[0]
+            elif name == CROSS_ATTENTION:
+                read = length + len(row.token_ids_T) - 1
+                images.setdefault(name, []).append(lengthened(tensor, read, padded))
             else:
                 images.setdefault(name, []).append(tensor)
-        read = torch.tensor(row.token_ids_T[:-1], dtype=torch.long)
-        inputs["input_ids"][index, length : length + len(read)] = read
-        inputs["attention_mask"][index, : length + len(read)] = 1
-    by_image = "pixel_values" in images and images["pixel_values"][0].dim() == 5
-    for name, parts in images.items():
-        inputs[name] = _padded(name, parts) if by_image and parts[0].dim() > 3 else torch.cat(parts)
-    return inputs
-
-
-def _padded(name: str, parts: Sequence[Tensor]) -> Tensor:
-    """Tensors of rows x images x … (Idefics3, SmolVLM) as one, filled up to the most images of a
-    row with the zeros that these models drop. Other families list images or patches one by one."""
-    if len({part.shape[2:] for part in parts}) > 1:
-        shapes = sorted({tuple(part.shape[2:]) for part in parts})
-        raise BadModel(f"the processor gives {name} of several sizes, {shapes}: use micro_batch 1")
-    most = max(part.shape[1] for part in parts)
-    wide = [part.new_zeros((part.shape[0], most, *part.shape[2:])) for part in parts]
-    for whole, part in zip(wide, parts, strict=True):
-        whole[:, : part.shape[1]] = part
-    return torch.cat(wide)
+        response = torch.tensor(row.token_ids_T[:-1], dtype=torch.long)
+        inputs["input_ids"][index, length : length + len(response)] = response
+        inputs["attention_mask"][index, : length + len(response)] = 1
+    return inputs | joined(images)
 
 
 def ahead(make: Callable[[Item], Made], items: Iterable[Item], depth: int = 2) -> Iterator[Made]:

@@ -17,8 +17,8 @@ from pathlib import Path
 from typing import Any
 
 from actors.model.likelihood import token_head
-from actors.model.positions import most_positions
 from actors.model.processor import Processor, load_processor
+from actors.model.text_config import most_positions
 from actors.model.value_head import copy_with_head, read_head, read_likelihood
 from pipeline.errors import BadData, BadModel
 

@@ -23,6 +23,7 @@ from __future__ import annotations
 import json
 import re
 import threading
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from datetime import timedelta
 from functools import cached_property
@@ -82,7 +83,7 @@ class Processor:
     def __init__(self, folder: Path, processor: Any, config: Any) -> None:
         self.folder = folder
         self._processor = processor
-        self._config = config
+        self.config = config
         self._lock = threading.Lock()
         self._ids: dict[tuple[str, tuple[str, ...]], tuple[int, ...]] = {}
 
@@ -94,17 +95,17 @@ class Processor:
     @cached_property
     def vocabulary(self) -> int:
         """Rows of the model's embedding: ids are below this."""
-        return int(self._config.get_text_config().vocab_size)
+        return int(self.config.get_text_config().vocab_size)
 
     @cached_property
     def end_ids(self) -> tuple[int, ...]:
         """The ids that end a response: those of the generation settings, else the tokenizer's."""
-        return _end_ids(self.folder, self._config, self.tokenizer)
+        return _end_ids(self.folder, self.config, self.tokenizer)
 
     @cached_property
     def visual(self) -> dict[int, str]:
         """The ids that stand for an image or surround one, and how they are written."""
-        named = set(_visual_ids(self._config)) | set(_visual_ids(self._processor))
+        named = set(_visual_ids(self.config)) | set(_visual_ids(self._processor))
         added = self.tokenizer.added_tokens_decoder
         named |= {
             i for i, token in added.items() if token.special and _VISUAL_TOKEN.search(token.content)
@@ -166,7 +167,8 @@ class Processor:
                 return_tensors="pt",
                 **self.options(prompt),
             )
-        return dict(made)
+        # Some give labels for training on the whole prompt (PaliGemma); these are made elsewhere.
+        return {name: tensor for name, tensor in made.items() if name != "labels"}
 
     def input_ids(
         self, prompt: str, images: tuple[str, ...], open_image: Callable[[str], Image]
@@ -269,8 +271,8 @@ def _check_files(folder: Path, weights: bool) -> None:
         missing.append("weights as safetensors (*.safetensors; pickled weights are not read)")
     if missing:
         raise BadModel(
-            f"{folder} has no {', no '.join(missing)}; save model and processor into one folder "
-            "with save_pretrained"
+            f"{folder} has no {', no '.join(missing)}; put all files of the published model into "
+            "one folder"
         )
 
 
@@ -278,7 +280,8 @@ def _visual_ids(holder: Any) -> Iterator[int]:
     for name, value in vars(holder).items():
         if _VISUAL_ATTRIBUTE.search(name.lower()):
             values = value if isinstance(value, list | tuple) else [value]
-            yield from (i for i in values if isinstance(i, int) and i >= 0)
+            # A flag such as `use_image_id` is an int to Python, and no id.
+            yield from (i for i in values if type(i) is int and i >= 0)
 
 
 def _end_ids(folder: Path, config: Any, tokenizer: Any) -> tuple[int, ...]:
@@ -308,21 +311,26 @@ def _problems(processor: Processor, raw: Any, config: Any) -> Iterator[str]:
         yield f"config.json says {processor.vocabulary} embeddings, the weights hold {rows}"
     if not processor.end_ids or max(processor.end_ids) >= processor.vocabulary:
         yield f"no end token that its model knows (found {list(processor.end_ids)})"
-    theirs, ours = getattr(config, "image_token_id", None), getattr(raw, "image_token_id", None)
-    if theirs is not None and ours is not None and theirs != ours:
-        yield f"its model's image token is {theirs}, its processor's {ours}"
-    wanted, made = _image_tokens(config), getattr(raw, "image_seq_len", None)
+    wanted = _image_tokens(config)
+    made = getattr(raw, "image_seq_len", None) or getattr(raw, "image_seq_length", None)
     if wanted is not None and made is not None and wanted != made:
         yield f"its processor makes {made} image tokens of a tile, its model {wanted} features"
 
 
 def _image_tokens(config: Any) -> int | None:
-    """Features of one tile, for families that say so as Idefics3 and SmolVLM do."""
+    """Features of one tile, for families whose config says so: as Gemma 3 does, as Idefics3 and
+    SmolVLM, or as InternVL."""
+    if hasattr(config, "mm_tokens_per_image"):
+        return int(config.mm_tokens_per_image)
     vision = getattr(config, "vision_config", None)
-    side, patch = getattr(vision, "image_size", None), getattr(vision, "patch_size", None)
-    scale = getattr(config, "scale_factor", None)
-    if isinstance(side, int) and isinstance(patch, int) and isinstance(scale, int):
-        return (side // patch) ** 2 // scale**2
+    sides = [getattr(vision, name, None) for name in ("image_size", "patch_size")]
+    side, patch = (size[0] if isinstance(size, list | tuple) else size for size in sides)
+    if hasattr(config, "scale_factor"):
+        shrunk = 1 / config.scale_factor
+    else:
+        shrunk = getattr(config, "downsample_ratio", None)
+    if isinstance(side, int) and isinstance(patch, int) and shrunk is not None:
+        return round((side // patch) ** 2 * shrunk**2)
     return None
 
 
@@ -390,5 +398,10 @@ def _probe(processor: Processor, config: Any) -> Iterator[str]:
         yield f"its processor refuses a prompt with an image: {error}"
         return
     token = getattr(config, "image_token_id", None) or getattr(config, "image_token_index", None)
-    if token is not None and token not in ids:
-        yield f"its processor makes no image token (id {token}) of an image: {prompts[1]!r}"
+    # The config's word is the model's; what a processor calls so may be what it writes before an
+    # image (Gemma 3).
+    counts = Counter(i for i in ids if i in processor.visual)
+    most = max(counts.values(), default=0)
+    if token is not None and not 0 < most == counts[token]:
+        made = {processor.visual[i]: count for i, count in counts.items()}
+        yield f"its model's image token is {token}, and its processor makes {made} of an image"

@@ -22,6 +22,7 @@ Item = TypeVar("Item")
 # About a minute of one core: pixels, and what a picture of hardly any costs besides.
 TRIED_PIXELS = 500_000_000
 _PIXELS_OF_A_CALL = 100_000
+_SQUARE: Size = (64, 64)
 
 # What image processors raise at sizes that nobody thought of, besides the ValueError of those that
 # somebody did.
@@ -41,20 +42,24 @@ class PromptChecks:
         tried = sizes_to_try(set(sizes.values()))
         self.untried = len(set(sizes.values())) - len(tried)
         self._tokens = {size: self._tokens_of(size) for size in tried}
+        self._of_count: dict[int, int | str] = {}
 
-    def _tokens_of(self, size: Size) -> int | str:
-        """The tokens that a picture of this size adds to a prompt, or why it is refused."""
+    def _tokens_of(self, size: Size, count: int = 1) -> int | str:
+        """The tokens that pictures of this size add to a prompt, or why they are refused."""
         from PIL import Image
 
-        prompt = self._processor.prompt("?", 1)
+        prompt = self._processor.prompt("?", count)
         try:
-            made = self._processor.inputs(prompt, [Image.new("RGB", size, "white")])
+            made = self._processor.inputs(prompt, [Image.new("RGB", size, "white")] * count)
         except _REFUSALS as error:
             return str(error) or type(error).__name__
         return len(made["input_ids"][0]) - self._processor.length(prompt)
 
     def problem(self, query: Query, text: str, name: Callable[[str], str]) -> str | None:
         """Why `text` with a query's images cannot be asked, or None. name: of an image, by hash."""
+        several = self._images_problem(len(query.images))
+        if several is not None:
+            return several
         added = 0
         for sha in query.images:
             tokens = self._tokens.get(self._sizes.get(sha, (0, 0)), 0)
@@ -70,6 +75,28 @@ class PromptChecks:
         except BadData as error:
             return str(error)
         return self._length_problem(prompt, added)
+
+    def _images_problem(self, count: int) -> str | None:
+        """Why no query with so many images can be asked, or None.
+
+        vLLM adds the same tokens for an image whatever others are there. Where a processor does
+        not (LLaVA-OneVision shrinks several), engine and learner would read different prompts.
+        """
+        if count == 1:
+            return None
+        if count not in self._of_count:
+            self._of_count[count] = self._tokens_of(_SQUARE, count)
+        together = self._of_count[count]
+        if isinstance(together, str):
+            return f"the policy's processor refuses a prompt with {count} images: {together}"
+        alone = self._of_count.setdefault(1, self._tokens_of(_SQUARE))
+        if isinstance(alone, str) or together == count * alone:
+            return None
+        return (
+            f"the policy's processor adds {alone} tokens for one image and {together} for {count} "
+            "of the same size, and vLLM adds as many for each as for one: leave queries with "
+            "several images out of the data, or take another model"
+        )
 
     def _length_problem(self, prompt: str, added: int) -> str | None:
         # A token stands for a byte or more, so most prompts are short enough uncounted.

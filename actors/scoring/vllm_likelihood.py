@@ -24,6 +24,7 @@ from vllm.model_executor.layers.pooler import PoolingParamsUpdate
 from vllm.model_executor.layers.pooler.abstract import Pooler
 
 from actors.model.likelihood import READ, RESPONSE_TOKENS, TokenHead, token_head, token_logprobs
+from actors.scoring.vllm_head_loader import head_parameter
 
 TASK = "token_classify"
 LOGITS_AT_ONCE = 2**25
@@ -96,7 +97,7 @@ def _wrap(model: Any, folder: str) -> None:
     poolers = model.pooler.poolers_by_task
     inner = poolers[TASK]
     inner = inner._inner if isinstance(inner, LikelihoodPooler) else inner
-    like = next(model.score.parameters())
+    _, like = head_parameter(model)
     poolers[TASK] = LikelihoodPooler(inner, _head(model, Path(folder), like))
 
 

@@ -54,11 +54,12 @@ def start_pooling(folder: Path, settings: EngineSettings, *, cache_images: bool 
     from vllm import LLM
     from vllm.config import PoolerConfig
 
-    options = common_options(settings, folder)
+    from actors.scoring.vllm_head_loader import FORMAT, LoadsValueHeads, one_label
+
+    # A chunk's logits would have to be put together again; a prompt must fit a step instead.
+    options = common_options(settings, folder, chunked_prefill=False)
     if cache_images:
         del options["mm_processor_cache_gb"]
-    # A chunk's logits would have to be put together again; a prompt must fit a step instead.
-    options["enable_chunked_prefill"] = False
     options["max_num_batched_tokens"] = max(
         options.get("max_num_batched_tokens", 0), 8192, settings.max_model_len
     )
@@ -69,6 +70,9 @@ def start_pooling(folder: Path, settings: EngineSettings, *, cache_images: bool 
         pooler_config=PoolerConfig(
             task="token_classify", tok_pooling_type="ALL", use_activation=False
         ),
+        load_format=FORMAT,
+        worker_extension_cls=f"{LoadsValueHeads.__module__}.{LoadsValueHeads.__qualname__}",
+        hf_overrides=one_label,
         **options,
     )
 

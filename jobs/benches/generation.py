@@ -17,7 +17,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from actors.generation.engine_settings import EngineSettings, common_options, engine_settings
+from actors.generation.engine_settings import (
+    EngineSettings,
+    common_options,
+    engine_settings,
+    runs_on_cpu,
+)
 from actors.generation.generator import prompt_of
 from actors.model.images import StoreImages
 from actors.model.processor import load_processor
@@ -218,7 +223,8 @@ class BareEngine:
         begun = time.perf_counter()
         from vllm import LLM
 
-        options = common_options(self._settings, Path(self._folder))
+        folder, chunked = Path(self._folder), not runs_on_cpu()
+        options = common_options(self._settings, folder, chunked_prefill=chunked)
         del options["mm_processor_cache_gb"]
         self._llm = LLM(model=self._folder, **options)
         return time.perf_counter() - begun

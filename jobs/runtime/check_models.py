@@ -6,6 +6,7 @@ import tempfile
 from pathlib import Path
 
 from actors.generation.engine_settings import engine_settings
+from actors.model.family_checks import check_family
 from actors.model.processor import load_processor
 from actors.model.weights_check import check_weights
 from pipeline.config.schema import Config
@@ -23,7 +24,8 @@ def check_models(config: Config) -> None:
     for model in filter(None, (config.policy.path, config.warmup.checkpoint, config.prm.path)):
         check_weights(Path(model))
     for model in filter(None, (config.policy.path, config.warmup.checkpoint)):
-        load_processor(Path(model), settings=config.model_settings)
+        processor = load_processor(Path(model), settings=config.model_settings)
+        check_family(processor, config.learn.micro_batch)
     if config.select.reward != "prm":
         return
     policy = Path(config.warmup.checkpoint or config.policy.path)

@@ -35,7 +35,10 @@ from pipeline.prompts import QUESTION_TEMPLATE, WARMUP_TEMPLATE, PromptTemplates
 
 VISION = ("*vision*", "*visual*", "*vpm*", "*resampler*")
 """The vision tower, as it is called in SmolVLM, Idefics, InternVL, LLaVA, Phi and Gemma (vision),
-Qwen-VL and GLM-V (visual), MiniCPM-V (vpm and its resampler)."""
+Qwen-VL and GLM-V (visual), MiniCPM-V (vpm); together they mean the tower without its connector."""
+
+CONNECTOR = "connector"
+"""What joins the tower to the language model, whatever a family calls it."""
 
 SearchedBy = Literal["reward_pass_2", "pass_at_k"]
 DecideBy = Literal["argmax", "sound"]
@@ -236,7 +239,8 @@ class Prm(Section):
     """Epochs over the labelled responses."""
     frozen: tuple[str, ...] = VISION
     """Shell patterns of parameter names that stay as they are, each of at least one; the default is
-    the vision tower under its name in any family, and one of the names must be there."""
+    the vision tower under its name in any family, and one of the names must be there. The word
+    `connector` besides freezes what joins the tower to the language model, too."""
     log_likelihood: bool = False
     """Let the head see, besides the hidden state at a step's end, the log-likelihood of the
     response so far under the model itself (one more weight). For a model too small for its last

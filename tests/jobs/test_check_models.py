@@ -44,13 +44,14 @@ def test_it_is_refused_before_anything_starts(
     assert not list(Path(config.run.out).rglob("lease/*")), "it got as far as its lease"
 
 
-def test_a_policy_that_finds_no_token_likely_builds_no_prm_that_sees_it(
+def test_a_policy_that_nothing_gives_its_tokens_logits_is_refused(
     config: Config, tmp_path: Path
 ) -> None:
+    """transformers would start from a random head, and only warn."""
     policy = untied(make_policy(tmp_path / "untied", 0))
-    told = [f"policy.path={policy}"]
-    said = refused(config, tmp_path, *told, "prm.log_likelihood=true")
-    assert f"{policy}: nothing in it gives tokens their logits" in said
+    said = refused(config, tmp_path, f"policy.path={policy}")
+    assert f"{policy} cannot be trained here:" in said
+    assert "its weights hold no lm_head" in said
 
 
 def test_truncated_weights_are_named(config: Config, policy: Path, tmp_path: Path) -> None:

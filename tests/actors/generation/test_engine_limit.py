@@ -34,10 +34,12 @@ def test_no_engine_is_built_for_more_tokens_than_its_model_reads(
 
 @pytest.mark.parametrize(("gpus", "backend"), [(1, None), (2, "mp")])
 def test_an_engine_on_several_gpus_runs_in_processes_of_its_own_node(
-    gpus: int, backend: str | None, tmp_path: Path
+    tmp_path: Path, gpus: int, backend: str | None
 ) -> None:
     """Left to itself inside a placement group, vLLM takes Ray and refuses a bundle of two GPUs."""
-    options = common_options(EngineSettings(tensor_parallel_size=gpus), tmp_path)
+    options = common_options(
+        EngineSettings(tensor_parallel_size=gpus), tmp_path, chunked_prefill=True
+    )
     assert options["tensor_parallel_size"] == gpus
     assert options.get("distributed_executor_backend") == backend
 
@@ -51,3 +53,23 @@ def test_every_patience_of_a_pool_is_a_key() -> None:
     settings = pool_settings(config, most=1, least=None, inflight=1)
     wanted = patience | {"start_s": 17.0, "hang_s": 19.0}
     assert {name: getattr(settings, name) for name in wanted} == wanted
+
+
+@pytest.mark.parametrize(
+    ("layers", "chunked_prefill", "shared"),
+    [
+        (["linear_attention", "full_attention"], False, False),
+        (["linear_attention", "full_attention"], True, True),
+        (["sliding_attention", "full_attention"], False, True),
+        (None, False, True),
+    ],
+)
+def test_prefixes_of_recurrent_models_are_shared_only_where_prefill_is_chunked(
+    tmp_path: Path, layers: list[str] | None, chunked_prefill: bool, shared: bool
+) -> None:
+    """Otherwise vLLM says that chunked prefill is required for mamba cache mode 'align'."""
+    config = {"text_config": {} if layers is None else {"layer_types": layers}}
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    options = common_options(EngineSettings(), tmp_path, chunked_prefill=chunked_prefill)
+    assert options["enable_prefix_caching"] is shared
+    assert options["enable_chunked_prefill"] is chunked_prefill

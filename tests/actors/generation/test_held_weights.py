@@ -11,7 +11,13 @@ import torch
 from safetensors.torch import save_file
 
 from actors.generation.engine_settings import EngineSettings
-from actors.generation.held_weights import OtherWeights, check_held, unfit_weights
+from actors.generation.held_weights import (
+    OtherWeights,
+    check_held,
+    held_heads,
+    stored_values,
+    unfit_weights,
+)
 from actors.generation.vllm_engine import VllmEngine
 from actors.supervision.failures import call
 from pipeline.errors import BadModel
@@ -61,6 +67,43 @@ def test_stale_and_foreign_weights_are_named(tmp_path: Path) -> None:
     foreign = weights(tmp_path / "3", 3)
     with pytest.raises(OtherWeights, match="no tensor of it"):
         check_held(Served(foreign), tmp_path / "1", "bfloat16", frozenset())
+
+
+class ServedWithHead(Served):
+    """And what gives tokens their logits is known by these first values."""
+
+    def __init__(self, of: dict[str, torch.Tensor], *heads: bytes) -> None:
+        super().__init__(of)
+        self.heads = heads
+
+    def apply_model(self, function: Callable[[Any], Any]) -> list[Any]:
+        if function is held_heads:
+            return [{head} for head in self.heads]
+        return super().apply_model(function)
+
+
+def test_a_head_that_nothing_was_loaded_into_is_named(tmp_path: Path) -> None:
+    """As vLLM leaves it where only the whole model's config says that embeddings are tied."""
+    first = weights(tmp_path / "1", 1)
+    stored = next(iter(stored_values(tmp_path / "1", "bfloat16")))
+    for heads in ((stored,), (stored, b"the second rank's")):
+        check_held(ServedWithHead(first, *heads), tmp_path / "1", "bfloat16", frozenset())
+    with pytest.raises(BadModel, match="tie_word_embeddings twice"):
+        check_held(ServedWithHead(first, b"anything"), tmp_path / "1", "bfloat16", frozenset())
+
+
+def test_a_tower_that_save_pretrained_renamed_is_named_with_what_to_do(tmp_path: Path) -> None:
+    name = "vision_tower.embeddings.patch_embedding.weight"
+    weights(tmp_path / "1", 1, **{name: torch.ones(2, 2)})
+
+    def load_weights(name: str) -> None:
+        raise ValueError(f"There is no module or parameter named {name!r} in LlavaForCondi…")
+
+    with pytest.raises(ValueError, match="no module") as raised:
+        load_weights(name)
+    said = str(unfit_weights(raised.value, tmp_path / "1"))
+    assert f"cannot load {name}" in said
+    assert "of the published checkpoint" in said
 
 
 def test_weights_that_do_not_fit_are_named_by_tensor_and_file(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import copy
 import json
 import shutil
 from collections.abc import Callable
@@ -324,3 +325,28 @@ def test_sampling_logprobs_are_those_of_the_masked_and_cut_distribution() -> Non
     assert warm.item() == pytest.approx(torch.tensor([1.0, 0.5, 0.0]).log_softmax(0)[0].item())
     cut = sampling_logprobs(logits, token, forbidden=[3], temperature=1.0, top_p=0.9)
     assert cut.item() == pytest.approx(torch.tensor([2.0, 1.0]).log_softmax(0)[0].item())
+
+
+def test_a_flag_is_no_token_id(folder: Path) -> None:
+    """MiniCPM-V's processor has `default_use_image_id = True`, and token 1 is `"` there."""
+    loaded = load_processor(folder)
+    raw = copy.copy(loaded._processor)
+    raw.default_use_image_id, raw.video_token_id = True, 9
+    flagged = Processor(folder, raw, loaded.config)
+    assert set(flagged.visual) == {*loaded.visual, 9}
+
+
+def test_labels_that_a_processor_makes_are_not_given_to_the_model(folder: Path) -> None:
+    loaded = load_processor(folder)
+    plain = loaded._processor
+
+    class WithLabels:
+        tokenizer, chat_template = plain.tokenizer, plain.chat_template
+
+        def __call__(self, **asked: Any) -> dict[str, Any]:
+            made = dict(plain(**asked))
+            return {**made, "labels": made["input_ids"]}
+
+    prompt = loaded.prompt("Hi", 0)
+    labelled = Processor(folder, WithLabels(), loaded.config)
+    assert set(labelled.inputs(prompt, [])) == set(loaded.inputs(prompt, []))

@@ -38,7 +38,7 @@ class WithQwenImages(Processor):
 
 @pytest.fixture
 def qwen(processor: Processor) -> Processor:
-    return WithQwenImages(processor.folder, processor._processor, processor._config)
+    return WithQwenImages(processor.folder, processor._processor, processor.config)
 
 
 def problem(processor: Processor, size: tuple[int, int], most: int = 4096, **change: Any) -> str:
@@ -95,3 +95,26 @@ def test_of_too_many_sizes_the_extremes_are_tried(tmp_path: Path) -> None:
     assert sum(width * height for width, height in tried) <= TRIED_PIXELS
     assert tried == sizes_to_try(sorted(usual | odd))
     assert set(sizes_to_try({(5, 5), (6, 5)})) == {(5, 5), (6, 5)}
+
+
+class ShrinksSeveral(Processor):
+    """A policy whose processor makes one token of each image where there are several."""
+
+    def inputs(self, prompt: str, images: Any) -> dict[str, Any]:
+        if not images:
+            raise ValueError("`images` are expected")
+        made = super().inputs(prompt, images)
+        return made if len(images) == 1 else {"input_ids": made["input_ids"][:, : -3 * len(images)]}
+
+
+def test_numbers_of_images_that_engine_and_learner_count_otherwise_are_named(
+    processor: Processor,
+) -> None:
+    shrinks = ShrinksSeveral(processor.folder, processor._processor, processor.config)
+    assert problem(shrinks, (64, 64)) == ""
+    assert problem(processor, (64, 64), images=(SHA, SHA)) == ""
+    said = problem(shrinks, (64, 64), images=(SHA, SHA))
+    assert "tokens for one image and" in said
+    assert "for 2 of the same size" in said
+    said = problem(shrinks, (64, 64), images=())
+    assert "refuses a prompt with 0 images: `images` are expected" in said
