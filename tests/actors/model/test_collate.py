@@ -7,10 +7,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
+from transformers import AutoModelForImageTextToText
 
 from actors.model.collate import IGNORED, Collator, ahead
 from pipeline.errors import BadData
 from pipeline.training.rows import TrainRow
+from tests.support.families import mllama
 from tests.support.learning import IMAGES, image_bytes, make_rows, tiny_policy
 
 
@@ -93,3 +96,32 @@ def test_ahead_keeps_order_and_passes_errors_on() -> None:
     assert list(ahead(make, range(5))) == [0, 1, 4, 9, 16]
     with pytest.raises(BadData, match="seven"):
         list(ahead(make, range(20)))
+
+
+def test_images_that_cross_attention_reads_are_those_of_their_own_row(tmp_path: Path) -> None:
+    """Mllama: rows of different lengths, together and alone. With as many images each, because its
+    tokens before an image attend to everything that there is, also to what was filled up."""
+    mllama(tmp_path / "mllama")
+    collator = Collator(tmp_path / "mllama", image_bytes)
+    model = AutoModelForImageTextToText.from_pretrained(tmp_path / "mllama", dtype=torch.float32)
+    # Gates are closed in a new model, and then no image moves anything.
+    for name, gate in model.named_parameters():
+        if name.endswith(("attn_gate", "mlp_gate")):
+            torch.nn.init.ones_(gate)
+    names = sorted(IMAGES)
+    rows = [
+        TrainRow(collator.processor.prompt(text, len(images)), images, 0, "", tuple(response))
+        for text, images, response in (
+            ("How many?", tuple(names[:2]), range(60, 70)),
+            ("How many of these are red, and how many blue?", tuple(names[2:4]), range(70, 75)),
+        )
+    ]
+    with torch.no_grad():
+        together = collator.collate(rows)
+        logits = model(**together.inputs).logits[:, -together.keep :]
+        for row, of_row, targets in zip(rows, logits, together.targets_B_G, strict=True):
+            alone = collator.collate([row])
+            expected = model(**alone.inputs).logits[0, -alone.keep :]
+            assert torch.allclose(of_row[targets != IGNORED], expected, atol=1e-5)
+            inputs = {**alone.inputs, "pixel_values": alone.inputs["pixel_values"] * 0}
+            assert not torch.allclose(model(**inputs).logits[0, -alone.keep :], expected, atol=1e-2)
