@@ -14,6 +14,8 @@ import transformers as hf
 from safetensors.torch import load_file, save_file
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, processors, trainers
 
+from pipeline.model_settings import ModelSettings
+
 HIDDEN, INNER, LAYERS, HEADS = 128, 256, 2, 4
 SEEN, SEEN_INNER, SEEN_HEADS = 64, 128, 2
 """The vision tower's hidden size, that of its MLP, and its heads."""
@@ -578,6 +580,9 @@ def minicpmv(folder: Path) -> None:
         tie_word_embeddings=True,
     )
     save(folder, config, processor, [known["<|im_end|>"], known["<|endoftext|>"]])
+    # vLLM 0.32 does not take what its PIL processor makes.
+    for name, data in ModelSettings(image_backend="torchvision").files().items():
+        (folder / name).write_bytes(data)
 
 
 # --- Mllama, which vLLM has no class for ----------------------------------------------------------
