@@ -11,6 +11,7 @@ from __future__ import annotations
 import tempfile
 from pathlib import Path
 
+from actors.stages.decoders import PolicyDecoders
 from actors.supervision.node_cache import job_folder
 from jobs.runtime.cli import command
 from jobs.runtime.stores import find_run
@@ -20,12 +21,14 @@ from pipeline.prm.labels import Decode
 from pipeline.refs import PolicyRef
 from pipeline.storage.backend import printable
 from pipeline.storage.store import Store
-from pipeline.storage.trees import check_tree, get_tree
+from pipeline.storage.tree_cache import TreeCache
+from pipeline.storage.trees import check_tree
 
 
 def audit_run(place: str, run: str | None = None) -> bool:
     """Check a run and say what is wrong with it; whether nothing is."""
-    report = whole_audit(*find_run(place, run))
+    stored = find_run(place, run)
+    report = whole_audit(stored.store, stored.name)
     _show(report)
     return report.clean
 
@@ -37,16 +40,13 @@ def whole_audit(store: Store, run: str) -> Report:
         BadConfig, StoreError: as `pipeline.audit.run.audit`.
     """
     with job_folder(Path(tempfile.gettempdir())) as scratch:
+        decoders = PolicyDecoders(store, TreeCache(scratch))
 
         def decoder(policy: PolicyRef) -> Decode:
-            from actors.model.processor import load_processor
-
             # What is damaged would be moved away by fetching it, and an audit changes nothing.
             if wrong := check_tree(store, policy.path):
                 raise CorruptObject("; ".join(wrong))
-            folder = scratch / policy.version
-            get_tree(store, policy.path, folder)
-            return load_processor(folder).decode
+            return decoders(policy)
 
         return audit(store, run, decoder)
 

@@ -9,15 +9,15 @@ nothing. Exits with 1 when a bar is not reached (never with `--small`).
 
 from __future__ import annotations
 
-import json
 import shutil
+from dataclasses import replace
 from functools import partial
 from importlib import import_module
 from pathlib import Path
 
 from jobs.benches import BENCHES
 from jobs.benches.record import Options, Result, machine, table
-from jobs.runtime.cli import command, did_you_mean
+from jobs.runtime.cli import command, did_you_mean, write_json
 from jobs.runtime.prepare import versions
 from jobs.runtime.recipes import load_recipe
 from pipeline.datasets.dataset import check_writable
@@ -51,11 +51,11 @@ def measured(name: str, options: Options, out: Path) -> Result:
     here = machine()
     options.say(f"{name}: measuring{' (small: the figures mean nothing)' if options.small else ''}")
     try:
-        result: Result = getattr(import_module(module), function)(options)
+        result: Result = getattr(import_module(module), function)(replace(options, row=name))
     finally:
         shutil.rmtree(options.folder, ignore_errors=True)
     found = result.to_dict() | {"machine": here, "versions": versions(), "small": options.small}
-    (out / f"{name}.json").write_text(json.dumps(found, indent=1, sort_keys=True) + "\n", "utf-8")
+    write_json(out / f"{name}.json", found)
     options.say(table([result]))
     return result
 

@@ -10,9 +10,9 @@ Writes <out>/<run>/evaluate/benchmark-<policy>-<name>.json and the table, benchm
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -22,7 +22,7 @@ from actors.grading.pool import GradePool
 from jobs.evaluate import Chosen, chosen
 from jobs.run import state_so_far
 from jobs.runtime.benchmark_data import Test, load, named, place_of
-from jobs.runtime.cli import command, say
+from jobs.runtime.cli import command, say, write_json
 from jobs.runtime.prepare import out_folder, reading, upload_images
 from jobs.runtime.single_round import answers
 from jobs.runtime.stored_outputs import StoredOutputs
@@ -33,7 +33,6 @@ from pipeline.datasets.dataset import Dataset
 from pipeline.errors import BadConfig, BadData
 from pipeline.generation.adoption import adoptable
 from pipeline.generation.fleet import ShardDone
-from pipeline.generation.shards import shard_specs
 from pipeline.grading.benchmarks.figures import Judged, average, figures
 from pipeline.grading.benchmarks.item import Benchmark
 from pipeline.grading.benchmarks.known import PAPER
@@ -132,7 +131,7 @@ def _asked_of(
     images = {sha: file for test in tests for sha, file in test.dataset.image_paths.items()}
     with (
         parts.workers(program, store, Dataset([], images), print) as workers,
-        GradePool(processes, config.grade.deadline_s, SHAPES) as pool,
+        closing(GradePool(processes, config.grade.deadline_s, SHAPES)) as pool,
     ):
         for test in tests:
             rows = _responses(program, test, reference, store, workers)
@@ -154,15 +153,12 @@ def _responses(
 ) -> list[Rollout]:
     """A greedy response to each question; what is in the store already is not sampled again."""
     name = test.benchmark.name
-    specs = shard_specs(
+    specs = program.shard_specs(
         f"benchmark/{name}",
         list({query.content_hash: query for query in program.splits[name]}.values()),
-        policy=policy.version,
-        sampling=program.sampling(1, 0.0),
-        engine=program.engine,
-        run_seed=program.config.run.seed,
+        policy,
+        program.sampling(1, 0.0),
         shard_queries=program.config.evaluate.shard_queries,
-        templates=program.config.prompt.templates,
     )
     done = {spec.key: adopted for spec in specs if (adopted := adoptable(store, spec)) is not None}
     asked = [(spec, policy) for spec in specs if spec.key not in done]
@@ -213,10 +209,9 @@ def official_text(text: str) -> str:
 
 def write(found: Mapping[str, Any], policy: str, folder: Path) -> None:
     """The figures of a policy as files, one for each benchmark."""
-    folder.mkdir(parents=True, exist_ok=True)
     for name, one in found.items():
         path = folder / f"benchmark-{policy.strip('/').replace('/', '-')}-{name}.json"
-        path.write_text(json.dumps(one, indent=1, sort_keys=True) + "\n", "utf-8")
+        write_json(path, one)
 
 
 def one_line(test: Test, found: Mapping[str, Any]) -> str:

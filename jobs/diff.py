@@ -5,7 +5,6 @@ from __future__ import annotations
 from jobs.runtime.cli import command
 from jobs.runtime.stores import find_run
 from pipeline.audit.diff import first_difference, settings_changed
-from pipeline.run.ledger import Ledger
 
 Named = tuple[str, str | None]
 """A run: the folder of one, or a store and the name of a run in it."""
@@ -18,12 +17,11 @@ def diff(a: Named, b: Named) -> bool:
         BadConfig: there is no such run.
     """
     runs = [find_run(*named) for named in (a, b)]
-    events = [list(Ledger(store, run).replay()) for store, run in runs]
-    changed = settings_changed(events[0][0], events[1][0])
+    changed = settings_changed(*(run.wires[0] for run in runs))
     for change in changed:
         print(f"settings: {change}")
-    difference = first_difference(*events)
-    print(difference or f"{runs[0][1]} and {runs[1][1]} did the same")
+    difference = first_difference(*(run.wires for run in runs))
+    print(difference or f"{runs[0].name} and {runs[1].name} did the same")
     return difference is None and not changed
 
 

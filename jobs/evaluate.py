@@ -13,7 +13,6 @@ never written.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -21,7 +20,7 @@ from typing import Any
 
 from actors.generation.engine_settings import engine_settings
 from jobs.run import state_so_far
-from jobs.runtime.cli import command, did_you_mean
+from jobs.runtime.cli import command, did_you_mean, write_json
 from jobs.runtime.console import warning
 from jobs.runtime.evaluation import Through
 from jobs.runtime.figures import draw_scores, draw_votes
@@ -184,7 +183,6 @@ def questions(config: Config, split: str, data: str | None) -> tuple[str, Datase
 
 def write(found: dict[str, Any], folder: Path) -> None:
     """The figures as files, and in words on the terminal."""
-    folder.mkdir(parents=True, exist_ok=True)
     policy = found["policy"]["name"].strip("/").replace("/", "-")
     name = f"{policy}-{found['split']}"
     if found["data"] != "digits":
@@ -192,7 +190,7 @@ def write(found: dict[str, Any], folder: Path) -> None:
     if "figure_2" in found:
         write_figure_2(found["figure_2"], folder, f"{policy}-{found['split']}")
     path = folder / f"evaluation-{name}.json"
-    path.write_text(json.dumps(found, indent=1, sort_keys=True) + "\n", "utf-8")
+    write_json(path, found)
     for line in [*lines(found), *map(warning, found["warnings"])]:
         print(line)
     print(path)
@@ -217,15 +215,14 @@ def lines(found: dict[str, Any]) -> list[str]:
     shown += text_table(rows).splitlines()
     if passes is not None:
         k, estimate = passes
-        value = f"{percent(estimate['value'])} {interval(estimate['ci95'])}"
-        shown.append(f"Pass@{k} at T = {found['temperature']:g}: {value}")
+        shown.append(f"Pass@{k} at T = {found['temperature']:g}: {_percent(estimate)}")
     return shown
 
 
 def write_figure_2(found: dict[str, Any], folder: Path, name: str) -> None:
     """The paper's Figure 2: its numbers, the two plots, and the table on the terminal."""
     path = folder / f"figure2-{name}.json"
-    path.write_text(json.dumps(found, indent=1, sort_keys=True) + "\n", "utf-8")
+    write_json(path, found)
     draw_votes(found, folder / f"votes-{name}.png")
     draw_scores(found, folder / f"scores-{name}.png")
     for line in table(found):
@@ -246,8 +243,7 @@ def table(found: dict[str, Any]) -> Sequence[str]:
 
 
 def _percent(estimate: dict[str, Any]) -> str:
-    low, high = estimate["ci95"]
-    return f"{100 * estimate['value']:.1f} [{100 * low:.1f}, {100 * high:.1f}]"
+    return f"{percent(estimate['value'])} {interval(estimate['ci95'])}"
 
 
 if __name__ == "__main__":

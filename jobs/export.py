@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -21,35 +20,9 @@ from pipeline.reports.card import PRM, model_card, prm_card
 from pipeline.reports.comparison import named_policies
 from pipeline.reports.selected import phases_of, selected_rows
 from pipeline.reports.sft import Form, label_row
-from pipeline.run.events.event import Event
-from pipeline.run.events.wire import from_wire
-from pipeline.run.ledger import Ledger
-from pipeline.run.queries import spec_of
-from pipeline.run.spec import RunSpec
-from pipeline.run.state import State
+from pipeline.run.stored import StoredRun
 from pipeline.storage.artifacts import inspect_rows
-from pipeline.storage.store import Store
 from pipeline.storage.tree_cache import TreeCache
-
-
-@dataclass(frozen=True)
-class _Stored:
-    """A run in its store."""
-
-    store: Store
-    name: str
-    events: Sequence[Event]
-    state: State
-    spec: RunSpec
-
-
-def _stored(place: str, run: str | None) -> _Stored:
-    store, name = find_run(place, run)
-    events = [from_wire(wire) for wire in Ledger(store, name).replay()]
-    state = State()
-    for event in events:
-        state.apply(event)
-    return _Stored(store, name, events, state, spec_of(store, events[0]))
 
 
 def model(place: str, run: str | None, name: str, to: Path, push_to: str | None) -> None:
@@ -59,7 +32,7 @@ def model(place: str, run: str | None, name: str, to: Path, push_to: str | None)
     Raises:
         BadConfig: there is no such run or model, `to` holds something, or nobody may upload.
     """
-    stored = _stored(place, run)
+    stored = find_run(place, run)
     models = stored.state.policies | named_policies(stored.state)
     if name not in models:
         raise BadConfig(
@@ -87,14 +60,14 @@ def selected(place: str, run: str | None, phase: str | None, to: Path, form: For
     Raises:
         BadConfig: there is no such run, nothing was selected in that phase, or `to` is there.
     """
-    stored = _stored(place, run)
-    phases = phases_of(stored.events)
+    stored = find_run(place, run)
+    phases = phases_of(stored)
     if not phases or (phase is not None and phase not in phases):
         there = ", ".join(phases) or "nothing yet"
         near = "" if phase is None else did_you_mean(phase, phases)
         raise BadConfig(f"run {stored.name!r} has selected nothing in {phase or 'any phase'}{near} "
                         f"It has selected in: {there}")  # fmt: skip
-    rows = selected_rows(stored.store, stored.spec, stored.events, phase)
+    rows = selected_rows(stored, phase)
     count = write_rows(stored.store, rows, form, to, stored.name)
     print(f"{to}: {count} responses selected in {phase or ', '.join(phases)}")
 
@@ -106,7 +79,7 @@ def labels(place: str, run: str | None, to: Path) -> None:
     Raises:
         BadConfig: there is no such run, it has no labels, or `to` is there.
     """
-    stored = _stored(place, run)
+    stored = find_run(place, run)
     if stored.state.labels is None:
         raise BadConfig(
             f"run {stored.name!r} has no step labels: they are made after the warm-up of a run "
@@ -117,7 +90,7 @@ def labels(place: str, run: str | None, to: Path) -> None:
     print(f"{to}: Monte-Carlo values of the steps of {count} responses")
 
 
-def _label_rows(stored: _Stored, scratch: Path) -> Iterator[dict[str, Any]]:
+def _label_rows(stored: StoredRun, scratch: Path) -> Iterator[dict[str, Any]]:
     assert stored.state.labels is not None
     decode = PolicyDecoders(stored.store, TreeCache(scratch))(stored.state.policies["warmup"])
     path = stored.state.labels["path"]
@@ -131,16 +104,16 @@ def outputs(place: str, run: str | None, to: Path) -> None:
     Raises:
         BadConfig: there is no such run, it has put nothing there, or `to` is there.
     """
-    store, run = find_run(place, run)
+    stored = find_run(place, run)
     if to.exists():
         raise BadConfig(f"{to} is there already: name a folder that is not (--to)")
-    files = fetch_outputs(store, run, to)
+    files = fetch_outputs(stored.store, stored.name, to)
     if not files:
         raise BadConfig(
-            f"run {run!r} has put no outputs into {store.url}: they lie beside that store, or the "
-            "run has not come so far"
+            f"run {stored.name!r} has put no outputs into {stored.store.url}: they lie beside that "
+            "store, or the run has not come so far"
         )
-    print(f"{to}: {len(files)} files of run {run}")
+    print(f"{to}: {len(files)} files of run {stored.name}")
 
 
 if __name__ == "__main__":

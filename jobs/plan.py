@@ -14,7 +14,8 @@ from itertools import product
 from pathlib import Path
 
 from actors.model.processor import tensor_shapes
-from jobs.runtime.cli import command, say
+from jobs.runtime.cli import command, say, write_json
+from jobs.runtime.options import pairs
 from jobs.runtime.prepare import DIGITS, load_data
 from jobs.runtime.stores import find_run
 from pipeline.config.load import changed_config, stored_config
@@ -31,9 +32,6 @@ from pipeline.plan.text import beside_lines, comparison_table, plan_json, plan_l
 from pipeline.records import Rollout
 from pipeline.reports.summary import stage_seconds
 from pipeline.reports.tables import text_table
-from pipeline.run.events.wire import from_wire, replay
-from pipeline.run.ledger import Ledger
-from pipeline.run.queries import spec_of
 from pipeline.storage.artifacts import get_verified
 from pipeline.storage.parquet import from_parquet
 from pipeline.storage.store import Store
@@ -85,10 +83,7 @@ def plan(
         ]
         out("\n" + text_table(comparison_table(rows, usd_h)))
     if to is not None:
-        to.parent.mkdir(parents=True, exist_ok=True)
-        to.write_text(
-            json.dumps(plan_json(forecast, needs, measured), indent=1, sort_keys=True) + "\n"
-        )
+        write_json(to, plan_json(forecast, needs, measured))
     if gpu is not None:
         check_memory(needs, gpu)
 
@@ -111,12 +106,8 @@ def forecast_of(
 
 def _compared(config: Config, compare: Sequence[str]) -> Iterator[tuple[Config, str]]:
     """The configurations of every combination of the values."""
-    axes = []
-    for text in compare:
-        key, equals, values = text.partition("=")
-        if not equals or not values:
-            raise BadConfig(f"--compare {text}: write it as section.key=VALUE,VALUE")
-        axes.append([f"{key}={value}" for value in values.split(",")])
+    given = pairs("--compare", compare, "section.key=VALUE,VALUE")
+    axes = [[f"{key}={value}" for value in values.split(",")] for key, values in given.items()]
     for changes in product(*axes):
         # Every engine needs a shard: the look-ahead follows, unless it is compared itself.
         yield changed_config(_fed(config, changes), changes), " ".join(changes)
@@ -230,20 +221,18 @@ def measure(place: str, run: str | None = None) -> MeasuredRun:
     Raises:
         BadConfig: there is no such run, or it has not finished one set of shards.
     """
-    store, name = find_run(place, run)
-    events = list(Ledger(store, name).replay())
-    entries = list(store.entries(""))
-    sizes = {entry.path: entry.size_bytes for entry in entries}
+    stored = find_run(place, run)
+    store, events, state = stored.store, stored.wires, stored.state
+    sizes = {entry.path: entry.size_bytes for entry in store.entries()}
     sets = set_sums(events, sizes)
     if not sets:
-        raise BadConfig(f"run {name} in {store.url} has not finished one set of shards yet")
-    spec, state = spec_of(store, from_wire(events[0])), replay(events)
+        raise BadConfig(f"run {stored.name} in {store.url} has not finished one set of shards yet")
     shards = {event["purpose"]: event["rollout"] for event in reversed(events)
               if event["type"] == "shard_accepted"}  # fmt: skip
     return MeasuredRun(
-        run=name,
+        run=stored.name,
         config=events[0]["config"],
-        sizes={split: len(part) for split, part in spec.splits.items()},
+        sizes={split: len(part) for split, part in stored.spec.splits.items()},
         sets=tuple(sets),
         jobs=tuple(job_sums(events)),
         labels=state.labels,

@@ -8,17 +8,17 @@ folder in the store.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from typing import Any
 
 from jobs.run import drive_to
-from jobs.runtime.cli import command
+from jobs.runtime.cli import command, write_json
 from jobs.runtime.prepare import out_folder, store_url
 from jobs.runtime.stored_outputs import StoredOutputs
 from pipeline.config.schema import Config
 from pipeline.errors import BadConfig
 from pipeline.phases.prm import NAME
+from pipeline.reports.tables import decimals
 from pipeline.run.state import State
 from pipeline.storage.store import open_store
 
@@ -37,7 +37,7 @@ def prm(config: Config, *, take_over: bool = False) -> dict[str, Any] | None:
         return None
     show(state, print)
     path = out_folder(config) / "prm_card.json"
-    path.write_text(json.dumps(state.prm, indent=1, sort_keys=True) + "\n", "utf-8")
+    write_json(path, state.prm)
     StoredOutputs(path.parent, open_store(store_url(config)), config.run.name).copy()
     print(path)
     card: dict[str, Any] = state.prm["card"]
@@ -73,8 +73,7 @@ def show(state: State, say: Callable[[str], None]) -> None:
 def _estimate(estimate: dict[str, Any] | None) -> str:
     if estimate is None:
         return "cannot be said from these labels"
-    low, high = estimate["ci95"]
-    return f"{estimate['value']:.3f} [{low:.3f}, {high:.3f}] n={estimate['n']}"
+    return f"{decimals(estimate['value'], estimate['ci95'], digits=3)} n={estimate['n']}"
 
 
 if __name__ == "__main__":

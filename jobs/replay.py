@@ -7,13 +7,12 @@ own, a list of section.key=value; all stand side by side with what the run did.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
-from jobs.runtime.cli import command, say
+from jobs.runtime.cli import command, say, write_json
 from jobs.runtime.stores import find_run
 from pipeline.config.load import changed_config
 from pipeline.config.resume import diff
@@ -21,10 +20,6 @@ from pipeline.errors import BadConfig
 from pipeline.reports.exploration.replay import decided, searches_table, stored_searches
 from pipeline.reports.replay import OWN, Setting, replay_rows, replay_table, stored_shards
 from pipeline.reports.tables import text_table
-from pipeline.run.events.wire import from_wire
-from pipeline.run.events.wire import replay as state_of
-from pipeline.run.ledger import Ledger
-from pipeline.run.queries import spec_of
 from pipeline.run.spec import RunSpec
 from pipeline.run.state import State
 from pipeline.selection.pseudo_labels import Voting
@@ -46,12 +41,13 @@ def replay(
         BadConfig: no such run, nothing to replay yet, or a setting that stored shards cannot
             answer.
     """
-    store, name = find_run(place, run)
-    events = list(Ledger(store, name).replay())
-    spec, state = spec_of(store, from_wire(events[0])), state_of(events)
-    shards, searches = stored_shards(store, events), stored_searches(events, spec)
+    stored = find_run(place, run)
+    spec, state = stored.spec, stored.state
+    shards, searches = stored_shards(stored), stored_searches(stored)
     if not shards and not searches:
-        raise BadConfig(f"run {name!r} has closed no iteration yet: there is nothing to replay")
+        raise BadConfig(
+            f"run {stored.name!r} has closed no iteration yet: there is nothing to replay"
+        )
     asked, specs = [Setting.of(OWN, state, spec)], [spec]
     for text in settings:
         specs.append(changed_spec(text, spec))
@@ -59,14 +55,13 @@ def replay(
     rows = replay_rows(shards, asked, spec.by_hash)
     print(text_table(replay_table(rows)))
     if searches:
-        read = partial(inspect_rows, store)
+        read = partial(inspect_rows, stored.store)
         for row, one in zip(rows, specs, strict=True):
             title = row["setting"]
             row["searches"] = [decided(search, title, state, one, read) for search in searches]
         print("\n" + text_table(searches_table(rows)))
     if out is not None:
-        out.parent.mkdir(parents=True, exist_ok=True)
-        out.write_text(json.dumps(rows, indent=1) + "\n", "utf-8")
+        write_json(out, rows)
         say(f"{len(rows)} rows written to {out}")
 
 
@@ -90,13 +85,14 @@ def changed_setting(text: str, state: State, spec: RunSpec, changed: RunSpec) ->
     """What is selected, and voted for, under the settings of one replay."""
     one = Setting.of(text, state, changed)
     if changed.config.select != spec.config.select:
-        one = one.asking(changed.rule)
+        # To the letter: nothing takes its scores' place.
+        one = replace(one, rule=changed.rule)
     votes = changed.config.unlabelled
     if votes == spec.config.unlabelled:
         return one
     if votes.use != "pseudo":
         raise BadConfig(f"--with {text!r}: this run made no pseudo-labels to vote on again")
-    return one.voting(Voting(votes.vote, votes.least_share))
+    return replace(one, vote=Voting(votes.vote, votes.least_share))
 
 
 if __name__ == "__main__":

@@ -15,12 +15,11 @@ interval about questions and the one over seeds.
 from __future__ import annotations
 
 import csv
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from jobs.runtime.cli import command, say
+from jobs.runtime.cli import command, say, write_json
 from jobs.runtime.exploration_figures import draw_exploration, draw_simulated
 from jobs.runtime.prepare import DIGITS
 from jobs.runtime.stores import find_run
@@ -38,9 +37,6 @@ from pipeline.reports.seeds import (
     seed_lines,
 )
 from pipeline.reports.tables import percent
-from pipeline.run.events.wire import from_wire, replay
-from pipeline.run.ledger import Ledger
-from pipeline.run.queries import spec_of
 from pipeline.simulation.searches import simulated_searches
 from pipeline.tasks.digits.build import read_truth
 
@@ -81,17 +77,15 @@ def dynamics(place: str, out: Path, run: str | None = None) -> None:
     Raises:
         BadConfig: there is no run, or none that has searched or evaluated dynamics yet.
     """
-    store, run = find_run(place, run)
-    events = list(Ledger(store, run).replay())
-    state, spec = replay(events), spec_of(store, from_wire(events[0]))
+    stored = find_run(place, run)
+    state = stored.state
     if not state.temperatures and not state.dynamics:
         raise BadConfig(
-            f"run {run!r} has neither searched for a temperature (explore.every) nor evaluated "
-            "dynamics (dynamics.every) yet"
+            f"run {stored.name!r} has neither searched for a temperature (explore.every) nor "
+            "evaluated dynamics (dynamics.every) yet"
         )
-    found = exploration_report(events, state, spec)
-    out.mkdir(parents=True, exist_ok=True)
-    (out / "exploration.json").write_text(json.dumps(found, indent=1) + "\n", "utf-8")
+    found = exploration_report(stored)
+    write_json(out / "exploration.json", found)
     with (out / "dynamics.csv").open("w", encoding="utf-8", newline="") as file:
         csv.writer(file).writerows(dynamics_csv(found))
     if state.temperatures:
@@ -107,8 +101,7 @@ def dynamics(place: str, out: Path, run: str | None = None) -> None:
 def searches(count: int, out: Path) -> None:
     """What each rule does in simulated searches whose truth is known: data, a plot and a table."""
     found = simulated_searches(count)
-    out.mkdir(parents=True, exist_ok=True)
-    (out / "simulated.json").write_text(json.dumps(found, indent=1) + "\n", "utf-8")
+    write_json(out / "simulated.json", found)
     draw_simulated(found, out / "simulated.png")
     for name, what in (("flat", "temperatures compared, none better"), ("gain", "true gain")):
         rows = [[str(x), percent(one["sound"]), percent(one["argmax"])]
@@ -124,12 +117,10 @@ def finished(folder: str | Path, run: str | None = None) -> Finished:
         BadConfig: there is no run, or none that is finished. StoreError: an object of it is corrupt
             or gone.
     """
-    store, run = find_run(str(folder), run)
-    events = list(Ledger(store, run).replay())
-    state = replay(events)
-    if state.finished is None:
+    stored = find_run(str(folder), run)
+    if stored.state.finished is None:
         raise BadConfig(f"{folder}: this run is not finished; start it again and it goes on")
-    return Finished(state, spec_of(store, from_wire(events[0])), store, events)
+    return Finished(stored.store, stored.name)
 
 
 def different_seeds(runs: Sequence[Finished]) -> None:
@@ -147,8 +138,7 @@ def different_seeds(runs: Sequence[Finished]) -> None:
 
 def write(rows: Sequence[dict[str, Any]], path: Path) -> None:
     """The rows as a JSON list."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(rows, indent=1) + "\n", "utf-8")
+    write_json(path, rows)
     say(f"{len(rows)} rows written to {path}")
 
 

@@ -11,17 +11,16 @@ anything is written or started, as far as it can be known by then.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from contextlib import ExitStack, closing
 from typing import Any
 
 from actors.generation.engine_settings import engine_settings
 from jobs.runtime.cards import Cards
-from jobs.runtime.cli import command
+from jobs.runtime.cli import command, write_json
 from jobs.runtime.cluster_job import check_shared
 from jobs.runtime.code_identity import say_code
-from jobs.runtime.console import PlainConsole, RichBars, make_console, warning
+from jobs.runtime.console import make_console, warning
 from jobs.runtime.export import export_policy
 from jobs.runtime.prepare import (
     check_outputs,
@@ -38,7 +37,6 @@ from jobs.runtime.world import REAL, Parts, check_here, run_store
 from pipeline.config.load import stored_config
 from pipeline.config.resume import check_resume
 from pipeline.config.schema import Config
-from pipeline.config.unread import unread
 from pipeline.datasets.dataset import Dataset
 from pipeline.driver.context import RunContext
 from pipeline.driver.driver import drive
@@ -55,6 +53,7 @@ from pipeline.run.ledger import Ledger
 from pipeline.run.same_run import changes_since, check_same_data, check_same_means
 from pipeline.run.spec import RunSpec
 from pipeline.run.state import State
+from pipeline.stages.workers import Watch
 from pipeline.storage.store import Store, open_store
 
 Until = Callable[[State], bool]
@@ -81,7 +80,7 @@ def evolve(config: Config, *, take_over: bool = False, parts: Parts = REAL) -> d
             job.drive(take_over=take_over)
         found = summary(job.state, job.program, job.store)
         path = out_folder(config) / "summary.json"
-        path.write_text(json.dumps(found, indent=1, sort_keys=True) + "\n", "utf-8")
+        write_json(path, found)
         job.outputs.copy()
         show(found, config, console)
         if job.state.finished is not None:
@@ -106,7 +105,7 @@ class Job:
         BadConfig, BadData: naming what does not fit.
     """
 
-    def __init__(self, config: Config, console: PlainConsole | RichBars, parts: Parts) -> None:
+    def __init__(self, config: Config, console: Watch, parts: Parts) -> None:
         self.console = console
         self.parts = parts
         if config.cluster.address is not None:
@@ -115,8 +114,6 @@ class Job:
         self.state = state_so_far(config, open_store(store_url(config), say=console.say))
         if self.state.config is None:
             check_outputs(config)
-        for line in unread(config):
-            console.say(warning(line))
         check_here(config)
         self.store = run_store(config, console.say)
         self.outputs = StoredOutputs(out_folder(config), self.store, config.run.name)
@@ -180,7 +177,7 @@ def state_so_far(config: Config, store: Store) -> State:
     return state
 
 
-def show(found: dict[str, Any], config: Config, console: PlainConsole | RichBars) -> None:
+def show(found: dict[str, Any], config: Config, console: Watch) -> None:
     """The final comparison."""
     console.say("")
     console.say("greedy accuracy in percent, 95 % intervals:")

@@ -33,8 +33,8 @@ def status(place: str, run: str | None = None, say: Callable[[str], None] = prin
     Raises:
         BadConfig: there is no such store or run. StoreError: its ledger cannot be read.
     """
-    store, name = find_run(place, run)
-    for line in status_lines(store, name, shutil.get_terminal_size((100, 0)).columns):
+    stored = find_run(place, run)
+    for line in status_lines(stored.store, stored.name, shutil.get_terminal_size((100, 0)).columns):
         say(line)
 
 
@@ -100,7 +100,8 @@ def overview(folder: Path, say: Callable[[str], None] = print) -> None:
     if not folders:
         say(f"no run lies in {folder}/: name a store, or the folder of a run")
     for one in folders:
-        say(status_lines(*find_run(str(one)), width=100)[0])
+        stored = find_run(str(one))
+        say(status_lines(stored.store, stored.name, width=100)[0])
 
 
 if __name__ == "__main__":

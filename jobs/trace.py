@@ -15,7 +15,7 @@ def trace(sample: str, place: str, run: str | None = None) -> None:
     Raises:
         BadConfig: there is no such run or sample.
     """
-    uses = origins.trace(*find_run(place, run), sample)
+    uses = origins.trace(find_run(place, run), sample)
     for number, origin in enumerate(uses):
         print(f"use {number + 1} of {len(uses)} as training data")
         print("\n".join(origins.lines(origin, 1)))

@@ -25,9 +25,9 @@ from pathlib import Path
 from actors.generation.engine_settings import EngineSettings
 from actors.model.images import ImageCache, StoreImages
 from actors.model.processor import Processor, load_processor, processor_sha256
-from actors.supervision.failures import CallResult, call
 from actors.supervision.heartbeat import Heartbeat
 from actors.supervision.node_cache import take_temporary_folder, tree_cache
+from actors.supervision.pool_actor import PoolActor
 from actors.supervision.store_access import reach_store
 from pipeline.config.schema import Data
 from pipeline.datasets.images import Limits
@@ -264,34 +264,25 @@ def _rows(policy: PolicyRef, group: Group, samples_K: Sequence[Sample]) -> Itera
         )
 
 
-class GeneratorActor:
-    """A generator in a Ray actor: the contract of `actors.supervision.pool`.
+class GeneratorActor(PoolActor):
+    """A generator in a Ray actor. It begins with the policy that a shard names.
 
-    engine: from the driver, who has the base policy's folder. cache: where this node keeps policies
-    (`actors.supervision.node_cache.cache_place`).
+    engine: from the driver, who has the base policy's folder.
     """
 
     def __init__(
         self, data: Data, engine: EngineSettings, store_url: str, cache: str | None
     ) -> None:
+        super().__init__(store_url, cache)
         self._limits = Limits(max_pixels=data.max_image_pixels)
         self._engine = engine
-        self._store_url = store_url
-        self._cache = cache
-        self._beat = Heartbeat()
-        self._generator: Generator | None = None
-
-    def start(self, work: ShardWork) -> CallResult:
-        """Build the engine, with the policy that a shard names: an engine that cannot be built
-        takes no work."""
-        return call(self._start, work)
 
     def _start(self, work: ShardWork) -> None:
         from actors.generation.vllm_engine import VllmEngine
 
         store = reach_store(self._store_url, "an engine")
         images = ImageCache(StoreImages(self._store_url), limits=self._limits)
-        self._generator = Generator(
+        self._worker = Generator(
             VllmEngine(self._engine, images.get, self._beat),
             store,
             images,
@@ -300,14 +291,4 @@ class GeneratorActor:
             beat=self._beat,
         )
         take_temporary_folder()  # vLLM asks where its files go; the cache above is the node's
-        self._generator.serve(work.policy)
-
-    def run(self, work: ShardWork) -> CallResult:
-        """One shard. An engine that breaks raises, and the pool replaces this actor."""
-        if self._generator is None:
-            raise RuntimeError("run before start")
-        return call(self._generator.run, work)
-
-    def progress(self) -> tuple[int, str]:
-        """How far the work has moved, and what is being done."""
-        return self._beat.read()
+        self._worker.serve(work.policy)

@@ -107,7 +107,8 @@ def unfit_weights(error: BaseException, folder: Path) -> BadModel | None:
     loading = [frame for frame in frames if frame.f_code.co_name in _LOADERS]
     if not loading:
         return None
-    words = {value for frame in loading for value in frame.f_locals.values() if _text(value)}
+    values = (value for frame in loading for value in frame.f_locals.values())
+    words = {value for value in values if isinstance(value, str)}
     for file in sorted(folder.glob("*.safetensors")):
         for name in sorted(tensor_names(file)):
             if name in words or name in str(error):
@@ -125,10 +126,6 @@ def _renamed(name: str) -> str:
         "towers, so take the weights' names of the published checkpoint (a policy trained from it "
         "keeps them)"
     )
-
-
-def _text(value: object) -> bool:
-    return isinstance(value, str)
 
 
 def _line(error: BaseException) -> str:

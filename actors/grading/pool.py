@@ -26,7 +26,6 @@ from collections import Counter, deque
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from types import TracebackType
 from typing import ClassVar, Literal
 
 from pipeline.answer_shapes import Shape, StatedAnswer, stated_answer
@@ -169,17 +168,6 @@ class GradePool:
         self._selector = selectors.DefaultSelector()
         self._lock = threading.Lock()
         self._closed = False
-
-    def __enter__(self) -> GradePool:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
 
     @property
     def pids(self) -> list[int]:

@@ -10,7 +10,8 @@ from actors.scoring.scorer import ScorerActor
 from actors.supervision.node_cache import cache_place
 from actors.supervision.pool import Pool, PoolLike, Result
 from pipeline.config.schema import Config
-from pipeline.stages.score import ScoreDone, ScoreFailed, ScoreTask
+from pipeline.run.shard_answers import ScoreDone
+from pipeline.stages.score import ScoreFailed, ScoreTask
 from pipeline.storage.store import Store
 
 

@@ -25,9 +25,9 @@ from actors.generation.engine_settings import EngineSettings
 from actors.model.images import ImageCache, StoreImages
 from actors.model.prm_folder import TagWords, fit_prm
 from actors.model.processor import Processor, load_processor
-from actors.supervision.failures import CallResult, call
 from actors.supervision.heartbeat import Heartbeat
 from actors.supervision.node_cache import take_temporary_folder, tree_cache
+from actors.supervision.pool_actor import PoolActor
 from actors.supervision.store_access import reach_store
 from pipeline.config.schema import Config
 from pipeline.datasets.images import Limits
@@ -40,8 +40,9 @@ from pipeline.query import Query
 from pipeline.records import Rollout, Score
 from pipeline.refs import PolicyRef
 from pipeline.responses import MOST_STEPS, StepFinder, merged
+from pipeline.run.shard_answers import ScoreDone
 from pipeline.selection.rewards import reward_p
-from pipeline.stages.score import ScoreDone, ScoreTask, score_shard, scored_how
+from pipeline.stages.score import ScoreTask, score_shard, scored_how
 from pipeline.storage.artifacts import needed
 from pipeline.storage.store import Store
 from pipeline.storage.tree_cache import TreeCache
@@ -210,11 +211,11 @@ class ShardReader:
         return ScoreRequest(prompt.text, prompt.images, row.token_ids, ends, name)
 
 
-class ScorerActor:
-    """A PRM in a Ray actor: the contract of `actors.supervision.pool`.
+class ScorerActor(PoolActor):
+    """A PRM in a Ray actor. It begins with the PRM that a task names, and answers its version.
 
     engine, identity: how the engine is built, from the driver, and that as part of the scores'
-    key. cache: where this node keeps models (`actors.supervision.node_cache.cache_place`).
+    key.
     """
 
     def __init__(
@@ -225,23 +226,16 @@ class ScorerActor:
         store_url: str,
         cache: str | None,
     ) -> None:
+        super().__init__(store_url, cache)
         self._config = config
         self._identity = identity
-        self._store_url = store_url
-        self._cache = cache
         self._engine = engine
-        self._beat = Heartbeat()
-        self._scorer: ShardScorer | None = None
 
-    def start(self, task: ScoreTask) -> CallResult:
-        """Build the engine, with the PRM that a task names; what it holds then is its version."""
-        return call(self._start, task)
-
-    def _start(self, task: ScoreTask) -> str:
+    def _start(self, work: ScoreTask) -> str:
         fetch = StoreImages(self._store_url)
         limits = Limits(max_pixels=self._config.data.max_image_pixels)
         images = ImageCache(fetch, limits=limits)
-        self._scorer = ShardScorer(
+        self._worker = ShardScorer(
             lambda tag_ids: self._step_scorer(tag_ids, images, fetch),
             reach_store(self._store_url, "a scorer"),
             images,
@@ -251,7 +245,7 @@ class ScorerActor:
             beat=self._beat,
         )
         take_temporary_folder()  # vLLM asks where its files go; the cache above is the node's
-        return self._scorer.serve(task.scoring.prm)
+        return self._worker.serve(work.scoring.prm)
 
     def _step_scorer(
         self, tag_ids: tuple[int, ...], images: ImageCache, fetch: Callable[[str], bytes]
@@ -273,13 +267,3 @@ class ScorerActor:
         from actors.scoring.vllm_scorer import VllmScorer
 
         return VllmScorer(engine, images.get, self._beat, tag_ids=tag_ids)
-
-    def run(self, task: ScoreTask) -> CallResult:
-        """One shard. An engine that breaks raises, and the pool replaces this actor."""
-        if self._scorer is None:
-            raise RuntimeError("run before start")
-        return call(self._scorer.run, task)
-
-    def progress(self) -> tuple[int, str]:
-        """How far the work has moved, and what is being done."""
-        return self._beat.read()

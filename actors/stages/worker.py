@@ -17,15 +17,16 @@ from typing import Any, Protocol
 
 from actors.grading.pool import GradePool, GradeResult, GradingFailed
 from actors.stages.decoders import PolicyDecoders
-from actors.supervision.failures import CallResult, call
-from actors.supervision.heartbeat import Heartbeat
+from actors.supervision.failures import CallResult
 from actors.supervision.node_cache import cache_place, tree_cache
 from actors.supervision.pool import Pool, PoolLike, PoolSettings, Result
+from actors.supervision.pool_actor import PoolActor
 from actors.supervision.store_access import reach_store
 from pipeline.errors import RunStopped
 from pipeline.query import Query
+from pipeline.run.shard_answers import GradeDone
 from pipeline.run.spec import RunSpec
-from pipeline.stages.grade import GradeDone, GradeTask, TaskLost, Ungraded, finish_shard
+from pipeline.stages.grade import GradeTask, TaskLost, Ungraded, finish_shard
 from pipeline.stages.tasks import StageTask, TaskContext, TaskDone, perform
 from pipeline.storage.store import Store
 
@@ -101,36 +102,24 @@ class Stages:
             return failed.results, dict(failed.failures)
 
 
-class StageActor:
-    """Stages in a Ray actor: the contract of `actors.supervision.pool`.
-
-    cache: where this node keeps policies (`actors.supervision.node_cache.cache_place`).
-    """
+class StageActor(PoolActor):
+    """Stages in a Ray actor. Grading processes start when there is something to grade."""
 
     def __init__(self, spec: RunSpec, store_url: str, cache: str | None) -> None:
+        super().__init__(store_url, cache)
         self._spec = spec
-        self._store_url = store_url
-        self._cache = cache
-        self._beat = Heartbeat()
-        self._stages: Stages | None = None
 
-    def start(self, work: StageWork) -> CallResult:
-        """Open the store; grading processes start when there is something to grade."""
-        return call(self._start)
-
-    def _start(self) -> None:
+    def _start(self, work: StageWork) -> None:
         store, config = reach_store(self._store_url, "a stage worker"), self._spec.config
         context = TaskContext(store, self._spec, PolicyDecoders(store, tree_cache(self._cache)))
         processes = config.grade.processes or max(2, (os.cpu_count() or 1) // 2)
         graders = GradePool(processes, config.grade.deadline_s, config.prompt.shapes)
-        self._stages = Stages(context, graders)
+        self._worker = Stages(context, graders)
 
     def run(self, work: StageWork) -> CallResult:
         """One task."""
-        if self._stages is None:
-            raise RuntimeError("run before start")
         self._beat(work.key)
-        return call(self._stages.run, work)
+        return super().run(work)
 
     def progress(self) -> tuple[int, str]:
         """That it answers at all is progress: each answer that is graded has a deadline of its own,

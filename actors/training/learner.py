@@ -225,10 +225,8 @@ class GroupLearner:
             self._tell(LearnProgress(job.name, part.cursor, total, loss, done.tokens, "", curve))
             if part.save and part.cursor < total:
                 done = self._save(group, done, inside=True)
-        self._finish(job, group, done, rows=self._row_count(job, lengths, sizes), since=started)
-
-    def _row_count(self, job: LearnJob, lengths: Lengths, sizes: dict[str, int]) -> int:
-        return sum(part.rows for part in segments(job, lengths, every=None, **sizes))
+        count = sum(part.rows for part in segments(job, lengths, every=None, **sizes))
+        self._finish(job, group, done, rows=count, since=started)
 
     def _finish(
         self,
@@ -287,8 +285,9 @@ class GroupLearner:
 
     def _at_start(self, job: LearnJob, start: CheckpointRef | None) -> Group:
         """The group, its memory equal to where the job begins."""
-        settings = replace(
-            LearnSettings.of(self._config, learning_rate=job.learning_rate),
+        settings = LearnSettings.of(
+            self._config,
+            learning_rate=job.learning_rate,
             schedule=job.schedule,
             schedule_rise=job.schedule_rise,
             schedule_steps=job.schedule_steps,
@@ -299,8 +298,10 @@ class GroupLearner:
         group = self._group
         at, self._at = self._at, None
         in_place = start is not None and start.path == at and settings.inherit == "all"
-        if group is not None and in_place and replace(group.settings, inherit="all") == settings:
-            return group
+        if group is not None and in_place:
+            as_continued = group.settings.model_copy(update={"inherit": "all"})
+            if as_continued == settings:
+                return group
         source = Source(
             (job.weights or job.policy).path,
             None if start is None else start.path,

@@ -20,7 +20,7 @@ import os
 import time
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -278,19 +278,15 @@ class Trainer:
         span: Span | None = None,
         beat: Callable[[str], None] = lambda _: None,
     ) -> RankReport:
-        """One epoch over `rows`, or steps `first` to `last` (excluded) of it.
+        """One epoch over `rows`, all in plan order on every rank; or steps `first` to `last` of it.
 
-        rows: all rows of the interval in plan order, the same on every rank. seed: their order.
-        span: where the steps stand in the schedule. beat: called before each pass with what is
-        going on.
+        seed: of their order. span: where the steps stand in the schedule. beat: told of each pass.
         """
         lengths = [row.length for row in rows]
         plan_S = batches(lengths, seed, self.settings.batch_size, self.settings.window)[first:last]
         passes = (item for batch in plan_S for item in self.passes([rows[i] for i in batch]))
         started = time.perf_counter()
-        nll_S: list[float] = [0.0]
-        norm_S: list[float] = []
-        closed_S: list[Pass] = []
+        nll_S, norm_S, closed_S = [0.0], list[float](), list[Pass]()
         self.engine.train()
         for item, micro in self.collated(passes):
             beat(f"step {len(norm_S) + 1} of {len(plan_S)}")
@@ -320,9 +316,6 @@ class Trainer:
 
         return ahead(collate, passes)
 
-    def _on_device(self, micro: Micro) -> Micro:
-        return micro.to(self.engine.device)
-
     def _loss(self, micro: Micro) -> Tensor:
         """The summed loss of a micro-batch: negative log-likelihood, or that of its steps."""
         if self.settings.objective == "steps":
@@ -340,7 +333,7 @@ class Trainer:
     def backward(self, item: Pass, micro: Micro) -> float:
         """Add a pass's share to the gradients; its summed negative log-likelihood."""
         self.engine.set_gradient_accumulation_boundary(item.closes)
-        nll = self._loss(self._on_device(micro))
+        nll = self._loss(micro.to(self.engine.device))
         # DeepSpeed averages over the ranks; the loss is a sum over them.
         self.engine.backward(nll * (self.world / item.tokens), scale_wrt_gas=False)
         return float(nll.detach())
@@ -374,12 +367,9 @@ class Trainer:
         with torch.no_grad():
             for turn, plan in enumerate(plan_M):
                 beat(f"log-probabilities {turn + 1} of {len(plan_M)}")
-                micro = self._on_device(
-                    self.collator.collate(
-                        [rows[index] for index in plan.rows],
-                        [rows[index] for index in plan.anchors],
-                    )
-                )
+                micro = self.collator.collate(
+                    [rows[index] for index in plan.rows], [rows[index] for index in plan.anchors]
+                ).to(self.engine.device)
                 logits_B_G_V = logits_of(self.engine, micro)
                 for place, index in enumerate(plan.rows):
                     wanted_G = micro.targets_B_G[place] != IGNORED
@@ -398,14 +388,13 @@ class Trainer:
 
     def facts(self, cursor: Mapping[str, Any]) -> dict[str, Any]:
         """What a checkpoint written now says besides tensors."""
-        told = asdict(self.settings)
         names = ("beta1", "beta2", "epsilon", "weight_decay", "schedule", "precision", "seed")
         return {
             "step": self.step,
             "cursor": dict(cursor),
             "ranks": self.world,
             "zero_stage": self.settings.zero_stage,
-            "learner": {name: told[name] for name in names},
+            "learner": {name: getattr(self.settings, name) for name in names},
         }
 
     def publish(self, folder: Path, beat: Beat = quiet) -> None:

@@ -22,9 +22,6 @@ from pipeline.datasets.dataset import check_writable
 from pipeline.errors import BadConfig, BadData
 from pipeline.grading.grade import grader_version
 from pipeline.reports.seeds import Finished
-from pipeline.run.events.wire import from_wire, replay
-from pipeline.run.ledger import Ledger
-from pipeline.run.queries import spec_of
 from pipeline.storage.store import open_store
 from pipeline.tasks.digits.build import read_truth
 
@@ -103,11 +100,8 @@ class ResultsFile:
 def finished_run(config: Config, say: Say) -> Finished | None:
     """The run of a configuration, where it is finished."""
     store = open_store(store_url(config), say=say)
-    events = list(Ledger(store, config.run.name).replay())
-    state = replay(events)
-    if state.finished is None:
-        return None
-    return Finished(state, spec_of(store, from_wire(events[0])), store, events)
+    run = Finished(store, config.run.name)
+    return None if run.state.finished is None else run
 
 
 def results_of(run: RunOfCells, done: Finished, say: Say) -> list[Result]:

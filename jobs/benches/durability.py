@@ -204,21 +204,14 @@ def _graded(purpose: int, index: int) -> dict[str, Any]:
 
 
 def replay(options: Options) -> Result:
-    """A driver's state from the ledger of 100,000 shards without a snapshot."""
-    return _replay(options, "replay", "seconds", REPLAY_S)
-
-
-def replay_memory(options: Options) -> Result:
-    """The most memory that replaying 100,000 shards takes, everything imported included."""
-    return _replay(options, "replay-memory", "MB", REPLAY_MB)
-
-
-def _replay(options: Options, name: str, unit: str, allowed: float) -> Result:
+    """A driver's state from the ledger of 100,000 shards without a snapshot: how long it takes or,
+    by the row `replay-memory`, the most memory, everything imported included."""
+    unit, allowed = ("MB", REPLAY_MB) if options.row == "replay-memory" else ("seconds", REPLAY_S)
     shards_there = 2_000 if options.small else REPLAYED
     entries = long_ledger(options.folder / "store", shards_there)
     found = [_apart("replay", options.folder / "store")[unit] for _ in range(options.rounds)]
     return Result(
-        name=name,
+        name=options.row,
         what=f"replaying {shards_there} shards, no snapshot, in a fresh process",
         unit=unit,
         values={"replay": found, "allowed": [allowed] * options.rounds},

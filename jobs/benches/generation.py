@@ -37,14 +37,14 @@ from pipeline.driver.context import RunContext
 from pipeline.driver.driver import advance
 from pipeline.driver.sample import SampleStep
 from pipeline.errors import BadConfig
-from pipeline.generation.shards import ShardSpec, shard_specs
+from pipeline.generation.shards import ShardSpec
 from pipeline.grading.grade import grader_version
 from pipeline.phases.steps import SampleShards
 from pipeline.query import Query
 from pipeline.refs import PolicyRef, ShardSet
 from pipeline.run.ledger import Ledger
 from pipeline.run.spec import RunSpec
-from pipeline.stages.workers import Progress
+from pipeline.stages.workers import Watch
 from pipeline.storage.models import publish_folder
 from pipeline.storage.store import Store, open_store
 
@@ -56,16 +56,9 @@ TOKENS = 100_000
 
 
 def generation(options: Options) -> Result:
-    """As a run generates."""
-    return _measure("generation", options, deterministic=False)
-
-
-def generation_deterministic(options: Options) -> Result:
-    """As a run generates that must end with the same bits however often it was killed."""
-    return _measure("generation-deterministic", options, deterministic=True)
-
-
-def _measure(name: str, options: Options, *, deterministic: bool) -> Result:
+    """As a run generates; by the row `generation-deterministic`, as one does that must end with the
+    same bits however often it was killed."""
+    deterministic = options.row == "generation-deterministic"
     run = options.config.run.model_copy(update={"deterministic": deterministic})
     config = options.config.model_copy(update={"run": run})
     check_models(config)
@@ -82,11 +75,11 @@ def _measure(name: str, options: Options, *, deterministic: bool) -> Result:
         PeakMemory(5.0, leave_out="ray::BareEngine") as memory,
         running(program, store, dataset, options.say) as world,
     ):
-        ours = Ours(plan, RunContext(program, store, Ledger(store, name), world, Silent()))
+        ours = Ours(plan, RunContext(program, store, Ledger(store, options.row), world, Watch()))
         bare = Bare(plan, store, engine, Path(config.policy.path))
         values = by_turns(options.rounds, ours=ours.tokens_per_s, bare=bare.tokens_per_s)
     return Result(
-        name=name,
+        name=options.row,
         what="accepted sampled tokens by second: the loop's sampling, and one bare LLM.generate",
         unit="tokens/s",
         values=values,
@@ -129,27 +122,10 @@ class Plan:
                 f"data.train: {len(pool)} queries are too few for turn {turn + 1} of "
                 f"{self.queries}; use fewer --rounds"
             )
-        return tuple(
-            shard_specs(
-                f"bench/{turn}",
-                drawn,
-                policy=self.policy.version,
-                sampling=self.program.sampling(self.samples, config.generate.temperature),
-                engine=self.program.engine,
-                run_seed=config.run.seed,
-                shard_queries=config.generate.shard_queries,
-                prompt="warmup",
-                templates=config.prompt.templates,
-            )
+        sampling = self.program.sampling(self.samples, config.generate.temperature)
+        return self.program.shard_specs(
+            f"bench/{turn}", drawn, self.policy, sampling, prompt="warmup"
         )
-
-
-class Silent:
-    """Looks on without a word."""
-
-    def event(self, event: Any, state: Any) -> None: ...
-    def progress(self, progress: Progress) -> None: ...
-    def say(self, text: str) -> None: ...
 
 
 class Ours:

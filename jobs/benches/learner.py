@@ -12,7 +12,6 @@ from __future__ import annotations
 import random
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -45,21 +44,13 @@ Images = Callable[[str], bytes]
 
 
 def learner(options: Options) -> Result:
-    """As a run trains."""
-    return _measure("learner", options, deterministic=False)
-
-
-def learner_deterministic(options: Options) -> Result:
-    """With deterministic kernels only."""
-    return _measure("learner-deterministic", options, deterministic=True)
-
-
-def _measure(name: str, options: Options, *, deterministic: bool) -> Result:
+    """As a run trains; by the row `learner-deterministic`, with deterministic kernels only."""
+    deterministic = options.row == "learner-deterministic"
     config = options.config
     check_models(config)
     dataset = load_data(config, options.say)
     store = open_store(options.folder / "store", say=options.say)
-    settings = replace(LearnSettings.of(config), ranks=1, deterministic=deterministic)
+    settings = LearnSettings.of(config, ranks=1, deterministic=deterministic)
     policy, images = Path(config.policy.path), StoreImages(store.url)
     queries, responses = (8, 2) if options.small else (QUERIES, RESPONSES)
     pool = labelled(dataset.split(config.data.train))[: queries * (options.rounds + 1)]
@@ -78,7 +69,7 @@ def _measure(name: str, options: Options, *, deterministic: bool) -> Result:
         )
         ours.group.close()
     return Result(
-        name=name,
+        name=options.row,
         what="response tokens trained on by second: the learner group, and a bare DeepSpeed loop",
         unit="tokens/s",
         values=values,

@@ -27,7 +27,7 @@ class Options:
 
     config: the recipe whose model, data and settings are used. folder: where it may write what it
     does not keep. rounds: turns that count. small: sizes for trying the bench itself out; its
-    figures then mean nothing.
+    figures then mean nothing. row: which row of the table is measured.
     """
 
     config: Config
@@ -35,6 +35,7 @@ class Options:
     rounds: int = ROUNDS
     small: bool = False
     say: Callable[[str], None] = print
+    row: str = ""
 
 
 @dataclass(frozen=True)

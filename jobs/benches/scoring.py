@@ -45,9 +45,10 @@ from pipeline.query import Query
 from pipeline.records import Grade, Rollout
 from pipeline.refs import PolicyRef
 from pipeline.responses import step_ends
+from pipeline.run.shard_answers import ScoreDone
 from pipeline.run.spec import RunSpec
 from pipeline.selection.rules import Rule
-from pipeline.stages.score import ScoreDone, ScoreTask, Scoring
+from pipeline.stages.score import ScoreTask, Scoring
 from pipeline.storage.artifacts import put_content
 from pipeline.storage.models import publish_folder
 from pipeline.storage.parquet import to_parquet

@@ -33,13 +33,14 @@ from pipeline.run.events.event import Event
 from pipeline.run.events.lifecycle import IterationClosed
 from pipeline.run.events.sampling import ShardAccepted
 from pipeline.run.ledger import Ledger
+from pipeline.run.shard_answers import GradeDone
 from pipeline.run.spec import RunSpec
 from pipeline.run.state import State
 from pipeline.selection.coverage import Coverage
 from pipeline.simulation.workers import AtOnce, in_process
-from pipeline.stages.grade import GradeDone, GradeTask
+from pipeline.stages.grade import GradeTask
 from pipeline.stages.tasks import TaskContext
-from pipeline.stages.workers import Progress, Workers
+from pipeline.stages.workers import Watch, Workers
 from pipeline.storage.artifacts import put_content
 from pipeline.storage.parquet import to_parquet
 from pipeline.storage.store import Store, open_store
@@ -93,7 +94,7 @@ def learned(job: LearnJob, resume: CheckpointRef | None) -> LearnDone:
     return LearnDone(job.name, checkpoint, policy, 1, 8, 800, 0.5, 0.1)
 
 
-class Memory:
+class Memory(Watch):
     """Looks at the process's memory whenever an iteration is closed, and counts shards."""
 
     def __init__(self) -> None:
@@ -104,12 +105,6 @@ class Memory:
         self.shards += isinstance(event, ShardAccepted)
         if isinstance(event, IterationClosed):
             self.mb.append(psutil.Process().memory_info().rss / 1e6)
-
-    def progress(self, progress: Progress) -> None:
-        """Not kept."""
-
-    def say(self, text: str) -> None:
-        """Not kept."""
 
 
 def live(store: Store, iterations: int) -> dict[str, float]:

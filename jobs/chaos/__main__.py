@@ -17,7 +17,6 @@ Writes <out>/chaos.json and exits with 1 when anything of this does not hold.
 
 from __future__ import annotations
 
-import json
 import os
 import shlex
 import shutil
@@ -31,10 +30,9 @@ from cluster.s3 import LocalS3
 from cluster.s3_proxy import S3Proxy
 from jobs.audit import whole_audit
 from jobs.chaos.plan import Kill, plan
-from jobs.chaos.runs import Bed, meaning
-from jobs.runtime.cli import command, say
+from jobs.chaos.runs import Bed, beside, meaning
+from jobs.runtime.cli import command, say, write_json
 from jobs.runtime.prepare import versions
-from pipeline.audit.diff import first_difference
 from pipeline.datasets.dataset import check_writable
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -71,7 +69,7 @@ def run_chaos(
     found["fewest_kills"] = min(kills or FEWEST, FEWEST)
     found["ok"] = holds(found)
     path = out / "chaos.json"
-    path.write_text(json.dumps(found, indent=1, sort_keys=True) + "\n", "utf-8")
+    write_json(path, found)
     say(f"{'all of it holds' if found['ok'] else 'IT DOES NOT HOLD'}; {path}")
     return bool(found["ok"])
 
@@ -171,20 +169,13 @@ def together(rounds: Sequence[dict[str, Any]]) -> dict[str, Any]:
 
 def compared(bed: Bed, name: str) -> dict[str, Any]:
     """A killed run beside the one that nobody disturbed, and under audit."""
-    reference, killed = bed.events("reference"), bed.events(name)
-    parted = first_difference(reference, killed)
-    if parted is not None:
-        say(f"{name} differs: {parted}")
+    found = beside(bed.events("reference"), bed.events(name))
+    if found["difference"] is not None:
+        say(f"{name} differs: {found['difference']}")
     report = whole_audit(bed.store(name), bed.run)
     for problem in report.problems:
         say(f"{name}, audit: {problem}")
-    return {
-        "identical": meaning(killed) == meaning(reference) and parted is None,
-        "difference": None if parted is None else str(parted),
-        "audit_clean": report.clean,
-        "audited_objects": report.objects,
-        "accepted_shards": sum(event["type"] == "shard_accepted" for event in killed),
-    }
+    return found | {"audit_clean": report.clean, "audited_objects": report.objects}
 
 
 def controls_differ(bed: Bed) -> bool:

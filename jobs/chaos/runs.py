@@ -16,6 +16,7 @@ from jobs.chaos.plan import ENDS_A_LIFE, STORE_AWAY_S, Kill
 from jobs.chaos.victims import Family, kill
 from jobs.chaos.watch import Watch
 from jobs.runtime.recipes import load_recipe
+from pipeline.audit.diff import first_difference
 from pipeline.errors import UserError
 from pipeline.records import Selected
 from pipeline.run.ledger import Ledger
@@ -52,6 +53,16 @@ def meaning(events: Sequence[dict[str, Any]]) -> dict[str, Any]:
         "labels": [event["path"] for event in of.get("labels_made", [])],
         "prm": [event["path"] for event in of.get("prm_judged", [])],
         "scores": {f"{event['stage']} {_shard(event)}": event["scores"] for event in scored},
+    }
+
+
+def beside(reference: Sequence[dict[str, Any]], other: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """Whether a run did what another did, where they part, and how many shards it accepted."""
+    parted = first_difference(reference, other)
+    return {
+        "identical": meaning(other) == meaning(reference) and parted is None,
+        "difference": None if parted is None else str(parted),
+        "accepted_shards": sum(event["type"] == "shard_accepted" for event in other),
     }
 
 

@@ -8,8 +8,7 @@ from typing import Annotated
 import typer
 
 from jobs.runtime.cli import ending
-from jobs.runtime.options import GOES_ON, Place, Recipe, Run, Set, Store, one_place, settings
-from pipeline.errors import BadConfig
+from jobs.runtime.options import GOES_ON, Place, Recipe, Run, Set, Store, pairs, run_or_recipe
 
 POLICIES = "base, warmup, control, final, evolve/3, a model folder; with commas."
 BENCHMARKS = (
@@ -43,18 +42,8 @@ def benchmark(
     """
     with ending(GOES_ON):
         from jobs.benchmark import benchmark
-        from jobs.runtime.stores import run_config
 
-        if place is None:
-            config = settings(recipe, set_, run, store)
-        else:
-            config = run_config(one_place(place, store), run, set_ or [])
-        places = dict(_place(one) for one in data or [])
+        config = run_or_recipe(place, recipe, set_, run, store)
+        given = pairs("--data", data, "NAME=PATH, as in mathvista=data/testmini.json")
+        places = {name: Path(path) for name, path in given.items()}
         benchmark(config, policy, on, folder, places)
-
-
-def _place(given: str) -> tuple[str, Path]:
-    name, equals, path = given.partition("=")
-    if not equals or not name or not path:
-        raise BadConfig(f"--data {given}: write NAME=PATH, as in mathvista=data/testmini.json")
-    return name, Path(path)

@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from jobs.runtime.cli import ending
-from jobs.runtime.options import BadRows, Place, Recipe, Run, Set, Store, one_place, settings
+from jobs.runtime.options import BadRows, Place, Recipe, Run, Set, Store, run_or_recipe
 
 POLICIES = "base, warmup, control, final, one of an iteration (evolve/3), or a model folder."
 DATA = "Other data than the run's: a file or folder."
@@ -42,11 +42,7 @@ def evaluate(
     with ending():
         from jobs.evaluate import evaluate
         from jobs.runtime.bad_rows import bad_rows_to
-        from jobs.runtime.stores import run_config
 
-        if place is None:
-            config = settings(recipe, set_, run, store)
-        else:
-            config = run_config(one_place(place, store), run, set_ or [])
+        config = run_or_recipe(place, recipe, set_, run, store)
         with bad_rows_to(bad_rows):
             evaluate(config, policy, split, samples=samples, temperature=temperature, data=data)

@@ -148,6 +148,7 @@ def train(
         schedule="linear",
         schedule_rise=10,
         schedule_steps=variant.epochs * -(-len(rows) // BATCH),
+        precision="float32",
         objective="steps",
         frozen=variant.frozen,
         seed=study.seed,

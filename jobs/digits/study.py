@@ -26,6 +26,7 @@ from actors.generation.vllm_engine import VllmEngine
 from actors.model.images import ImageCache
 from actors.model.processor import Processor, load_processor
 from jobs.digits.base_model import MAX_POSITIONS
+from jobs.runtime.cli import write_json
 from pipeline.generation.engine import Sample, SampleRequest
 from pipeline.generation.shards import sample_seed
 from pipeline.hashing import sha256_hex
@@ -178,7 +179,7 @@ def plain(value: Any) -> Any:
 def record(study: Study, out: Path, name: str, value: Any) -> None:
     """Write a part's figures to `<out>/<name>.json`, and print them."""
     facts = {"seed": study.seed, name: plain(value)}
-    (out / f"{name}.json").write_text(json.dumps(facts, indent=1) + "\n", "utf-8")
+    write_json(out / f"{name}.json", facts)
     study.say(f"{name}: {json.dumps(facts[name])}")
 
 

@@ -14,7 +14,6 @@ be generated twice. Writes <out>/elastic.json, and exits with 1 when anything of
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
 import time
@@ -28,11 +27,10 @@ from cluster.local.cluster import LocalCluster, NodeType, short_folder
 from cluster.local.submission import Submission, copy_checkout
 from cluster.s3 import LocalS3
 from cluster.s3_proxy import S3Proxy, look_on
-from jobs.chaos.runs import Bed, meaning
+from jobs.chaos.runs import Bed, beside
 from jobs.elastic.witness import LedgerSeen, Witness, summary_of
-from jobs.runtime.cli import ending, say
+from jobs.runtime.cli import ending, say, write_json
 from jobs.runtime.prepare import versions
-from pipeline.audit.diff import first_difference
 from pipeline.datasets.dataset import check_writable
 
 RECIPE = "elastic"
@@ -103,17 +101,15 @@ def _submitted(
         bed.proxy.hook = look_on
         (bed.folder / "cluster.log").write_text(job.log(JOB), "utf-8")
     say(f"the job: {ended.status}, {ended.last_line}")
-    alone, on_cluster = bed.events("alone"), bed.events("cluster")
-    parted = first_difference(alone, on_cluster)
-    if parted is not None:
-        say(f"they differ: {parted}")
-    return summary_of(witness) | {
+    found = beside(bed.events("alone"), bed.events("cluster"))
+    if found["difference"] is not None:
+        say(f"they differ: {found['difference']}")
+    return {
+        **summary_of(witness),
+        **found,
         "status": ended.status,
         "last_line": ended.last_line,
-        "identical": meaning(on_cluster) == meaning(alone) and parted is None,
-        "difference": None if parted is None else str(parted),
         "doubled": seen.doubled,
-        "accepted_shards": sum(event["type"] == "shard_accepted" for event in on_cluster),
         "nodes_left": _nodes_left(cluster),
     }
 
@@ -153,7 +149,7 @@ def main(
         found = elastic((out / "elastic-runs").absolute(), recipe, set_ or [])
         found["ok"] = holds(found)
         path = out / "elastic.json"
-        path.write_text(json.dumps(found, indent=1, sort_keys=True) + "\n", "utf-8")
+        write_json(path, found)
         say(f"{'all of it holds' if found['ok'] else 'IT DOES NOT HOLD'}; {path.absolute()}")
     raise typer.Exit(0 if found["ok"] else 1)
 

@@ -10,10 +10,10 @@ from pipeline.run.events.event import Event
 from pipeline.run.events.training import JobDone
 from pipeline.run.spec import RunSpec
 from pipeline.run.state import State
-from pipeline.stages.workers import Progress
+from pipeline.stages.workers import Watch
 
 
-class Cards:
+class Cards(Watch):
     """Writes `<folder>/<policy>.md` when a policy is trained, and again when it is evaluated."""
 
     def __init__(self, folder: Path, spec: RunSpec) -> None:
@@ -33,12 +33,3 @@ class Cards:
                 self._folder.mkdir(parents=True, exist_ok=True)
                 file = self._folder / f"{name.replace('/', '-')}.md"
                 file.write_text(model_card(name, state, self._spec), "utf-8")
-
-    def progress(self, progress: Progress) -> None:
-        """Not kept."""
-
-    def say(self, text: str) -> None:
-        """Not kept."""
-
-    def close(self) -> None:
-        """Nothing is held."""

@@ -9,12 +9,14 @@
 from __future__ import annotations
 
 import difflib
+import json
 import os
 import signal
 import sys
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from importlib import import_module
+from pathlib import Path
 from typing import Any
 
 from actors.supervision.process_guard import end_with
@@ -75,6 +77,12 @@ def _terminate(signum: int, frame: Any) -> None:
 def say(text: str) -> None:
     """A line on standard error."""
     print(text, file=sys.stderr, flush=True)
+
+
+def write_json(path: Path, value: Any) -> None:
+    """What a command found, as a file that a person can read."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(value, indent=1, sort_keys=True) + "\n", "utf-8")
 
 
 def did_you_mean(word: str, words: Iterable[str]) -> str:

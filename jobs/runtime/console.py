@@ -37,6 +37,7 @@ from pipeline.run.events.sampling import SamplingClosed
 from pipeline.run.events.training import JobDone, WarmupChosen
 from pipeline.run.state import State
 from pipeline.stages.workers import Progress as Moved
+from pipeline.stages.workers import Watch
 
 EVERY_S = 10.0
 
@@ -149,7 +150,7 @@ def series_names(event: Evaluated, state: State) -> list[str]:
     return names or [event.version]
 
 
-class PlainConsole:
+class PlainConsole(Watch):
     """Whole lines, for logs."""
 
     def __init__(
@@ -180,11 +181,8 @@ class PlainConsole:
         self._last = self._clock()
         self._write(text)
 
-    def close(self) -> None:
-        """Nothing is held."""
 
-
-class RichBars:
+class RichBars(Watch):
     """One bar for what is going on, lines above it for what happened."""
 
     def __init__(self, console: RichConsole | None = None) -> None:
@@ -223,7 +221,7 @@ class RichBars:
         self._bars.stop()
 
 
-def make_console(kind: str) -> PlainConsole | RichBars:
+def make_console(kind: str) -> Watch:
     """`rich`, `plain`, or `auto`: bars when standard output is a terminal."""
     rich = kind == "rich" or (kind == "auto" and sys.stdout.isatty())
     return RichBars() if rich else PlainConsole()

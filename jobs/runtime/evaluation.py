@@ -10,17 +10,18 @@ from jobs.runtime.single_round import answer
 from pipeline.errors import BadData
 from pipeline.generation.adoption import adoptable
 from pipeline.generation.fleet import ShardDone
-from pipeline.generation.shards import ShardSpec, shard_specs
+from pipeline.generation.shards import ShardSpec
 from pipeline.metrics.evaluation import measure_greedy, measure_sampled
 from pipeline.query import Query
 from pipeline.records import Grade, Rollout, Score
 from pipeline.refs import PolicyRef
 from pipeline.reports.voting import Group
+from pipeline.run.shard_answers import GradeDone, ScoreDone
 from pipeline.run.spec import RunSpec
 from pipeline.selection.answer_classes import answer_classes
 from pipeline.selection.coverage import Coverage
-from pipeline.stages.grade import GradeDone, GradeTask, graded_rows
-from pipeline.stages.score import ScoreDone, ScoreTask, Scoring, rewards_by_sample
+from pipeline.stages.grade import GradeTask, graded_rows
+from pipeline.stages.score import ScoreTask, Scoring, rewards_by_sample
 from pipeline.stages.workers import Workers
 from pipeline.storage.artifacts import read_rows
 from pipeline.storage.store import Store
@@ -36,16 +37,14 @@ class GradedShard:
     coverage: Coverage
 
 
+@dataclass(frozen=True)
 class Through:
     """Sends the shards of a split through generation, grading and scoring, one stage at a time."""
 
-    def __init__(
-        self, program: RunSpec, store: Store, world: Workers, scoring: Scoring | None
-    ) -> None:
-        self.program = program
-        self.store = store
-        self.world = world
-        self.scoring = scoring
+    program: RunSpec
+    store: Store
+    world: Workers
+    scoring: Scoring | None
 
     def measured(
         self, policy: PolicyRef, split: str, k: int, temperature: float
@@ -97,15 +96,12 @@ class Through:
     def _graded(
         self, policy: PolicyRef, split: str, k: int, temperature: float
     ) -> list[GradedShard]:
-        specs = shard_specs(
+        specs = self.program.shard_specs(
             f"evaluate/{split}",
             self.program.splits[split],
-            policy=policy.version,
-            sampling=self.program.sampling(k, temperature),
-            engine=self.program.engine,
-            run_seed=self.program.config.run.seed,
+            policy,
+            self.program.sampling(k, temperature),
             shard_queries=self.program.config.evaluate.shard_queries,
-            templates=self.program.config.prompt.templates,
         )
         return [self._one(spec, policy) for spec in specs]
 
@@ -115,31 +111,15 @@ class Through:
         if done is None:
             done = answer(self.world, self.world.fleet, ShardDone, "generation", spec, policy)
         bad = {one.query for one in done.bad}
-        by_hash = self.program.by_hash
-        task = GradeTask(
-            key=spec.key,
-            rollout=done.rollout,
-            queries_Q=tuple(by_hash[name] for name in spec.queries_Q if name not in bad),
-            samples=spec.sampling.samples,
-            prompt=spec.prompt,
-            rule=None,
-            seed=0,
-        )
+        task = GradeTask.of(self.program, spec, done.rollout, bad, rule=None)
         graded = answer(self.world, self.world.grader, GradeDone, "grading", task)
         return GradedShard(spec, done.rollout, graded.grades, graded.coverage)
 
     def _scored(self, shard: GradedShard, greedy: dict[str, bool]) -> list[Group]:
         spec, rollout, grades = shard.spec, shard.rollout, shard.grades
         assert self.scoring is not None
-        task = ScoreTask(
-            key=spec.key,
-            rollout=rollout,
-            grades=grades,
-            queries_Q=tuple(self.program.by_hash[name] for name in spec.queries_Q),
-            prompt=spec.prompt,
-            scoring=self.scoring,
-            rule=None,
-            seed=0,
+        task = ScoreTask.of(
+            self.program, spec, (rollout, grades), (), scoring=self.scoring, rule=None
         )
         done = answer(self.world, self.world.scorer, ScoreDone, "scoring", task)
         rows, graded = graded_rows(self.store, rollout, grades)

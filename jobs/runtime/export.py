@@ -9,7 +9,7 @@ from pathlib import Path
 
 from pipeline.refs import PolicyRef
 from pipeline.storage.store import Store
-from pipeline.storage.trees import Manifest, get_tree, read_manifest, scan_tree
+from pipeline.storage.trees import Manifest, fetch_tree, read_manifest, scan_tree
 
 CARD = "README.md"
 
@@ -40,7 +40,7 @@ def export_policy(
     fresh = scratch / "policy"
     shutil.rmtree(fresh, ignore_errors=True)  # complete, but not moved: its card may be another's
     scratch.mkdir(exist_ok=True)
-    get_tree(store, policy.path, fresh)
+    fetch_tree(store, policy.path, fresh)
     (fresh / CARD).write_text(card, "utf-8")
     fresh.rename(folder)
     shutil.rmtree(scratch)

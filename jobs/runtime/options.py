@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -87,6 +88,36 @@ def one_place(argument: str | None, option: str | None) -> str:
     return given[0]
 
 
+def run_or_recipe(
+    place: str | None, recipe: str, changes: list[str] | None, run: str | None, store: str | None
+) -> Config:
+    """The configuration of the run at a place or, without one, what the other options come to.
+
+    Raises:
+        BadConfig: as `settings`; or there is no such run.
+    """
+    from jobs.runtime.stores import run_config
+
+    if place is None:
+        return settings(recipe, changes, run, store)
+    return run_config(one_place(place, store), run, changes or [])
+
+
+def pairs(option: str, given: Sequence[str] | None, example: str) -> dict[str, str]:
+    """The values of an option that is given as NAME=VALUE, as often as wanted.
+
+    Raises:
+        BadConfig: one of them is not; it is told with `example`.
+    """
+    found = {}
+    for text in given or ():
+        name, _, value = text.partition("=")
+        if not name or not value or name in found:
+            raise BadConfig(f"{option} {text}: write it as {example}, each name once")
+        found[name] = value
+    return found
+
+
 def settings(recipe: str, changes: list[str] | None, run: str | None, store: str | None) -> Config:
     """The configuration that these options come to; settings that nothing reads are said.
 
@@ -98,11 +129,11 @@ def settings(recipe: str, changes: list[str] | None, run: str | None, store: str
     from jobs.runtime.cluster_job import on_its_cluster
     from jobs.runtime.recipes import load_recipe
     from jobs.runtime.stores import store_folder
-    from pipeline.config.checks import unread
+    from pipeline.config.unread import unread
 
     named = [f"run.name={dumps(run)}"] if run is not None else []
     named += [f"store.url={dumps(store_folder(store))}"] if store is not None else []
-    config = load_recipe(recipe, [*(changes or []), *named])
+    config = on_its_cluster(load_recipe(recipe, [*(changes or []), *named]))
     for line in unread(config):
-        say(line)
-    return on_its_cluster(config)
+        say(f"warning: {line}")
+    return config

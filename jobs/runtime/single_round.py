@@ -12,22 +12,22 @@ from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from pipeline.generation.fleet import BadQuery, ShardDone
-from pipeline.generation.shards import SamplingParams, ShardSpec, shard_specs
+from pipeline.generation.shards import SamplingParams, ShardSpec
 from pipeline.prompts import PromptKind
 from pipeline.query import Query
-from pipeline.records import Grade, Rollout, Score, Selected
+from pipeline.records import Grade, Rollout, Score
 from pipeline.refs import PolicyRef
+from pipeline.run.shard_answers import GradeDone, ScoreDone
 from pipeline.run.spec import RunSpec
 from pipeline.selection.coverage import Coverage
 from pipeline.selection.rules import Rule
-from pipeline.stages.grade import GradeDone, GradeTask
-from pipeline.stages.score import ScoreDone, ScoreTask, Scoring
+from pipeline.stages.grade import GradeTask
+from pipeline.stages.score import ScoreTask, Scoring
+from pipeline.stages.select import store_selected
 from pipeline.stages.workers import Workers
-from pipeline.storage.artifacts import put_content, read_rows
-from pipeline.storage.parquet import to_parquet
+from pipeline.storage.artifacts import read_rows
 from pipeline.storage.store import Store
 from pipeline.training.job import LearnDone, LearnJob, LearnProgress, LearnSaved
-from pipeline.training.settings import LearnSettings
 
 POLL_S = 0.1
 
@@ -85,13 +85,13 @@ class Sampled:
     shapes: dict[str, int]
 
 
+@dataclass
 class OneRound:
     """A few queries of a program, and the roles that they are sent through."""
 
-    def __init__(self, program: RunSpec, store: Store, world: Workers) -> None:
-        self.program = program
-        self.store = store
-        self.world = world
+    program: RunSpec
+    store: Store
+    world: Workers
 
     @property
     def queries(self) -> tuple[Query, ...]:
@@ -104,25 +104,18 @@ class OneRound:
         Raises:
             StageFailed: naming generation or grading.
         """
-        config = self.program.config
-        (spec,) = shard_specs(
+        (spec,) = self.program.shard_specs(
             "by hand",
             self.queries,
-            policy=policy.version,
-            sampling=sampling,
-            engine=self.program.engine,
-            run_seed=config.run.seed,
+            policy,
+            sampling,
             shard_queries=len(self.queries),
             prompt=prompt,
-            templates=config.prompt.templates,
         )
         done = answer(self.world, self.world.fleet, ShardDone, "generation", spec, policy)
         bad = {one.query for one in done.bad}
-        kept = tuple(query for query in self.queries if query.content_hash not in bad)
-        rule = Rule(version=config.run.rules)
-        task = GradeTask(
-            spec.key, done.rollout, kept, sampling.samples, prompt, rule, config.run.seed
-        )
+        rule = Rule(version=self.program.config.run.rules)
+        task = GradeTask.of(self.program, spec, done.rollout, bad, rule=rule)
         graded = answer(self.world, self.world.grader, GradeDone, "grading", task)
         return Sampled(
             spec,
@@ -142,17 +135,9 @@ class OneRound:
         Raises:
             StageFailed: naming scoring.
         """
-        config = self.program.config
-        task = ScoreTask(
-            sampled.spec.key,
-            sampled.rollout,
-            sampled.graded,
-            self.queries,
-            "question",
-            Scoring(prm, "all", config.prm.aggregate),
-            None,
-            config.run.seed,
-        )
+        scoring = Scoring(prm, "all", self.program.config.prm.aggregate)
+        stored = sampled.rollout, sampled.graded
+        task = ScoreTask.of(self.program, sampled.spec, stored, (), scoring=scoring, rule=None)
         done = answer(self.world, self.world.scorer, ScoreDone, "scoring", task)
         return read_rows(self.store, done.scores, Score), done.excluded
 
@@ -164,33 +149,20 @@ class OneRound:
             StageFailed: they differ too much, or the ranks do not get that far.
         """
         config = self.program.config
+        data = store_selected(
+            self.store, "by-hand", list(rows), rollout=sampled.rollout, prompt="question"
+        )
         job = LearnJob(
             name="by hand",
             start=None,
             policy=policy,
-            data=(self._store_rows(rows, sampled.rollout),),
+            data=(data,),
             seed=config.run.seed,
             epochs=None,
             max_steps=1,
-            learning_rate=LearnSettings.of(config).learning_rate,
+            learning_rate=config.learn.learning_rate,
             check_logprobs=True,
             temperature=config.generate.temperature,
             top_p=config.generate.top_p,
         )
         return answer(self.world, self.world.learner, LearnDone, "learning", job, None)
-
-    def _store_rows(self, rows: Iterable[Rollout], rollout: str) -> str:
-        chosen = [
-            Selected(
-                query=row.query,
-                query_id=row.query_id,
-                sample_index=row.sample_index,
-                rollout_shard=rollout,
-                token_ids=row.token_ids,
-                logprobs=row.logprobs,
-                prompt_sha256=row.prompt_sha256,
-                reward=1.0,
-            )
-            for row in rows
-        ]
-        return put_content(self.store, "select", "by-hand", to_parquet(chosen, Selected), "parquet")

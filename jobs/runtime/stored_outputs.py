@@ -14,7 +14,7 @@ from pipeline.run.events.event import Event
 from pipeline.run.events.lifecycle import IterationClosed
 from pipeline.run.events.training import JobDone
 from pipeline.run.state import State
-from pipeline.stages.workers import Progress
+from pipeline.stages.workers import Watch
 from pipeline.storage.store import Store
 
 SHOWN = ("summary.json", "prm_card.json", "cards", "tensorboard", "evaluate")
@@ -26,7 +26,7 @@ def outputs_folder(run: str) -> str:
     return f"runs/{run}/outputs"
 
 
-class StoredOutputs:
+class StoredOutputs(Watch):
     """Copies what has changed in a run's folder into its store."""
 
     def __init__(self, folder: Path, store: Store, run: str) -> None:
@@ -39,12 +39,6 @@ class StoredOutputs:
         """Copy after what a person waits for."""
         if isinstance(event, IterationClosed | JobDone | Evaluated):
             self.copy()
-
-    def progress(self, progress: Progress) -> None:
-        """Too often to copy."""
-
-    def say(self, text: str) -> None:
-        """Not kept."""
 
     def copy(self) -> None:
         """Copy what is new or has changed since the last time.
@@ -66,9 +60,6 @@ class StoredOutputs:
         shown = [self._folder / name for name in SHOWN]
         found = [file for one in shown for file in (one, *one.rglob("*")) if file.is_file()]
         return sorted(found)
-
-    def close(self) -> None:
-        """Nothing is held."""
 
 
 def fetch_outputs(store: Store, run: str, folder: Path) -> list[Path]:

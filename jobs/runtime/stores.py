@@ -11,7 +11,7 @@ from pipeline.audit.garbage import runs_of
 from pipeline.config.load import changed_config, stored_config
 from pipeline.config.schema import Config
 from pipeline.errors import BadConfig
-from pipeline.run.ledger import Ledger
+from pipeline.run.stored import StoredRun
 from pipeline.storage.store import Store, open_store
 
 
@@ -40,8 +40,8 @@ def find_store(place: str) -> Store:
     return store
 
 
-def find_run(place: str, run: str | None = None) -> tuple[Store, str]:
-    """A store, and the run in it that is meant: the one named, that of the folder, or the only one.
+def find_run(place: str, run: str | None = None) -> StoredRun:
+    """The run at a place that is meant: the one named, that of the folder, or the only one.
 
     Raises:
         BadConfig: there is no such run, or there are several.
@@ -57,7 +57,7 @@ def find_run(place: str, run: str | None = None) -> tuple[Store, str]:
         raise BadConfig(
             f"{store.url} holds no run {run!r}{did_you_mean(run, runs)} It holds {', '.join(runs)}"
         )
-    return store, run
+    return StoredRun(store, run)
 
 
 def run_config(place: str, run: str | None, overrides: Sequence[str] = ()) -> Config:
@@ -67,10 +67,10 @@ def run_config(place: str, run: str | None, overrides: Sequence[str] = ()) -> Co
     Raises:
         BadConfig: there is no such run, or an override cannot be used.
     """
-    store, name = find_run(place, run)
-    created = next(iter(Ledger(store, name).replay()))
-    config = stored_config(created["config"])
-    folder = Path(store.url).parent
+    stored = find_run(place, run)
+    name, url = stored.name, stored.store.url
+    config = stored_config(stored.wires[0]["config"])
+    folder = Path(url).parent
     out = [f"run.out={folder.parent}"] if folder.name == name else []
-    here = [f"run.name={json.dumps(name)}", f"store.url={json.dumps(store.url)}", *out]
+    here = [f"run.name={json.dumps(name)}", f"store.url={json.dumps(url)}", *out]
     return changed_config(config, [*overrides, *here])

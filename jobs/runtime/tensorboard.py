@@ -12,7 +12,7 @@ from pipeline.run.events.event import Event
 from pipeline.run.events.lifecycle import IterationClosed
 from pipeline.run.events.training import JobDone
 from pipeline.run.state import State
-from pipeline.stages.workers import Progress as Moved
+from pipeline.stages.workers import Progress, Watch
 
 
 def _points(event: Event, state: State) -> list[tuple[str, float, int]]:
@@ -65,7 +65,7 @@ def _sizes(row: Mapping[str, Any]) -> dict[str, float]:
     }
 
 
-class Board:
+class Board(Watch):
     """TensorBoard: a point for each optimizer step, iteration, training job and evaluation.
 
     A point is on disk a second later. `<chain>/step/…` (loss, gradient norm, learning rate) counts
@@ -91,14 +91,11 @@ class Board:
         for name, value, step in _points(event, state):
             self._writer.add_scalar(name, value, step)
 
-    def progress(self, progress: Moved) -> None:
+    def progress(self, progress: Progress) -> None:
         chain = progress.stage.partition("/")[0]
         for point in progress.curve:
             for name in ("loss", "grad_norm", "learning_rate"):
                 self._writer.add_scalar(f"{chain}/step/{name}", getattr(point, name), point.step)
-
-    def say(self, text: str) -> None:
-        """Not kept."""
 
     def close(self) -> None:
         """Everything is on disk afterwards."""

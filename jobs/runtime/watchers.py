@@ -2,26 +2,22 @@
 
 from __future__ import annotations
 
-from jobs.runtime.cards import Cards
-from jobs.runtime.console import PlainConsole, RichBars
-from jobs.runtime.stored_outputs import StoredOutputs
-from jobs.runtime.tensorboard import Board
 from pipeline.run.events.event import Event
 from pipeline.run.state import State
-from pipeline.stages.workers import Progress as Moved
+from pipeline.stages.workers import Progress, Watch
 
 
-class Watchers:
+class Watchers(Watch):
     """Several that look on as one."""
 
-    def __init__(self, *parts: PlainConsole | RichBars | Board | Cards | StoredOutputs) -> None:
+    def __init__(self, *parts: Watch) -> None:
         self._parts = parts
 
     def event(self, event: Event, state: State) -> None:
         for part in self._parts:
             part.event(event, state)
 
-    def progress(self, progress: Moved) -> None:
+    def progress(self, progress: Progress) -> None:
         for part in self._parts:
             part.progress(progress)
 

@@ -31,7 +31,6 @@ from pipeline.stages.workers import Workers
 from pipeline.storage.store import Store, check_writable, open_store
 
 if TYPE_CHECKING:
-    from actors.supervision.pool import Pool
     from actors.training.learner import GroupLearner
     from actors.training.room import LearnerRoom
 
@@ -91,7 +90,7 @@ def run_store(config: Config, say: Say) -> Store:
 def running(program: RunSpec, store: Store, dataset: Dataset, say: Say) -> Iterator[Workers]:
     """Ray, the engines, the graders, the scorers and the learner, for as long as needed."""
     from actors.generation.fleet import generator_pool
-    from actors.scoring.pool_scorer import PoolScorer
+    from actors.scoring.pool_scorer import PoolScorer, scorer_pool
     from actors.stages.worker import PoolStages, stage_pool
     from actors.supervision.node_cache import cache_place, tree_cache
     from actors.supervision.node_watch import NodeWatch
@@ -104,7 +103,7 @@ def running(program: RunSpec, store: Store, dataset: Dataset, say: Say) -> Itera
         stack.enter_context(start_ray(config, say))
         interruptible()
         engines = generator_pool(config, store, say)
-        scorers = _scorer_pool(config, store, say) if config.select.reward == "prm" else None
+        scorers = scorer_pool(config, store, say) if config.select.reward == "prm" else None
         beside = stage_pool(program, store, say)
         pools = [engines] if scorers is None else [engines, scorers]
         for pool in (*pools, beside):
@@ -126,12 +125,6 @@ def running(program: RunSpec, store: Store, dataset: Dataset, say: Say) -> Itera
             check=upkeep.check,
             resized=upkeep.resized,
         )
-
-
-def _scorer_pool(config: Config, store: Store, say: Say) -> Pool:
-    from actors.scoring.pool_scorer import scorer_pool
-
-    return scorer_pool(config, store, say)
 
 
 def _learner(program: RunSpec, store: Store, say: Say) -> tuple[GroupLearner, LearnerRoom | None]:

@@ -13,8 +13,6 @@ from pipeline.errors import BadData
 from pipeline.reports.seeds import Finished
 from pipeline.reports.selected import phases_of, selected_rows
 from pipeline.reports.summary import labelled_queries, wall_seconds
-from pipeline.run.events.sampling import ShardGraded
-from pipeline.run.events.wire import from_wire
 from pipeline.run.spec import evaluation_purpose
 from pipeline.run.state import GREEDY
 from pipeline.stages.grade import graded_rows
@@ -36,7 +34,7 @@ def figures(run: Finished, policy: str, truth: Truths | None) -> dict[str, Any]:
     Raises:
         BadConfig: the run has no such policy or no test split. ArtifactLost: an object is gone.
     """
-    version, tests = run.policy(policy), run.program.test_splits
+    version, tests = run.policy(policy), run.spec.test_splits
     result = run.state.evaluation(version, run.test, GREEDY)
     assert result is not None, f"{policy} of a finished run was evaluated on {run.test}"
     ood = run.state.evaluation(version, tests[1], GREEDY) if len(tests) > 1 else None
@@ -50,10 +48,10 @@ def figures(run: Finished, policy: str, truth: Truths | None) -> dict[str, Any]:
         "kept": kept[0],
         "kept_true": kept[1],
         "steps": _steps(run, policy),
-        "queries": labelled_queries(run.state, run.program).get(policy, 0),
+        "queries": labelled_queries(run.state, run.spec).get(policy, 0),
         "wall_s": round(wall_seconds(run.state), 1),
         "base": run.state.policies["base"].version,
-        "grader": run.program.grader,
+        "grader": run.spec.grader,
         "commit": commit_of(run.state.versions),
     }
 
@@ -79,14 +77,12 @@ def _true_greedy(run: Finished, policy: str, truth: Truths | None) -> float | No
     if truth is None:
         return None
     purpose, judged = evaluation_purpose(run.policy(policy), run.test, GREEDY), []
-    graded: dict[int, ShardGraded] = {}
-    for event in map(from_wire, run.events):
-        if isinstance(event, ShardGraded) and event.purpose == purpose:
-            graded[event.index] = event  # the last word on a shard
-    for shard in graded.values():
-        rows, grades = graded_rows(run.store, shard.rollout, shard.grades)
+    for (name, _), shard in run.shard_facts.items():
+        if name != purpose:
+            continue
+        rows, grades = graded_rows(run.store, shard["rollout"], shard["grades"])
         for row, grade in zip(rows, grades, strict=True):
-            question = run.program.by_hash[row.query].question
+            question = run.spec.by_hash[row.query].question
             true = _process_true(row.text, row.query_id, question, truth)
             judged.append(true and grade.outcome == "correct")
     return sum(judged) / len(judged)
@@ -94,11 +90,11 @@ def _true_greedy(run: Finished, policy: str, truth: Truths | None) -> float | No
 
 def _kept(run: Finished, truth: Truths | None) -> tuple[int, float | None]:
     """Responses that the iterations were trained on, and the share that is true in every step."""
-    events, count, true = [from_wire(event) for event in run.events], 0, 0
-    for phase in phases_of(events):
+    count, true = 0, 0
+    for phase in phases_of(run):
         if phase.split("/")[0] not in ("evolve", "unlabelled"):
             continue  # of the warm-up and the control
-        for row in selected_rows(run.store, run.program, events, phase):
+        for row in selected_rows(run, phase):
             count += 1
             if truth is not None:
                 true += _process_true(row["response"], row["query_id"], row["question"], truth)

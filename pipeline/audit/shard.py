@@ -272,7 +272,18 @@ def _scores(
             yield path, f"sample {row.sample_index} of {row.query_id}: {wrong}"
     if scoring is None:
         return
-    task = _score_task(judge, files, scoring)
+    assert files.graded is not None
+    stored, bad = (files.accepted.rollout, files.graded.grades), _bad_of(files.accepted)
+    task = ScoreTask.of(
+        judge.run_spec,
+        files.spec,
+        stored,
+        bad,
+        scoring=scoring,
+        rule=files.rule,
+        vote=files.vote,
+        classes=_classes_of(files),
+    )
     asked = [
         (row.query, row.sample_index) for row in rows_to_score(graded.rows, graded.grades, task)
     ]
@@ -283,23 +294,6 @@ def _scores(
     problem = scores_problem(asked, scores, files.scored.excluded)
     if problem is not None:
         yield path, problem
-
-
-def _score_task(judge: Judge, files: ShardFiles, scoring: Scoring) -> ScoreTask:
-    assert files.graded is not None
-    spec, by_hash, bad = files.spec, judge.run_spec.by_hash, _bad_of(files.accepted)
-    return ScoreTask(
-        key=spec.key,
-        rollout=files.accepted.rollout,
-        grades=files.graded.grades,
-        queries_Q=tuple(by_hash[item] for item in spec.queries_Q if item not in bad),
-        prompt=spec.prompt,
-        scoring=scoring,
-        rule=files.rule,
-        seed=judge.run_spec.config.run.seed,
-        vote=files.vote,
-        classes=_classes_of(files),
-    )
 
 
 def _scored_otherwise(judge: Judge, scoring: Scoring, row: Rollout, score: Score) -> str:

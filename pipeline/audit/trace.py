@@ -11,13 +11,11 @@ from pipeline.errors import BadConfig, CorruptObject, StoreMissing
 from pipeline.query import Query
 from pipeline.records import Grade, Rollout, Score, Selected
 from pipeline.run.events.event import Event
-from pipeline.run.events.sampling import OfShard, SamplingClosed
+from pipeline.run.events.sampling import SamplingClosed
 from pipeline.run.events.training import JobDone
-from pipeline.run.events.wire import from_wire
-from pipeline.run.ledger import Ledger
-from pipeline.run.queries import spec_of
 from pipeline.run.spec import RunSpec
 from pipeline.run.state import State
+from pipeline.run.stored import StoredRun
 from pipeline.storage.artifacts import get_verified, inspect_rows
 from pipeline.storage.store import Store
 
@@ -51,35 +49,25 @@ def parse(text: str, purposes: list[str]) -> Wanted:
     return Wanted(purpose, rest[len(purpose) + 1 :] if purpose else rest, int(number))
 
 
-def trace(store: Store, run: str, sample: str) -> list[dict[str, Any]]:
+def trace(run: StoredRun, sample: str) -> list[dict[str, Any]]:
     """Every use of a sample as training data, with its whole origin; plain JSON.
 
     Raises:
         BadConfig: there is no such run, or nothing like it was trained on.
         CorruptObject, StoreMissing: an object on the way is damaged or gone.
     """
-    events = [from_wire(wire) for wire in Ledger(store, run).replay()]
-    if not events:
-        raise BadConfig(f"{store.url} holds no run {run!r}")
-    run_spec = spec_of(store, events[0])
-    state = State()
-    shards: dict[tuple[str, int], dict[str, Any]] = {}
-    for event in events:
-        state.apply(event)
-        if isinstance(event, OfShard):
-            shards.setdefault((event.purpose, event.index), {}).update(vars(event))
-    chosen = {place: facts for place, facts in shards.items() if facts.get("selected")}
+    chosen = {place: facts for place, facts in run.shard_facts.items() if facts.get("selected")}
     wanted = parse(sample, sorted({purpose for purpose, _ in chosen}, key=len, reverse=True))
     uses = []
     for place, facts in chosen.items():
         if wanted.purpose not in (None, place[0]):
             continue
-        for row in inspect_rows(store, facts["selected"], Selected):
+        for row in inspect_rows(run.store, facts["selected"], Selected):
             if wanted.fits(row.query, row.query_id, row.sample_index):
-                origin = _Origin(store, run_spec, state, facts)
-                uses.append(origin.of(row) | {"trained_by": _trained_by(events, place[0])})
+                origin = _Origin(run.store, run.spec, run.state, facts)
+                uses.append(origin.of(row) | {"trained_by": _trained_by(run.events, place[0])})
     if not uses:
-        raise BadConfig(f"run {run!r} was trained on no sample {sample!r}")
+        raise BadConfig(f"run {run.name!r} was trained on no sample {sample!r}")
     return uses
 
 

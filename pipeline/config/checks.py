@@ -314,36 +314,3 @@ def _unreached(config: Config, sizes: Mapping[str, int]) -> Iterator[str]:
     for key, limit, count in limits:
         if limit is not None and count and count < limit:
             yield f"{key} = {limit}, there are {count}"
-
-
-_OF_A_READY_PRM = (
-    "path", "kind", "tag", "good", "bad", "aggregate", "scoring", "engine", "scorers",
-)  # fmt: skip
-
-
-def unread(config: Config) -> list[str]:
-    """Settings that are not as by default and that nothing reads, with what makes it so."""
-    plain, default = config.model_dump(), Config().model_dump()
-    changed = {
-        f"{section}.{leaf}"
-        for section, leaves in plain.items()
-        for leaf, value in leaves.items()
-        if value != default[section][leaf]
-    }
-    prm, rule = config.prm, config.select.rule
-    prm_keys = {key for key in changed if key.startswith("prm.")}
-    warmup_keys = {key for key in changed if key.startswith("warmup.")}
-    causes = [
-        ("select.reward=binary", config.select.reward == "binary", prm_keys),
-        ("prm.path", prm.path is not None, prm_keys - {f"prm.{leaf}" for leaf in _OF_A_READY_PRM}),
-        ("prm.kind=head", prm.kind == "head", {"prm.tag", "prm.good", "prm.bad"}),
-        (f"select.rule={rule}", rule not in ("random_k", "top_k", "bottom_k"), {"select.k"}),
-        (f"select.rule={rule}", rule != "threshold", {"select.threshold"}),
-        ("warmup.checkpoint", config.warmup.checkpoint, warmup_keys - {"warmup.checkpoint"}),
-        ("learn.schedule=constant", config.learn.schedule == "constant", {"learn.schedule_share"}),
-    ]
-    return [
-        f"nothing reads {', '.join(sorted(keys & changed))}, because of {cause}"
-        for cause, holds, keys in causes
-        if holds and keys & changed
-    ]

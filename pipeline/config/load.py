@@ -16,7 +16,7 @@ import yaml
 from pydantic import ValidationError
 
 from pipeline.config.checks import check
-from pipeline.config.fields import BEFORE, RENAMED, fields, to_dict
+from pipeline.config.fields import BEFORE, RENAMED, fields
 from pipeline.config.schema import Config
 from pipeline.errors import BadConfig
 
@@ -57,7 +57,7 @@ def stored_config(raw: Mapping[str, Any]) -> Config:
 
 def changed_config(config: Config, overrides: Sequence[str]) -> Config:
     """A configuration with `section.key=value` overrides applied. Raises as `load_config`."""
-    raw = to_dict(config)
+    raw = config.model_dump(mode="json", exclude_unset=True)
     return _validated(raw, "config", dict(_apply(raw, override) for override in overrides))
 
 

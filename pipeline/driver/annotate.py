@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from itertools import count, takewhile
 
 from pipeline.driver.context import RunContext
@@ -17,6 +18,7 @@ from pipeline.stages.evaluate import StoredShard
 from pipeline.stages.tasks import TaskDone
 
 
+@dataclass
 class AnnotateStep:
     """An `Annotate` step under way.
 
@@ -27,12 +29,11 @@ class AnnotateStep:
     that are in the store are adopted.
     """
 
-    def __init__(self, step: Annotate) -> None:
-        self.step = step
-        self.done = False
-        self._task: AnnotateTask | None = None
-        self._round: SampleStep | None = None
-        self._cost_shown = False
+    step: Annotate
+    done: bool = False
+    _task: AnnotateTask | None = None
+    _round: SampleStep | None = None
+    _cost_shown: bool = False
 
     def advance(self, context: RunContext) -> Sequence[Event]:
         """Sample the round that is open, or ask for what comes after it."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 from pipeline.driver.context import RunContext
 from pipeline.phases.steps import Evaluate
@@ -12,13 +13,13 @@ from pipeline.stages.evaluate import EvaluateTask
 from pipeline.stages.grade import TaskLost
 
 
+@dataclass
 class EvaluateStep:
     """An `Evaluate` step under way: one task, and the event of its figures, or of what is lost."""
 
-    def __init__(self, step: Evaluate) -> None:
-        self.step = step
-        self.done = False
-        self._task: EvaluateTask | None = None
+    step: Evaluate
+    done: bool = False
+    _task: EvaluateTask | None = None
 
     def advance(self, context: RunContext) -> Sequence[Event]:
         """Ask for the figures until they have come."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 from pipeline.driver.context import RunContext
 from pipeline.phases.explore import (
@@ -17,14 +18,14 @@ from pipeline.stages.explore import DynamicsTask, SearchTask
 from pipeline.stages.grade import TaskLost
 
 
+@dataclass
 class ExploreStep:
     """A `ChooseTemperature` or `EvaluateDynamics` step under way: one task, and the event of what
     it gives, or of what is lost."""
 
-    def __init__(self, step: ChooseTemperature | EvaluateDynamics) -> None:
-        self.step = step
-        self.done = False
-        self._task: SearchTask | DynamicsTask | None = None
+    step: ChooseTemperature | EvaluateDynamics
+    done: bool = False
+    _task: SearchTask | DynamicsTask | None = None
 
     def advance(self, context: RunContext) -> Sequence[Event]:
         """Ask until the answer has come."""

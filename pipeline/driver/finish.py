@@ -36,13 +36,13 @@ class Compared:
     grades: tuple[str, ...]
 
 
+@dataclass
 class FinishStep:
     """A `Finish` step under way: one task that reads the grades."""
 
-    def __init__(self, step: Finish) -> None:
-        self.step = step
-        self.done = False
-        self._task: CheckGradesTask | None = None
+    step: Finish
+    done: bool = False
+    _task: CheckGradesTask | None = None
 
     def advance(self, context: RunContext) -> Sequence[Event]:
         """Ask for what cannot be read; if nothing, the run is finished."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 from pipeline.config.schema import Config
@@ -21,17 +21,17 @@ from pipeline.stages.score import Scoring
 from pipeline.stages.tasks import TaskDone
 
 
+@dataclass
 class JudgeStep:
     """A `JudgePrm` step under way.
 
     held-out responses ──► scored ──► verdict ──► prm_judged
     """
 
-    def __init__(self, step: JudgePrm) -> None:
-        self.step = step
-        self.done = False
-        self._task: HeldOutTask | JudgeTask | None = None
-        self._scores: SampleStep | None = None
+    step: JudgePrm
+    done: bool = False
+    _task: HeldOutTask | JudgeTask | None = None
+    _scores: SampleStep | None = None
 
     def advance(self, context: RunContext) -> Sequence[Event]:
         """Score the responses, or ask for what comes before or after it."""

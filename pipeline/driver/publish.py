@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from pipeline.driver.context import RunContext
@@ -14,12 +15,12 @@ from pipeline.stages.publish import PublishTask
 from pipeline.stages.tasks import TaskDone
 
 
+@dataclass
 class PublishStep:
     """A `PublishFolder` step under way: one task."""
 
-    def __init__(self, step: PublishFolder) -> None:
-        self.step = step
-        self.done = False
+    step: PublishFolder
+    done: bool = False
 
     def advance(self, context: RunContext) -> Sequence[Event]:
         """Ask for the policy until it lies in the store."""

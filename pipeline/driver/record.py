@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 from pipeline.driver.context import RunContext
 from pipeline.phases.steps import Record
 from pipeline.run.events.event import Event
 
 
+@dataclass
 class RecordStep:
     """A `Record` step under way: over as soon as it is begun."""
 
-    def __init__(self, step: Record) -> None:
-        self.step = step
-        self.done = False
+    step: Record
+    done: bool = False
 
     def advance(self, context: RunContext) -> Sequence[Event]:
         """The event, and its line for a person."""

@@ -16,9 +16,10 @@ from pipeline.generation.shards import ShardSpec
 from pipeline.phases.steps import SampleShards
 from pipeline.run.events.event import Event
 from pipeline.run.events.sampling import SamplingClosed, ShardAccepted, ShardGraded, ShardScored
+from pipeline.run.shard_answers import GradeDone
 from pipeline.run.state import ShardState
 from pipeline.stages.adopt import AdoptTask
-from pipeline.stages.grade import GradeDone, GradeTask, TaskLost
+from pipeline.stages.grade import GradeTask, TaskLost
 from pipeline.stages.score import ScoreFailed, Scorer, ScoreTask
 from pipeline.stages.tasks import TaskDone
 from pipeline.stages.workers import Progress
@@ -102,7 +103,12 @@ class SampleStep:
                     context.workers.fleet.submit(spec, self.step.policy)
             elif not shard.done:
                 self._asked[spec.key] = "grader"
-                context.workers.grader.submit(self._grade_task(context, spec, shard))
+                # With a PRM selection waits for its scores.
+                rule = self.step.rule if self.step.scoring is None else None
+                task = GradeTask.of(
+                    context.spec, spec, shard.rollout, shard.bad, rule=rule, vote=self.step.vote
+                )
+                context.workers.grader.submit(task)
             else:
                 self._asked[spec.key] = "scorer"
                 self._scorer(context).submit(self._score_task(context, spec, shard))
@@ -112,34 +118,18 @@ class SampleStep:
             raise RuntimeError("a step asks for scores, and these workers have no scorer")
         return context.workers.scorer
 
-    def _grade_task(self, context: RunContext, spec: ShardSpec, shard: ShardState) -> GradeTask:
-        by_hash = context.spec.by_hash
-        return GradeTask(
-            key=spec.key,
-            rollout=shard.rollout,
-            queries_Q=tuple(by_hash[item] for item in spec.queries_Q if item not in shard.bad),
-            samples={item: spec.samples_of(item) for item in spec.queries_Q},
-            prompt=spec.prompt,
-            # With a PRM selection waits for its scores.
-            rule=self.step.rule if self.step.scoring is None else None,
-            seed=context.spec.config.run.seed,
-            vote=self.step.vote,
-            shapes=context.spec.config.prompt.shapes if self.step.vote is not None else (),
-        )
-
     def _score_task(self, context: RunContext, spec: ShardSpec, shard: ShardState) -> ScoreTask:
-        assert self.step.scoring is not None
+        scoring, rule = self.step.scoring, self.step.rule
+        assert scoring is not None
         assert shard.grades is not None
-        by_hash = context.spec.by_hash
-        return ScoreTask(
-            key=spec.key,
-            rollout=shard.rollout,
-            grades=shard.grades,
-            queries_Q=tuple(by_hash[item] for item in spec.queries_Q if item not in shard.bad),
-            prompt=spec.prompt,
-            scoring=self.step.scoring,
-            rule=self.step.rule,
-            seed=context.spec.config.run.seed,
+        paths = shard.rollout, shard.grades
+        return ScoreTask.of(
+            context.spec,
+            spec,
+            paths,
+            shard.bad,
+            scoring=scoring,
+            rule=rule,
             vote=self.step.vote,
             classes=shard.classes,
         )

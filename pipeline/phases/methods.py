@@ -29,7 +29,7 @@ from pipeline.refs import CheckpointRef
 from pipeline.responses import answer_alone
 from pipeline.run.spec import RunSpec
 from pipeline.run.state import State
-from pipeline.training.settings import LearnSettings, Span, learning_rate_at
+from pipeline.training.settings import Span, learning_rate_at
 
 
 @dataclass(frozen=True)
@@ -151,7 +151,7 @@ def last_learning_rate(state: State, spec: RunSpec, chain: str, iteration: int) 
     span = schedule_of(spec.config, iteration).get("span")
     return learning_rate_at(
         first + steps - 1,
-        LearnSettings.of(spec.config),
+        spec.config.learn,
         None if span is None else Span(span[0], span[1], first, steps),
     )
 

@@ -13,7 +13,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
-from pipeline.generation.shards import shard_specs
 from pipeline.generation.slices import shuffled
 from pipeline.phases.lineage import identity_of
 from pipeline.phases.steps import Annotate, JudgePrm, PublishFolder, SampleShards, Step, Train
@@ -54,17 +53,10 @@ def _rollouts(state: State, spec: RunSpec) -> SampleShards:
     """What steps are labelled of: responses of the warm-up policy to the question alone."""
     config, policy = spec.config, state.policies["warmup"]
     drawn = shuffled(spec.pool, config.run.seed, "prm")[: config.prm.queries]
-    specs = shard_specs(
-        ROLLOUTS,
-        [spec.by_hash[item] for item in drawn],
-        policy=policy.version,
-        sampling=spec.sampling(config.prm.samples, config.prm.temperature),
-        engine=spec.engine,
-        run_seed=config.run.seed,
-        shard_queries=config.generate.shard_queries,
-        templates=config.prompt.templates,
-    )
-    return SampleShards("prm/generate", ROLLOUTS, tuple(specs), policy, None)
+    sampling = spec.sampling(config.prm.samples, config.prm.temperature)
+    asked = [spec.by_hash[item] for item in drawn]
+    specs = spec.shard_specs(ROLLOUTS, asked, policy, sampling)
+    return SampleShards("prm/generate", ROLLOUTS, specs, policy, None)
 
 
 def _job(state: State, spec: RunSpec) -> LearnJob:

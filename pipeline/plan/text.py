@@ -47,10 +47,11 @@ def stage_table(plan: Forecast, usd_h: float | None) -> list[list[str]]:
     stages = plan.stages
     rows = [header]
     for stage in [*stages, summed("total", stages)]:
-        wall = _wall(stage, stages, config)
+        parts = stages if stage.name == "total" else [stage]
+        wall = _sum([wall_s(one, config) for one in parts])
         cells = [stage.name, *(amount(value) for value in _counts(stage)), _hours(wall)]
         held = None if wall is None else wall * gpus
-        cells += [_hours(_used(stage, stages, config)), _hours(held)] if gpus else []
+        cells += [_hours(_sum([gpu_s(one, config) for one in parts])), _hours(held)] if gpus else []
         if gpus and usd_h is not None:
             cells.append("?" if held is None else f"{held / HOUR * usd_h:,.0f}")
         rows.append(cells)
@@ -60,19 +61,6 @@ def stage_table(plan: Forecast, usd_h: float | None) -> list[list[str]]:
 def _counts(stage: Stage) -> tuple[float, ...]:
     return (stage.samples, stage.tokens, stage.scored, stage.rows, stage.steps, stage.written,
             stage.kept, stage.requests)  # fmt: skip
-
-
-def _wall(stage: Stage, stages: Sequence[Stage], config: Config) -> float | None:
-    """Of the sum: the stages one after the other."""
-    if stage.name != "total":
-        return wall_s(stage, config)
-    return _sum([wall_s(one, config) for one in stages])
-
-
-def _used(stage: Stage, stages: Sequence[Stage], config: Config) -> float | None:
-    if stage.name != "total":
-        return gpu_s(stage, config)
-    return _sum([gpu_s(one, config) for one in stages])
 
 
 def _sum(values: Sequence[float | None]) -> float | None:

@@ -14,15 +14,25 @@ Axes: R responses, S steps of a response.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from itertools import combinations
 from typing import Any
 
 import numpy as np
 
-from pipeline.metrics.auc import auc, auc_by_group
-from pipeline.metrics.intervals import REPLICATES, Estimate, as_json, bootstrap_by_group
-from pipeline.prm.gate import CHANCE, RIGHT, Bar, Scored, by_query, calibration
+from pipeline.metrics.auc import auc_by_group
+from pipeline.metrics.intervals import REPLICATES, Estimate, as_json
+from pipeline.prm.gate import (
+    CHANCE,
+    RIGHT,
+    Bar,
+    Scored,
+    auc_of_both,
+    by_query,
+    calibration,
+    mean_over_questions,
+    measured_steps,
+)
 from pipeline.selection.rewards import Aggregate, reward_p
 
 SPLITS = 16
@@ -46,13 +56,13 @@ def agreement(
 ) -> Estimate | None:
     """Concordance of the rewards of correct responses to a question with their values, aggregated
     alike: the mean over the questions that have a pair to order, which `n` counts."""
-    return _mean_over_questions(
-        responses_R,
+    return mean_over_questions(
+        _correct(responses_R),
         lambda group: concordance(
             [r.reward for r in group], [reward_p(measured(r), how) for r in group]
         ),
-        seed,
-        reps,
+        seed=seed,
+        reps=reps,
     )
 
 
@@ -77,9 +87,10 @@ def agreement_of_labels(
         able = [value for value in found if value is not None]
         return sum(able) / len(able) if able else None
 
-    if any(n < 2 for r in _correct(responses_R) for n in r.completions_S):
+    correct_R = _correct(responses_R)
+    if any(n < 2 for r in correct_R for n in r.completions_S):
         return None
-    return _mean_over_questions(responses_R, of_question, seed, reps)
+    return mean_over_questions(correct_R, of_question, seed=seed, reps=reps)
 
 
 def _halves(response: Scored, rng: np.random.Generator) -> tuple[list[float], list[float]]:
@@ -107,42 +118,20 @@ def _correct(responses_R: Sequence[Scored]) -> list[Scored]:
     ]
 
 
-def _mean_over_questions(
-    responses_R: Sequence[Scored],
-    of_question: Callable[[Sequence[Scored]], float | None],
-    seed: int,
-    reps: int,
-) -> Estimate | None:
-    values, groups = [], []
-    for group_R in by_query(_correct(responses_R)):
-        value = of_question(group_R)
-        if value is not None:
-            values.append(value)
-            groups.append(group_R[0].group)
-    if not values:
-        return None
-    return bootstrap_by_group(values, groups, seed=seed, reps=reps, bounds=(0.0, 1.0))
-
-
 def step_auc_within(
     responses_R: Sequence[Scored], *, seed: int, reps: int = REPLICATES
 ) -> Estimate | None:
     """AUC of step scores between right and wrong measured steps of one question: the mean over the
     questions that have both."""
-    values, groups = [], []
-    for group_R in by_query(responses_R):
-        right: list[float] = []
-        wrong: list[float] = []
-        for response in group_R:
-            for score, value in zip(response.scores_S, response.values_S, strict=True):
-                if value is not None:
-                    (right if value >= RIGHT else wrong).append(score)
-        if right and wrong:
-            values.append(auc(right, wrong))
-            groups.append(group_R[0].group)
-    if not values:
-        return None
-    return bootstrap_by_group(values, groups, seed=seed, reps=reps, bounds=(0.0, 1.0))
+
+    def of_question(group_R: Sequence[Scored]) -> float | None:
+        steps = measured_steps(group_R)
+        return auc_of_both(
+            [score for score, value, _ in steps if value >= RIGHT],
+            [score for score, value, _ in steps if value < RIGHT],
+        )
+
+    return mean_over_questions(responses_R, of_question, seed=seed, reps=reps)
 
 
 def question_only(
@@ -153,12 +142,10 @@ def question_only(
     scores, right, groups = [], [], []
     for group_R in by_query(responses_R):
         mean = float(np.mean([score for response in group_R for score in response.scores_S]))
-        for response in group_R:
-            for value in response.values_S:
-                if value is not None:
-                    scores.append(mean)
-                    right.append(value >= RIGHT)
-                    groups.append(response.group)
+        for _, value, group in measured_steps(group_R):
+            scores.append(mean)
+            right.append(value >= RIGHT)
+            groups.append(group)
     if len(set(right)) < 2:
         return None
     return auc_by_group(scores, right, groups, seed=seed, reps=reps)

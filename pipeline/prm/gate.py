@@ -65,7 +65,7 @@ def right_by_labels(values_S: Sequence[float]) -> bool:
     return all(value >= RIGHT for value in values_S)
 
 
-def _steps(responses_R: Sequence[Scored]) -> list[tuple[float, float, Hashable]]:
+def measured_steps(responses_R: Sequence[Scored]) -> list[tuple[float, float, Hashable]]:
     """Score, value and group of every measured step."""
     return [
         (score, value, response.group)
@@ -79,7 +79,7 @@ def step_auc(
     responses_R: Sequence[Scored], *, seed: int, reps: int = REPLICATES
 ) -> Estimate | None:
     """AUC of step scores between right and wrong steps; None without both."""
-    steps = _steps(responses_R)
+    steps = measured_steps(responses_R)
     right = [value >= RIGHT for _, value, _ in steps]
     if len(set(right)) < 2:
         return None
@@ -110,12 +110,32 @@ def answer_auc(
 def _auc_in_questions(
     responses_R: Sequence[Scored], right: Callable[[Scored], bool], seed: int, reps: int
 ) -> Estimate | None:
+    def of_question(group_R: Sequence[Scored]) -> float | None:
+        return auc_of_both(
+            [r.reward for r in group_R if right(r)], [r.reward for r in group_R if not right(r)]
+        )
+
+    return mean_over_questions(responses_R, of_question, seed=seed, reps=reps)
+
+
+def auc_of_both(positive: Sequence[float], negative: Sequence[float]) -> float | None:
+    """The AUC; None where there are not both."""
+    return auc(positive, negative) if positive and negative else None
+
+
+def mean_over_questions(
+    responses_R: Sequence[Scored],
+    of_question: Callable[[Sequence[Scored]], float | None],
+    *,
+    seed: int,
+    reps: int,
+) -> Estimate | None:
+    """The mean of a figure between 0 and 1 over the questions that have it; None: none has."""
     values, groups = [], []
     for group_R in by_query(responses_R):
-        positive = [r.reward for r in group_R if right(r)]
-        negative = [r.reward for r in group_R if not right(r)]
-        if positive and negative:
-            values.append(auc(positive, negative))
+        value = of_question(group_R)
+        if value is not None:
+            values.append(value)
             groups.append(group_R[0].group)
     if not values:
         return None
@@ -139,7 +159,7 @@ def calibration(
     expected calibration error, the mean over bins of |mean score - mean value|, weighted by size.
     bins: for each tenth of the scores its count and both means.
     """
-    steps = _steps(responses_R)
+    steps = measured_steps(responses_R)
     if not steps:
         return {"brier": None, "bias": None, "error": None, "bins": []}
     scores, values = (np.array([step[i] for step in steps], dtype=float) for i in (0, 1))

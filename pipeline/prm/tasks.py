@@ -9,13 +9,13 @@ from __future__ import annotations
 import json
 import tempfile
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from pipeline.config.fields import hashed_section
 from pipeline.errors import RunStopped
-from pipeline.hashing import canonical_json, key_of
+from pipeline.hashing import canonical_json
 from pipeline.prm.annotation import (
     CARD,
     LABELS,
@@ -37,12 +37,12 @@ from pipeline.run.events.prm import LabelsMade
 from pipeline.run.spec import RunSpec
 from pipeline.stages.evaluate import StoredShard
 from pipeline.stages.grade import graded_rows
-from pipeline.stages.tasks import TaskContext
+from pipeline.stages.tasks import StageTask, TaskContext
 from pipeline.storage.artifacts import get_verified, needed, put_content, read_rows
 from pipeline.storage.models import publish_folder
 from pipeline.storage.parquet import to_parquet
 from pipeline.storage.store import Store
-from pipeline.storage.trees import get_tree
+from pipeline.storage.trees import fetch_tree
 
 
 @dataclass(frozen=True)
@@ -55,7 +55,7 @@ class NextRound:
 
 
 @dataclass(frozen=True)
-class AnnotateTask:
+class AnnotateTask(StageTask):
     """The next round of completions or, where none is needed any more, the step values.
 
     policy: the one that sampled. shards: the graded rollouts whose steps are labelled, in plan
@@ -66,11 +66,6 @@ class AnnotateTask:
     policy: PolicyRef
     shards: tuple[StoredShard, ...]
     rounds: tuple[tuple[tuple[str, StoredShard], ...], ...]
-
-    @property
-    def key(self) -> str:
-        """Identity: what is labelled, and the completions so far."""
-        return key_of("annotate", asdict(self))
 
     def run(self, context: TaskContext) -> NextRound | LabelsMade:
         """Choose the responses, and follow the rounds as far as they are over: gives the next one
@@ -134,15 +129,10 @@ def _too_few(counts: Picked) -> str:
 
 
 @dataclass(frozen=True)
-class HeldOutTask:
+class HeldOutTask(StageTask):
     """The responses that the gate scores, from the step values at `labels`."""
 
     labels: str
-
-    @property
-    def key(self) -> str:
-        """Identity: the step values."""
-        return key_of("held-out", self.labels)
 
     def run(self, context: TaskContext) -> tuple[tuple[str, int], ...]:
         """Query and sample index of each held-out response.
@@ -163,7 +153,7 @@ class Verdict:
 
 
 @dataclass(frozen=True)
-class JudgeTask:
+class JudgeTask(StageTask):
     """Compare a PRM's scores with the step values of the held-out responses, and write its card.
 
     labels: the state's `labels`. shards: the scored rollouts, in plan order. excluded: of each
@@ -177,11 +167,6 @@ class JudgeTask:
     training: Mapping[str, Any]
     shards: tuple[StoredShard, ...]
     excluded: tuple[Mapping[str, int], ...]
-
-    @property
-    def key(self) -> str:
-        """Identity: everything that the verdict follows from."""
-        return key_of("judge", asdict(self))
 
     def run(self, context: TaskContext) -> Verdict | None:
         """The verdict; None: the step values are of other responses than the shards hold now.
@@ -209,7 +194,7 @@ class JudgeTask:
         with tempfile.TemporaryDirectory() as scratch:
             folder = Path(scratch) / "prm"
             with needed(self.prm.path):
-                get_tree(context.store, self.prm.path, folder)
+                fetch_tree(context.store, self.prm.path, folder)
             (folder / CARD).write_text(json.dumps(facts, indent=1, sort_keys=True) + "\n", "utf-8")
             return publish_folder(context.store, folder)
 

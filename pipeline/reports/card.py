@@ -13,7 +13,7 @@ from typing import Any
 
 from pipeline.refs import PolicyRef
 from pipeline.reports.comparison import named_policies
-from pipeline.reports.tables import interval, percent
+from pipeline.reports.tables import decimals, interval, percent
 from pipeline.reports.warnings import run_warnings
 from pipeline.run.spec import RunSpec
 from pipeline.run.state import GREEDY, State
@@ -225,8 +225,4 @@ def _measured(judged: Mapping[str, Any] | None) -> Iterator[str]:
     for key, words in FIGURES.items():
         found = judged["card"].get(key)
         if found is not None and found.get("value") is not None:
-            yield f"| {words} | {found['value']:.2f} {_decimals(found['ci95'])} | {found['n']} |"
-
-
-def _decimals(ci95: Any) -> str:
-    return "" if ci95 is None else f"[{ci95[0]:.2f}, {ci95[1]:.2f}]"
+            yield f"| {words} | {decimals(found['value'], found['ci95'])} | {found['n']} |"

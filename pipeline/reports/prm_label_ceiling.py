@@ -39,7 +39,7 @@ def ceiling(run: Finished, truth: Mapping[str, Truth]) -> dict[str, Any] | None:
         known = truth[label.query_id]
         text = texts[label.query, label.sample_index]
         verdicts.append(check(text, known.question, known.scene))
-    groups = image_groups([run.program.by_hash[label.query] for label in labels])
+    groups = image_groups([run.spec.by_hash[label.query] for label in labels])
     found: dict[str, Any] = as_json(ceilings(labels, verdicts, groups))
     return found
 

@@ -29,7 +29,7 @@ from pipeline.reports.prm_label_ceiling import ceiling
 from pipeline.reports.replay import evolved
 from pipeline.reports.seeds import Finished, points, queries_of, together
 from pipeline.reports.summary import wall_seconds
-from pipeline.reports.tables import percent
+from pipeline.reports.tables import decimals, percent
 from pipeline.run.state import ShardState
 from pipeline.selection.rules import Rule, candidates
 from pipeline.stages.grade import graded_rows
@@ -55,7 +55,7 @@ def check_rule(run: Finished, kind: str) -> None:
     Raises:
         BadConfig: naming the run and its rule.
     """
-    rule = run.program.rule
+    rule = run.spec.rule
     if replace(rule, version=1).identity != RULES[kind].identity:
         raise BadConfig(
             f"run {run.name!r} is no {kind}: it selects by {rule.identity}, not "
@@ -97,7 +97,7 @@ def check_alike(runs: Three) -> None:
     first = runs.top2
     for other in (runs.random2, runs.all):
         names = f"runs {first.name!r} and {other.name!r}"
-        changes = diff(first.program.config, other.program.config)
+        changes = diff(first.spec.config, other.spec.config)
         others = [change for change in changes if _matters(change)]
         if others:
             shown = "".join(f"\n  {change}" for change in others)
@@ -127,9 +127,9 @@ def scored_truly(run: Finished, truth: Mapping[str, Truth]) -> list[Scored]:
         BadData: a query without truth, or with another's.
         ArtifactLost: an object is corrupt or gone.
     """
-    queries = run.program.splits[run.program.config.data.train]
+    queries = run.spec.splits[run.spec.config.data.train]
     group_of = dict(zip((q.content_hash for q in queries), image_groups(queries), strict=True))
-    by_hash = run.program.by_hash
+    by_hash = run.spec.by_hash
     found = []
     for iteration, shards in evolved(run.events).items():
         for row, score in _with_scores(run, shards):
@@ -285,9 +285,9 @@ def prm_table(rows: Sequence[Mapping[str, Any]]) -> list[list[str]]:
         lines.append(
             [
                 str(row["seed"]),
-                _number(row["auc_step"]),
-                _number(row["auc_within"], row["auc_within_ci95"]),
-                _number(row["closed"], row["closed_ci95"]),
+                decimals(row["auc_step"]),
+                decimals(row["auc_within"], row["auc_within_ci95"]),
+                decimals(row["closed"], row["closed_ci95"]),
                 str(row["questions"]),
                 ", ".join(wrong),
                 *(percent(row[f"final_{kind}"]) for kind in RULES),
@@ -317,10 +317,4 @@ def gate_table(rows: Sequence[Mapping[str, Any]]) -> list[list[str]]:
 
 
 def _estimate(found: Mapping[str, Any] | None) -> str:
-    return "-" if found is None else f"{_number(found['value'], found['ci95'])} ({found['n']})"
-
-
-def _number(value: float | None, ci95: Sequence[float] | None = None) -> str:
-    if value is None:
-        return "-"
-    return f"{value:.2f}" + ("" if ci95 is None else f" [{ci95[0]:.2f}, {ci95[1]:.2f}]")
+    return "-" if found is None else f"{decimals(found['value'], found['ci95'])} ({found['n']})"

@@ -24,11 +24,12 @@ from pipeline.metrics.votes import winner
 from pipeline.phases.prm import evolve_rule, unlabelled_vote
 from pipeline.query import Query
 from pipeline.records import AnswerClass, Grade, Rollout, Score, Selected
-from pipeline.reports.tables import percent
+from pipeline.reports.tables import decimals, percent
+from pipeline.run.events.event import Event
 from pipeline.run.events.lifecycle import IterationClosed
-from pipeline.run.events.wire import from_wire
 from pipeline.run.spec import RunSpec
 from pipeline.run.state import ShardState, State
+from pipeline.run.stored import StoredRun
 from pipeline.selection.answer_classes import answer_classes
 from pipeline.selection.pseudo_labels import PseudoLabel, Voting, vote, voted_outcomes
 from pipeline.selection.rules import Rule
@@ -36,7 +37,6 @@ from pipeline.stages.grade import with_grades
 from pipeline.stages.score import by_equal_texts
 from pipeline.stages.select import Place, choose, outcomes_of, place_of
 from pipeline.storage.artifacts import inspect_rows
-from pipeline.storage.store import Store
 
 OWN = "as run"
 
@@ -59,14 +59,6 @@ class Setting:
         rule, vote = evolve_rule(state, spec), unlabelled_vote(state, spec)
         return cls(name, rule, config.generate.samples, config.run.seed, vote)
 
-    def asking(self, rule: Rule) -> Setting:
-        """The same by another rule, to the letter: nothing takes the place of its scores."""
-        return replace(self, rule=rule)
-
-    def voting(self, vote: Voting) -> Setting:
-        """The same with other votes, to the letter."""
-        return replace(self, vote=vote)
-
 
 @dataclass(frozen=True)
 class Stored:
@@ -84,12 +76,12 @@ class Stored:
 
 
 def evolved(
-    events: Iterable[Mapping[str, Any]], pools: Sequence[str] = ("evolve",)
+    events: Iterable[Event], pools: Sequence[str] = ("evolve",)
 ) -> dict[int, list[ShardState]]:
     """The shards that each iteration of a run was made of, as they stood when it was closed. pools:
     "evolve", the labelled queries; "unlabelled"."""
     state, found = State(), {}
-    for event in map(from_wire, events):
+    for event in events:
         if isinstance(event, IterationClosed):
             found[event.iteration] = [
                 shard
@@ -100,14 +92,14 @@ def evolved(
     return found
 
 
-def stored_shards(store: Store, events: Iterable[Mapping[str, Any]]) -> list[Stored]:
+def stored_shards(run: StoredRun) -> list[Stored]:
     """The shards of all iterations that are closed.
 
     Raises:
         StoreMissing, CorruptObject: an object is gone, or corrupt.
     """
-    found = []
-    for iteration, shards in evolved(events, ("evolve", "unlabelled")).items():
+    found, store = [], run.store
+    for iteration, shards in evolved(run.events, ("evolve", "unlabelled")).items():
         for shard in shards:
             assert shard.grades is not None
             rows, grades = with_grades(
@@ -129,16 +121,12 @@ def stored_shards(store: Store, events: Iterable[Mapping[str, Any]]) -> list[Sto
     return found
 
 
-def chosen_places(shard: Stored, setting: Setting) -> frozenset[Place]:
-    """What a setting keeps of a shard, by query and sample index.
+def kept_rows(shard: Stored, setting: Setting) -> list[Rollout]:
+    """What a setting keeps of a shard.
 
     Raises:
         BadConfig: it asks for what the shard does not have.
     """
-    return frozenset(place_of(row) for row in _kept(shard, setting))
-
-
-def _kept(shard: Stored, setting: Setting) -> list[Rollout]:
     rows, grades = _first(shard, setting)
     if shard.classes is None:
         outcomes = outcomes_of("question", rows, grades, setting.rule)
@@ -184,7 +172,7 @@ def majority_right(shard: Stored, setting: Setting, by_hash: Mapping[str, Query]
     """For each query of a shard whether the answer that most of its samples give is right; of
     unlabelled ones, for those whose answer is known."""
     if shard.classes is not None:
-        most = _votes(shard, setting.voting(Voting("majority")))
+        most = _votes(shard, replace(setting, vote=Voting("majority")))
         return [one.sample in shard.truth[q] for q, one in most.items() if q in shard.truth]
     rows, grades = _first(shard, setting)
     groups: dict[str, list[tuple[Rollout, Grade]]] = {}
@@ -212,7 +200,7 @@ def replay_rows(
     for setting in settings:
         kept: dict[int, list[tuple[Stored, list[Rollout]]]] = {}
         for shard in shards:
-            kept.setdefault(shard.iteration, []).append((shard, _kept(shard, setting)))
+            kept.setdefault(shard.iteration, []).append((shard, kept_rows(shard, setting)))
         votes = [vote for shard in shards for vote in majority_right(shard, setting, by_hash)]
         every = [(shard, row) for part in kept.values() for shard, some in part for row in some]
         rows.append(
@@ -271,15 +259,11 @@ def replay_table(rows: Sequence[Mapping[str, Any]]) -> list[list[str]]:
                 row["setting"],
                 str(row["kept"]),
                 str(row["queries"]),
-                _number(row["tokens"]),
-                _number(row["nats"]),
+                decimals(row["tokens"], digits=1),
+                decimals(row["nats"], digits=1),
                 percent(row["kept_by_the_run"]),
                 percent(row["majority_right"]),
                 *labels,
             ]
         )
     return table
-
-
-def _number(value: float | None) -> str:
-    return "-" if value is None else f"{value:.1f}"

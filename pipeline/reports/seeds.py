@@ -11,7 +11,6 @@ Axes: Q questions, R runs.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 from pipeline.errors import BadConfig
@@ -22,32 +21,19 @@ from pipeline.refs import PolicyRef
 from pipeline.reports.comparison import comparisons, greedy_outcomes, named_policies
 from pipeline.reports.summary import policy_results, wall_seconds
 from pipeline.reports.tables import interval, percent
-from pipeline.run.spec import RunSpec
-from pipeline.run.state import State
-from pipeline.storage.store import Store
+from pipeline.run.stored import StoredRun
 
 Outcomes = Mapping[str, bool]
 """Whether a query, by its content hash, is answered correctly, greedily."""
 
 
-@dataclass(frozen=True)
-class Finished:
-    """A finished run, and what it was made of."""
-
-    state: State
-    program: RunSpec
-    store: Store
-    events: Sequence[Mapping[str, Any]] = ()
-
-    @property
-    def name(self) -> str:
-        """Of the run."""
-        return self.program.config.run.name
+class Finished(StoredRun):
+    """A finished run."""
 
     @property
     def seed(self) -> int:
         """Of the run."""
-        return self.program.config.run.seed
+        return self.spec.config.run.seed
 
     @property
     def test(self) -> str:
@@ -56,9 +42,9 @@ class Finished:
         Raises:
             BadConfig: the run's data had no test split.
         """
-        if not self.program.test_splits:
+        if not self.spec.test_splits:
             raise BadConfig(f"run {self.name!r} was evaluated on no test split: its data had none")
-        return self.program.test_splits[0]
+        return self.spec.test_splits[0]
 
     def policy(self, name: str) -> PolicyRef:
         """A policy by the name of `report.POLICIES`.
@@ -108,7 +94,7 @@ def together(
 
 def queries_of(runs: Sequence[Finished], split: str) -> list[Query]:
     """The questions of a split of all runs, one run after the other."""
-    return [query for run in runs for query in run.program.splits[split]]
+    return [query for run in runs for query in run.spec.splits[split]]
 
 
 # --- the loop ------------------------------------------------------------------------------------
@@ -119,10 +105,10 @@ def loop_row(run: Finished) -> dict[str, Any]:
 
     `diff` and `ci95` are final minus warm-up, `control_*` final minus control (None without one).
     """
-    found = comparisons(run.state, run.program, run.store)
+    found = comparisons(run.state, run.spec, run.store)
     gain = found["final - warmup"][run.test]
     control = found.get("final - control", {}).get(run.test, {})
-    others = run.program.test_splits[1:]
+    others = run.spec.test_splits[1:]
     return {
         "seed": run.seed,
         "run": run.name,
@@ -150,7 +136,7 @@ def greedies(run: Finished, split: str) -> dict[str, float | None]:
     found: dict[str, float | None] = {}
     for name in ("base", "warmup", "control", "final"):
         policy = policies.get(name)
-        results = {} if policy is None else policy_results(run.state, run.program, policy)
+        results = {} if policy is None else policy_results(run.state, run.spec, policy)
         found[name] = results[split]["greedy"] if split in results else None
     return found
 

@@ -7,26 +7,23 @@ they came from, and with the questions that were asked.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from functools import partial
 from typing import Any
 
 from pipeline.records import Grade, Rollout, Selected
-from pipeline.run.events.event import Event
-from pipeline.run.events.sampling import OfShard
 from pipeline.run.spec import RunSpec
+from pipeline.run.stored import StoredRun
 from pipeline.storage.artifacts import inspect_rows
 from pipeline.storage.store import Store
 
 
-def phases_of(events: Sequence[Event]) -> list[str]:
+def phases_of(run: StoredRun) -> list[str]:
     """The phases that responses were selected in, in the order of the run."""
-    return list(dict.fromkeys(phase for phase, _, _ in _selections(events)))
+    return list(dict.fromkeys(facts["purpose"] for facts in _selections(run)))
 
 
-def selected_rows(
-    store: Store, spec: RunSpec, events: Sequence[Event], phase: str | None = None
-) -> Iterator[dict[str, Any]]:
+def selected_rows(run: StoredRun, phase: str | None = None) -> Iterator[dict[str, Any]]:
     """One plain JSON object for each selected response, in the order of the plan.
 
     phase: "warmup" or "evolve/3"; None: all of them.
@@ -34,28 +31,19 @@ def selected_rows(
     Raises:
         CorruptObject, StoreMissing: a shard is damaged or gone.
     """
-    for name, _, facts in _selections(events):
-        if phase in (None, name):
-            yield from _shard(store, spec, name, facts)
+    for facts in _selections(run):
+        if phase in (None, facts["purpose"]):
+            yield from _shard(run.store, run.spec, facts)
 
 
-def _selections(
-    events: Sequence[Event],
-) -> Iterator[tuple[str, int, Mapping[str, Any]]]:
-    """The last word on each shard that was selected from: phase, index, facts."""
-    facts: dict[tuple[str, int], dict[str, Any]] = {}
-    for event in events:
-        if isinstance(event, OfShard):
-            facts.setdefault((event.purpose, event.index), {}).update(vars(event))
-    phases = list(dict.fromkeys(phase for phase, _ in facts))
-    for phase, index in sorted(facts, key=lambda place: (phases.index(place[0]), place[1])):
-        if facts[phase, index].get("selected"):
-            yield phase, index, facts[phase, index]
+def _selections(run: StoredRun) -> list[Mapping[str, Any]]:
+    """The last word on each shard that was selected from."""
+    phases = list(dict.fromkeys(phase for phase, _ in run.shard_facts))
+    places = sorted(run.shard_facts, key=lambda place: (phases.index(place[0]), place[1]))
+    return [run.shard_facts[place] for place in places if run.shard_facts[place].get("selected")]
 
 
-def _shard(
-    store: Store, spec: RunSpec, phase: str, facts: Mapping[str, Any]
-) -> Iterator[dict[str, Any]]:
+def _shard(store: Store, spec: RunSpec, facts: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
     rows = partial(inspect_rows, store)
     templates = spec.config.prompt.templates
     rollouts = {(row.query, row.sample_index): row for row in rows(facts["rollout"], Rollout)}
@@ -63,7 +51,7 @@ def _shard(
     for row in rows(facts["selected"], Selected):
         place, query = (row.query, row.sample_index), spec.by_hash[row.query]
         yield {
-            "sample": f"{phase}:{row.query_id}/{row.sample_index}",
+            "sample": f"{facts['purpose']}:{row.query_id}/{row.sample_index}",
             "query_id": row.query_id,
             "question": query.question,
             "prompt": templates.text(query),

@@ -24,6 +24,14 @@ def percent(value: float | None, digits: int = 1) -> str:
     return "-" if value is None else f"{100 * value:.{digits}f}"
 
 
+def decimals(value: float | None, ci95: Sequence[float] | None = None, digits: int = 2) -> str:
+    """A figure that is no share, with its interval where it has one; "-" without a value."""
+    if value is None:
+        return "-"
+    limits = "" if ci95 is None else f" [{ci95[0]:.{digits}f}, {ci95[1]:.{digits}f}]"
+    return f"{value:.{digits}f}{limits}"
+
+
 def interval(ci95: Sequence[float] | None) -> str:
     """An interval of shares in percent."""
     return "" if ci95 is None else f"[{percent(ci95[0])}, {percent(ci95[1])}]"

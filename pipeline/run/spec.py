@@ -17,6 +17,7 @@ from pipeline.datasets.dataset import Dataset
 from pipeline.generation.shards import EngineIdentity, SamplingParams, ShardSpec, shard_specs
 from pipeline.generation.slices import labelled, shuffled, slice_of, subset
 from pipeline.hashing import canonical_json, sha256_hex
+from pipeline.prompts import PromptKind
 from pipeline.query import Query
 from pipeline.refs import PolicyRef, ShardSet
 from pipeline.run.pools import UNLABELLED, hide, unlabelled_queries
@@ -124,23 +125,43 @@ class RunSpec:
         order = shuffled(self.pool, self.config.run.seed, "warmup")
         return tuple(item for item in order if item in seen)
 
+    def shard_specs(
+        self,
+        purpose: str,
+        queries: Sequence[Query],
+        policy: PolicyRef,
+        sampling: SamplingParams,
+        *,
+        shard_queries: int | None = None,
+        prompt: PromptKind = "question",
+    ) -> tuple[ShardSpec, ...]:
+        """The shards of `queries` as this run samples them: its engine, seed and templates.
+
+        shard_queries: queries of a shard; None: `generate.shard_queries`.
+        """
+        config = self.config
+        return tuple(
+            shard_specs(
+                purpose,
+                queries,
+                policy=policy.version,
+                sampling=sampling,
+                engine=self.engine,
+                run_seed=config.run.seed,
+                shard_queries=shard_queries or config.generate.shard_queries,
+                prompt=prompt,
+                templates=config.prompt.templates,
+            )
+        )
+
     def chain_specs(
         self, purpose: str, queries: Sequence[str], policy: PolicyRef
     ) -> tuple[ShardSpec, ...]:
         """Gold-conditioned chains of the base, for the warm-up or the control."""
-        warmup, seed = self.config.warmup, self.config.run.seed
-        specs = shard_specs(
-            purpose,
-            [self.by_hash[item] for item in queries],
-            policy=policy.version,
-            sampling=self.sampling(warmup.samples, warmup.temperature),
-            engine=self.engine,
-            run_seed=seed,
-            shard_queries=self.config.generate.shard_queries,
-            prompt="warmup",
-            templates=self.config.prompt.templates,
-        )
-        return tuple(specs)
+        warmup = self.config.warmup
+        sampling = self.sampling(warmup.samples, warmup.temperature)
+        asked = [self.by_hash[item] for item in queries]
+        return self.shard_specs(purpose, asked, policy, sampling, prompt="warmup")
 
     def slice(self, iteration: int) -> list[str]:
         """Content hashes of the labelled queries that an iteration draws."""
@@ -178,18 +199,9 @@ class RunSpec:
     def _drawn_specs(
         self, purpose: ShardSet, drawn: Sequence[str], policy: PolicyRef, temperature: float
     ) -> tuple[ShardSpec, ...]:
-        config = self.config
-        specs = shard_specs(
-            purpose,
-            [self.by_hash[item] for item in drawn],
-            policy=policy.version,
-            sampling=self.sampling(config.generate.samples, temperature),
-            engine=self.engine,
-            run_seed=config.run.seed,
-            shard_queries=config.generate.shard_queries,
-            templates=config.prompt.templates,
-        )
-        return tuple(specs)
+        sampling = self.sampling(self.config.generate.samples, temperature)
+        asked = [self.by_hash[item] for item in drawn]
+        return self.shard_specs(purpose, asked, policy, sampling)
 
     def evaluation_specs(self, policy: PolicyRef, split: str, mode: str) -> tuple[ShardSpec, ...]:
         """A split, greedily or sampled."""
@@ -197,17 +209,13 @@ class RunSpec:
         samples, temperature = (
             (1, 0.0) if mode == GREEDY else (self.samples(split), evaluate.temperature)
         )
-        specs = shard_specs(
+        return self.shard_specs(
             evaluation_purpose(policy, split, mode),
             self.splits[split],
-            policy=policy.version,
-            sampling=self.sampling(samples, temperature),
-            engine=self.engine,
-            run_seed=self.config.run.seed,
+            policy,
+            self.sampling(samples, temperature),
             shard_queries=evaluate.shard_queries,
-            templates=self.config.prompt.templates,
         )
-        return tuple(specs)
 
     def exploration_specs(
         self, policy: PolicyRef, temperature: float, samples: int, queries: int | None
@@ -215,17 +223,13 @@ class RunSpec:
         """Validation questions (`queries` of them at most) at a temperature; 0: greedily. A sample
         has the same seed at every temperature (common random numbers)."""
         asked = self.splits[self.config.data.validation][:queries]
-        specs = shard_specs(
+        return self.shard_specs(
             exploration_purpose(policy, len(asked), temperature, samples),
             asked,
-            policy=policy.version,
-            sampling=self.sampling(samples if temperature else 1, temperature),
-            engine=self.engine,
-            run_seed=self.config.run.seed,
+            policy,
+            self.sampling(samples if temperature else 1, temperature),
             shard_queries=self.config.evaluate.shard_queries,
-            templates=self.config.prompt.templates,
         )
-        return tuple(specs)
 
     def samples(self, split: str) -> int:
         """K of Pass@K on a split; 0: not sampled."""

@@ -17,7 +17,7 @@ from pipeline.hashing import canonical_json, sha256_hex
 from pipeline.query import Query
 from pipeline.records import Rollout
 from pipeline.refs import PolicyRef
-from pipeline.simulation.mail import Mail
+from pipeline.simulation.mail import Answers, Mail
 from pipeline.simulation.small_trees import read_small_tree
 from pipeline.storage.artifacts import ROLLOUTS, needed, put_content
 from pipeline.storage.parquet import to_parquet
@@ -36,7 +36,7 @@ def decode(ids: Sequence[int]) -> str:
     return bytes(ids).decode()
 
 
-class ScriptedFleet:
+class ScriptedFleet(Answers):
     """Engines that generate at once and answer when the mail does.
 
     bad: queries that always fail. fail: indices of shards that always do. lost: while it is set,
@@ -73,9 +73,6 @@ class ScriptedFleet:
         self.generated.append(spec.key)
         work = partial(self._generate, spec, policy)
         self.mail.post(work if self.slow and self.mail.random.random() < self.slow else work())
-
-    def poll(self) -> list[ShardDone | ShardFailed]:
-        return self.mail.deliver()
 
     def _generate(self, spec: ShardSpec, policy: PolicyRef) -> ShardDone | ShardFailed:
         try:

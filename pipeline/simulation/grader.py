@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 from pipeline.answer_shapes import Shape, stated_answer
 from pipeline.query import Query
-from pipeline.simulation.mail import Mail
-from pipeline.stages.grade import GradeDone, GradeTask, TaskLost, Ungraded, finish_shard
+from pipeline.simulation.mail import Answers, Mail
+from pipeline.stages.grade import GradeTask, Ungraded, finish_shard
 from pipeline.storage.store import Store
 
 GRADER = "scripted-1"
@@ -24,7 +24,7 @@ class Grading:
     shape: str | None = None
 
 
-class ScriptedGrader:
+class ScriptedGrader(Answers):
     """Grades at once and answers when the mail does. shapes: in which answers are read besides
     ours. refused: queries that cannot be graded."""
 
@@ -36,9 +36,6 @@ class ScriptedGrader:
 
     def submit(self, task: GradeTask) -> None:
         self.mail.post(finish_shard(self.store, task, self._grade, GRADER, clock=lambda: 0.0))
-
-    def poll(self) -> list[GradeDone | TaskLost]:
-        return self.mail.deliver()
 
     def _grade(self, items: list[tuple[str, Query]]) -> list[Grading | Ungraded]:
         return [

@@ -32,3 +32,13 @@ class Mail:
             out.append(self.random.choice(self.old))
         self.old += out
         return out
+
+
+class Answers:
+    """A role whose answers come by mail."""
+
+    mail: Mail
+
+    def poll(self) -> list[Any]:
+        """What has come."""
+        return self.mail.deliver()

@@ -7,14 +7,15 @@ from collections.abc import Sequence
 from pipeline.errors import ArtifactLost
 from pipeline.records import Rollout, Score
 from pipeline.responses import step_ends
+from pipeline.run.shard_answers import ScoreDone
 from pipeline.selection.rewards import reward_p
 from pipeline.simulation.fleet import ENGINE, decode, share
-from pipeline.simulation.mail import Mail
-from pipeline.stages.score import ScoreDone, ScoreFailed, ScoreTask, score_shard
+from pipeline.simulation.mail import Answers, Mail
+from pipeline.stages.score import ScoreFailed, ScoreTask, score_shard
 from pipeline.storage.store import Store
 
 
-class ScriptedScorer:
+class ScriptedScorer(Answers):
     """The real scoring stage with a scripted model, answering when the mail does.
 
     kind: as of `pipeline.stages.score.scored_how`. quality: 1.0 tells good steps from bad ones,
@@ -33,9 +34,6 @@ class ScriptedScorer:
 
     def submit(self, task: ScoreTask) -> None:
         self.mail.post(self._answer(task))
-
-    def poll(self) -> list[ScoreDone | ScoreFailed]:
-        return self.mail.deliver()
 
     def _answer(self, task: ScoreTask) -> ScoreDone | ScoreFailed:
         if self.fail:

@@ -12,16 +12,15 @@ from pipeline.run.spec import RunSpec
 from pipeline.simulation.fleet import ScriptedFleet, decode
 from pipeline.simulation.grader import ScriptedGrader
 from pipeline.simulation.learner import ScriptedLearner
-from pipeline.simulation.mail import Mail
+from pipeline.simulation.mail import Answers, Mail
 from pipeline.simulation.scorer import ScriptedScorer
-from pipeline.stages.grade import TaskLost
 from pipeline.stages.score import scored_how
-from pipeline.stages.tasks import StageTask, TaskContext, TaskDone, perform
+from pipeline.stages.tasks import StageTask, TaskContext, perform
 from pipeline.stages.workers import Workers
 from pipeline.storage.store import Store
 
 
-class ScriptedStages:
+class ScriptedStages(Answers):
     """Does tasks when they are handed out, and answers when the mail does."""
 
     def __init__(self, context: TaskContext, mail: Mail) -> None:
@@ -30,9 +29,6 @@ class ScriptedStages:
 
     def submit(self, task: StageTask) -> None:
         self.mail.post(perform(task, self.context))
-
-    def poll(self) -> list[TaskDone | TaskLost]:
-        return self.mail.deliver()
 
 
 class AtOnce:

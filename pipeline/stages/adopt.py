@@ -7,11 +7,11 @@ from dataclasses import dataclass
 from pipeline.generation.adoption import adoptable
 from pipeline.generation.fleet import ShardDone
 from pipeline.generation.shards import ShardSpec
-from pipeline.stages.tasks import TaskContext
+from pipeline.stages.tasks import StageTask, TaskContext
 
 
 @dataclass(frozen=True)
-class AdoptTask:
+class AdoptTask(StageTask):
     """Look for a complete, verified rollout of a shard in the store."""
 
     spec: ShardSpec

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
 from pipeline.errors import ArtifactLost
-from pipeline.hashing import key_of
 from pipeline.metrics.accuracy import image_groups
 from pipeline.metrics.evaluation import measure_greedy, measure_sampled
 from pipeline.metrics.intervals import as_json, bootstrap_by_group
@@ -21,7 +20,7 @@ from pipeline.selection.coverage import Coverage
 from pipeline.stages.grade import with_grades
 from pipeline.stages.score import rewards_by_sample
 from pipeline.stages.select import place_of
-from pipeline.stages.tasks import TaskContext
+from pipeline.stages.tasks import StageTask, TaskContext
 from pipeline.storage.artifacts import read_rows
 from pipeline.storage.store import Store
 
@@ -42,7 +41,7 @@ class StoredShard:
 
 
 @dataclass(frozen=True)
-class EvaluateTask:
+class EvaluateTask(StageTask):
     """The figures of a policy on a split.
 
     mode: `GREEDY` or `SAMPLED`. shards: in plan order. coverage: sums of their counts.
@@ -59,11 +58,6 @@ class EvaluateTask:
         ordered = [shard for _, shard in sorted(shards.items())]
         coverage = sum((Coverage(**shard.coverage) for shard in ordered), Coverage())
         return cls(split, mode, tuple(map(StoredShard.of, ordered)), coverage.to_dict())
-
-    @property
-    def key(self) -> str:
-        """Identity: the shards, and how they are summed up."""
-        return key_of("evaluate", asdict(self))
 
     def run(self, context: TaskContext) -> dict[str, Any]:
         """What the `evaluated` event holds as its result.
@@ -95,18 +89,13 @@ def figures(task: EvaluateTask, spec: RunSpec, read: Read) -> dict[str, Any]:
 
 
 @dataclass(frozen=True)
-class CheckGradesTask:
+class CheckGradesTask(StageTask):
     """Which grades of evaluations can no longer be read.
 
     paths: the grades of each evaluation, by the name that the answer calls it.
     """
 
     paths: Mapping[str, tuple[str, ...]]
-
-    @property
-    def key(self) -> str:
-        """Identity: what is checked. (A task that is done again may find something else.)"""
-        return key_of("check-grades", dict(self.paths))
 
     def run(self, context: TaskContext) -> dict[str, tuple[str, str]]:
         """Path and reason of the first object of an evaluation that is corrupt or gone."""

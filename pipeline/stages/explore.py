@@ -12,14 +12,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
 from pipeline.config.schema import DecideBy, SearchedBy
 from pipeline.config.selecting import RankedBy
 from pipeline.generation.temperature import Decision, decide
-from pipeline.hashing import key_of
 from pipeline.metrics.accuracy import image_groups
 from pipeline.metrics.dynamics import Samples, dynamics_row, reward_hits
 from pipeline.query import Query
@@ -32,7 +31,7 @@ from pipeline.stages.evaluate import Read, StoredShard
 from pipeline.stages.grade import with_grades
 from pipeline.stages.score import rewards_by_sample
 from pipeline.stages.select import Place
-from pipeline.stages.tasks import TaskContext
+from pipeline.stages.tasks import StageTask, TaskContext
 from pipeline.storage.artifacts import read_rows
 
 
@@ -130,7 +129,7 @@ def asked_in_all(groups: Sequence[Mapping[str, Any]], spec: RunSpec) -> list[Que
 
 
 @dataclass(frozen=True)
-class SearchTask:
+class SearchTask(StageTask):
     """Which temperature is better than today's. figure: what is to be maximal; ranked_by: what
     Reward-Pass@2 ranks by; samples: K, of each question the first so many."""
 
@@ -141,11 +140,6 @@ class SearchTask:
     today: float
     seed: int
     sampled: tuple[AtTemperature, ...]
-
-    @property
-    def key(self) -> str:
-        """Identity: the shards, and how it is decided."""
-        return key_of("search", asdict(self))
 
     def run(self, context: TaskContext) -> Decision:
         """The decision with its whole curve.
@@ -183,17 +177,12 @@ def decision(task: SearchTask, spec: RunSpec, read: Read) -> Decision:
 
 
 @dataclass(frozen=True)
-class DynamicsTask:
+class DynamicsTask(StageTask):
     """The rows of a policy's dynamics, one for each temperature. greedy: its greedy answers."""
 
     ranked_by: RankedBy | None
     greedy: AtTemperature
     sampled: tuple[AtTemperature, ...]
-
-    @property
-    def key(self) -> str:
-        """Identity: the shards."""
-        return key_of("dynamics", asdict(self))
 
     def run(self, context: TaskContext) -> dict[str, dict[str, Any]]:
         """`dynamics_row` by temperature.

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from pipeline.stages.tasks import TaskContext
+from pipeline.stages.tasks import StageTask, TaskContext
 from pipeline.training.finished import find
 from pipeline.training.job import LearnDone, LearnJob
 from pipeline.training.settings import numerics
 
 
 @dataclass(frozen=True)
-class FindJobTask:
+class FindJobTask(StageTask):
     """Look for what a job with the same key gave."""
 
     job: LearnJob

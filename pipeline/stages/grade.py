@@ -9,19 +9,22 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from typing import Any, Protocol
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Protocol
 
 from pipeline.answer_shapes import OURS, Shape
 from pipeline.errors import ArtifactLost
 from pipeline.generation.adoption import group_problem
 from pipeline.generation.fleet import BadQuery
+from pipeline.generation.shards import ShardSpec
 from pipeline.hashing import key_of
 from pipeline.prompts import PromptKind
 from pipeline.query import Query
 from pipeline.records import Grade, Rollout
-from pipeline.selection.coverage import Coverage, coverage
+from pipeline.run.shard_answers import GradeDone
+from pipeline.run.spec import RunSpec
+from pipeline.selection.coverage import coverage
 from pipeline.selection.pseudo_labels import Voting
 from pipeline.selection.rules import Rule
 from pipeline.stages.pseudo_label import (
@@ -208,27 +211,29 @@ class GradeTask:
     vote: Voting | None = None
     shapes: tuple[Shape, ...] = ()
 
-
-@dataclass(frozen=True)
-class GradeDone:
-    """Grades, and the selection where a rule was given, lie in the store. Rows of bad queries (of
-    which some answer could not be graded) are in neither. choice: as of a `ScoreDone`.
-    shapes: how many answers were stated in another shape than ours, by shape. Of unlabelled
-    queries, classes: where the classes of equal answers lie; truth: by query whose hidden answer is
-    there, the classes equal to it; votes: the pseudo-label of each query, if they have voted."""
-
-    key: str
-    rollout: str
-    grades: str
-    selected: str | None
-    coverage: Coverage
-    seconds: float
-    bad: tuple[BadQuery, ...] = ()
-    choice: dict[str, Any] = field(default_factory=dict)
-    shapes: dict[str, int] = field(default_factory=dict)
-    classes: str = ""
-    truth: dict[str, list[int]] = field(default_factory=dict)
-    votes: dict[str, dict[str, Any]] = field(default_factory=dict)
+    @classmethod
+    def of(
+        cls,
+        run: RunSpec,
+        spec: ShardSpec,
+        rollout: str,
+        bad: Collection[str],
+        *,
+        rule: Rule | None,
+        vote: Voting | None = None,
+    ) -> GradeTask:
+        """Of a shard of a run whose rollouts lie at `rollout`. bad: queries without rows."""
+        return cls(
+            key=spec.key,
+            rollout=rollout,
+            queries_Q=tuple(run.by_hash[item] for item in spec.queries_Q if item not in bad),
+            samples={item: spec.samples_of(item) for item in spec.queries_Q},
+            prompt=spec.prompt,
+            rule=rule,
+            seed=run.config.run.seed,
+            vote=vote,
+            shapes=() if vote is None else run.config.prompt.shapes,
+        )
 
 
 @dataclass(frozen=True)

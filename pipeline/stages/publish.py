@@ -5,24 +5,18 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from pipeline.hashing import key_of
 from pipeline.model_settings import ModelSettings
 from pipeline.refs import PolicyRef
-from pipeline.stages.tasks import TaskContext
+from pipeline.stages.tasks import StageTask, TaskContext
 from pipeline.storage.models import publish_folder
 
 
 @dataclass(frozen=True)
-class PublishTask:
+class PublishTask(StageTask):
     """Put a folder of this machine into the store, with how it is read."""
 
     folder: str
     settings: ModelSettings = field(default_factory=ModelSettings)
-
-    @property
-    def key(self) -> str:
-        """The folder's name: what it holds is found by the task."""
-        return key_of("publish", self.folder)
 
     def run(self, context: TaskContext) -> PolicyRef:
         """The policy.

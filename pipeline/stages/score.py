@@ -11,20 +11,22 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from typing import Any, Literal, Protocol
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Literal, Protocol
 
 from pipeline.config.schema import Config
 from pipeline.errors import FailureKind
-from pipeline.generation.shards import EngineIdentity
+from pipeline.generation.shards import EngineIdentity, ShardSpec
 from pipeline.hashing import key_of
 from pipeline.prompts import PromptKind
 from pipeline.query import Query
 from pipeline.records import AnswerClass, Grade, Rollout, Score
 from pipeline.refs import PolicyRef
 from pipeline.responses import MOST_STEPS
-from pipeline.selection.coverage import Coverage, choice_report, coverage
+from pipeline.run.shard_answers import ScoreDone
+from pipeline.run.spec import RunSpec
+from pipeline.selection.coverage import choice_report, coverage
 from pipeline.selection.pseudo_labels import PseudoLabel, Voting
 from pipeline.selection.rewards import Aggregate
 from pipeline.selection.rules import Rule, candidates, dedup
@@ -247,24 +249,32 @@ class ScoreTask:
     vote: Voting | None = None
     classes: str = ""
 
-
-@dataclass(frozen=True)
-class ScoreDone:
-    """Scores, and the selection where a rule was given, lie in the store.
-
-    excluded: responses without a score by reason. choice: what of those that could be kept was
-    (`pipeline.selection.coverage.choice_report`). votes: the pseudo-label of each unlabelled query.
-    """
-
-    key: str
-    rollout: str
-    scores: str
-    selected: str | None
-    coverage: Coverage | None
-    excluded: dict[str, int]
-    choice: dict[str, Any]
-    seconds: float
-    votes: dict[str, dict[str, Any]] = field(default_factory=dict)
+    @classmethod
+    def of(
+        cls,
+        run: RunSpec,
+        spec: ShardSpec,
+        paths: tuple[str, str],
+        bad: Collection[str],
+        *,
+        scoring: Scoring,
+        rule: Rule | None,
+        vote: Voting | None = None,
+        classes: str = "",
+    ) -> ScoreTask:
+        """Of a shard of a run. paths: its rollouts, and their grades; bad: queries without rows."""
+        return cls(
+            key=spec.key,
+            rollout=paths[0],
+            grades=paths[1],
+            queries_Q=tuple(run.by_hash[item] for item in spec.queries_Q if item not in bad),
+            prompt=spec.prompt,
+            scoring=scoring,
+            rule=rule,
+            seed=run.config.run.seed,
+            vote=vote,
+            classes=classes,
+        )
 
 
 @dataclass(frozen=True)

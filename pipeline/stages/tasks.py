@@ -8,11 +8,13 @@ writes no parquet.
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any, Protocol
 
 from pipeline.errors import ArtifactLost
+from pipeline.hashing import key_of
 from pipeline.refs import PolicyRef
 from pipeline.run.spec import RunSpec
 from pipeline.stages.grade import TaskLost
@@ -35,12 +37,16 @@ class TaskContext:
     decoder: Callable[[PolicyRef], Decode] | None = None
 
 
-class StageTask(Protocol):
+@dataclass(frozen=True)
+class StageTask(ABC):
     """One piece of work: picklable, and the same key for the same work."""
 
     @property
-    def key(self) -> str: ...
+    def key(self) -> str:
+        """Identity: the kind of work, and what it is about."""
+        return key_of(type(self).__name__, asdict(self))
 
+    @abstractmethod
     def run(self, context: TaskContext) -> Any:
         """The result: a small, picklable value.
 

@@ -13,7 +13,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol
 
 from pipeline.generation.fleet import Fleet
 from pipeline.run.events.event import Event
@@ -39,8 +38,8 @@ class Progress:
     curve: tuple[StepPoint, ...] = ()
 
 
-class Watch(Protocol):
-    """Who looks on: a console, TensorBoard, a test. Changes nothing."""
+class Watch:
+    """Who looks on: a console, TensorBoard, a test. Changes nothing; this one does nothing."""
 
     def event(self, event: Event, state: State) -> None:
         """An event was committed and folded into the `State`."""
@@ -50,6 +49,9 @@ class Watch(Protocol):
 
     def say(self, text: str) -> None:
         """A line for a person."""
+
+    def close(self) -> None:
+        """Nothing more will come."""
 
 
 def cannot_repair(path: str) -> bool:

@@ -4,24 +4,20 @@ What always holds:
 
 * a tree is complete or not there: its manifest (every file's sha256 and size) is written last, to
   `<prefix>.manifest.json`, and read first;
-* under a prefix that ends in the manifest's own sha256 (`put_content_tree`) nothing but that tree
-  is ever accepted; under another prefix a second, different tree is refused;
-* `get_tree` leaves the folder exactly as the manifest says, every byte hashed, or absent. Processes
-  of one machine that want the same folder wait for one of them to fetch it; one that was killed
-  half way is continued from the files that were complete.
+* its prefix ends in the manifest's own sha256, and nothing but that tree is ever accepted there;
+* `fetch_tree` leaves the folder exactly as the manifest says, every byte hashed, or absent; one
+  that was killed half way is continued from the files that were complete. Processes of one machine
+  that may want the same folder use `pipeline.storage.tree_cache`.
 """
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import json
 import os
-import re
 import secrets
-from collections.abc import Callable, Container, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -33,7 +29,6 @@ from pipeline.storage.store import Store
 
 FORMAT = 1
 PARALLEL_FILES = 4
-_SHA256 = re.compile(r"[0-9a-f]{64}")
 _NONE: Mapping[str, bytes] = {}
 
 Beat = Callable[[str], None]
@@ -141,17 +136,6 @@ def scan_tree(folder: Path, beat: Beat = quiet, besides: Mapping[str, bytes] = _
         return Manifest(tuple(sorted([*files, *added], key=lambda file: file.path)))
 
 
-def put_tree(store: Store, prefix: str, folder: Path) -> Manifest:
-    """Store every file below `folder` under `prefix/`, then the manifest. Idempotent.
-
-    Raises:
-        StoreRefused: when another tree is stored under this prefix.
-    """
-    manifest = scan_tree(folder)
-    _store_tree(store, prefix, folder, manifest)
-    return manifest
-
-
 def put_content_tree(
     store: Store,
     stage: str,
@@ -163,13 +147,19 @@ def put_content_tree(
 ) -> str:
     """Store a folder under its own hash and return its prefix, `stage/key/<manifest sha256>`.
 
-    besides: as `scan_tree` takes it.
+    The manifest is stored last. Idempotent. besides: as `scan_tree` takes it.
     """
     manifest = scan_tree(folder, beat, besides)
     prefix = f"{stage}/{key}/{manifest.sha256}"
     for name, data in besides.items():
         store.put(f"{prefix}/{name}", data)
-    _store_tree(store, prefix, folder, manifest, beat, stored=besides)
+
+    def one(file: TreeFile) -> None:
+        put_tree_file(store, prefix, folder / file.path, file, beat)
+
+    with ThreadPoolExecutor(PARALLEL_FILES) as pool:
+        list(pool.map(one, (file for file in manifest.files if file.path not in besides)))
+    store.put(manifest_path(prefix), manifest.to_json())
     return prefix
 
 
@@ -179,41 +169,8 @@ def put_tree_file(store: Store, prefix: str, source: Path, file: TreeFile, beat:
     store.put_file(path, source, file.sha256, lambda: beat(f"storing {path}"))
 
 
-def _store_tree(
-    store: Store,
-    prefix: str,
-    folder: Path,
-    manifest: Manifest,
-    beat: Beat = quiet,
-    *,
-    stored: Container[str] = (),
-) -> None:
-    where = manifest_path(prefix)
-    data = manifest.to_json()
-    own_hash = prefix.rsplit("/", 1)[-1] == manifest.sha256
-    if not own_hash and store.exists(where) and store.get(where) != data:
-        raise _other_tree(store, prefix)
-
-    def one(file: TreeFile) -> None:
-        put_tree_file(store, prefix, folder / file.path, file, beat)
-
-    with ThreadPoolExecutor(PARALLEL_FILES) as pool:
-        list(pool.map(one, (file for file in manifest.files if file.path not in stored)))
-    if own_hash:
-        store.put(where, data)
-    elif not store.create(where, data):
-        raise _other_tree(store, prefix)
-
-
-def _other_tree(store: Store, prefix: str) -> StoreRefused:
-    return StoreRefused(
-        f"{store.url}: another tree is stored under {prefix}; a stored tree never changes, "
-        "so choose another prefix"
-    )
-
-
 def read_manifest(store: Store, prefix: str) -> Manifest:
-    """The manifest of a stored tree, checked against its own hash where the prefix ends in it.
+    """The manifest of a stored tree, checked against its hash, which the prefix ends in.
 
     Raises:
         StoreMissing: when no complete tree is stored there.
@@ -221,8 +178,7 @@ def read_manifest(store: Store, prefix: str) -> Manifest:
     """
     where = manifest_path(prefix)
     data = store.get(where)
-    wanted = prefix.rsplit("/", 1)[-1]
-    if _SHA256.fullmatch(wanted) and sha256_hex(data) != wanted:
+    if sha256_hex(data) != prefix.rsplit("/", 1)[-1]:
         raise CorruptObject(f"{store.url}: {where} does not hash to what its path says")
     manifest = parse_manifest(data, f"{store.url}: {where}")
     for file in manifest.files:
@@ -231,14 +187,6 @@ def read_manifest(store: Store, prefix: str) -> Manifest:
         except StoreRefused as error:
             raise CorruptObject(f"{store.url}: {where} names a file outside: {error}") from error
     return manifest
-
-
-def get_tree(store: Store, prefix: str, folder: Path) -> Manifest:
-    """`fetch_tree`, for a folder that several processes may want."""
-    folder = folder.absolute()
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    with _one_process(folder.with_name(f".{folder.name}.lock")):
-        return fetch_tree(store, prefix, folder)
 
 
 def fetch_tree(
@@ -272,14 +220,6 @@ def fetch_tree(
     _fetch(store, prefix, manifest, part, beat)
     part.rename(folder)
     return manifest
-
-
-@contextmanager
-def _one_process(lock: Path) -> Iterator[None]:
-    """Hold a lock that the system frees when its holder dies."""
-    with open(lock, "w") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        yield
 
 
 def _holds(folder: Path, manifest: Manifest) -> bool:

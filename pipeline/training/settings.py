@@ -10,20 +10,18 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
+from pipeline.config.learning import Learn
 from pipeline.config.schema import Config
 from pipeline.errors import BadConfig
 
-Precision = Literal["float32", "bfloat16"]
-Schedule = Literal["constant", "linear", "cosine"]
 Objective = Literal["tokens", "steps"]
 StepLoss = Literal["bce", "mse"]
 
 
-@dataclass(frozen=True)
-class LearnSettings:
-    """Everything a rank needs to know; `pipeline.config.schema.Learn` is the manual of most fields.
+class LearnSettings(Learn):
+    """Everything a rank needs to know: the section `learn` as a job changes it, and what else.
 
     objective: likelihood of response tokens, or the values of steps through a scalar head
         (`step_loss`: binary cross-entropy or squared error against them).
@@ -31,29 +29,8 @@ class LearnSettings:
         moments and step 0.
     frozen: shell patterns of parameter names that stay as they are ("model.vision_model.*").
     threads: compute threads of a CPU rank; results to the last bit depend on it.
-    collective_timeout_s: seconds a rank waits for its peers before it gives up.
-    start_s: seconds after which a group that is not up counts as hung; hang_s: seconds without
-        progress on any rank after which one that was up does.
-    answer_s: seconds that the group's hub, which computes nothing, has for an answer; end_s: that a
-        group has to end by itself before it is killed.
     """
 
-    learning_rate: float
-    batch_size: int
-    micro_batch: int = 8
-    window: int = 4096
-    schedule: Schedule = "constant"
-    schedule_rise: int = 0
-    schedule_steps: int | None = None
-    beta1: float = 0.9
-    beta2: float = 0.95
-    epsilon: float = 1e-8
-    weight_decay: float = 0.0
-    max_grad_norm: float = 1.0
-    precision: Precision = "float32"
-    ranks: int = 1
-    zero_stage: Literal[1, 2, 3] = 1
-    gradient_checkpointing: bool = False
     objective: Objective = "tokens"
     step_loss: StepLoss = "bce"
     inherit: Literal["all", "weights"] = "all"
@@ -64,51 +41,20 @@ class LearnSettings:
     cpus_per_rank: float = 1.0
     gpus_per_rank: float = 0.0
     rank_resource: str | None = None
-    collective_timeout_s: int = 600
-    start_s: float = 900.0
-    hang_s: float = 600.0
-    answer_s: float = 60.0
-    end_s: float = 15.0
-
-    def __post_init__(self) -> None:
-        if self.precision not in ("float32", "bfloat16"):
-            raise BadConfig(
-                f"learn.precision = {self.precision}: the learner takes float32 or bfloat16"
-            )
 
     @classmethod
-    def of(cls, config: Config, *, learning_rate: float | None = None) -> LearnSettings:
-        """The settings of a run; `learning_rate` replaces the evolution's (a job has its own)."""
-        learn, cluster = config.learn, config.cluster
-        return cls(
-            learning_rate=learning_rate or learn.learning_rate,
-            batch_size=learn.batch_size,
-            micro_batch=learn.micro_batch,
-            window=learn.window,
-            schedule=learn.schedule,
-            schedule_rise=learn.schedule_rise,
-            schedule_steps=learn.schedule_steps,
-            beta1=learn.beta1,
-            beta2=learn.beta2,
-            epsilon=learn.epsilon,
-            weight_decay=learn.weight_decay,
-            max_grad_norm=learn.max_grad_norm,
-            precision=learn.precision,
-            ranks=learn.ranks,
-            zero_stage=learn.zero_stage,
-            gradient_checkpointing=learn.gradient_checkpointing,
-            seed=config.run.seed,
-            deterministic=config.run.deterministic,
-            threads=cluster.rank_threads,
-            cpus_per_rank=cluster.cpus_per_rank,
-            gpus_per_rank=cluster.gpus_per_rank,
-            rank_resource=cluster.rank_resource,
-            collective_timeout_s=learn.collective_timeout_s,
-            start_s=learn.start_s,
-            hang_s=learn.hang_s,
-            answer_s=learn.answer_s,
-            end_s=learn.end_s,
-        )
+    def of(cls, config: Config, **changes: Any) -> LearnSettings:
+        """The settings of a run, but for what a job has of its own."""
+        cluster = config.cluster
+        of_run = {
+            "seed": config.run.seed,
+            "deterministic": config.run.deterministic,
+            "threads": cluster.rank_threads,
+            "cpus_per_rank": cluster.cpus_per_rank,
+            "gpus_per_rank": cluster.gpus_per_rank,
+            "rank_resource": cluster.rank_resource,
+        }
+        return cls.model_construct(**{**config.learn.model_dump(), **of_run, **changes})
 
 
 def resources_of_rank(settings: LearnSettings) -> dict[str, float]:
@@ -152,7 +98,7 @@ class Span:
         return min(1.0, self.begin + (self.end - self.begin) * passed)
 
 
-def learning_rate_at(step: int, settings: LearnSettings, span: Span | None = None) -> float:
+def learning_rate_at(step: int, settings: Learn, span: Span | None = None) -> float:
     """The learning rate of optimizer step `step`, counted from 0 since the optimizer was made.
 
     span: where the job stands in the schedule; None: the schedule counts its own steps
@@ -175,7 +121,7 @@ def learning_rate_at(step: int, settings: LearnSettings, span: Span | None = Non
     return peak * _left(settings.schedule, done)
 
 
-def _left(schedule: Schedule, done: float) -> float:
+def _left(schedule: str, done: float) -> float:
     """Share of the peak that is left after this share of the schedule."""
     return 1.0 - done if schedule == "linear" else 0.5 * (1.0 + math.cos(math.pi * done))
 

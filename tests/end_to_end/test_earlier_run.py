@@ -20,7 +20,7 @@ from pipeline.run.events.wire import from_wire, replay
 from pipeline.run.ledger import Ledger
 from pipeline.run.queries import spec_of
 from pipeline.storage.local import LocalBackend
-from pipeline.storage.trees import get_tree
+from pipeline.storage.trees import fetch_tree
 from tests.support.earlier_runs import store_of
 from tests.support.scripted import Quiet
 
@@ -35,7 +35,7 @@ def test_a_real_run_goes_on_with_real_engines(tmp_path: Path) -> None:
     store = store_of("real", LocalBackend(tmp_path / "store"))
     before = list(Ledger(store, "old").replay())
     began = spec_of(store, from_wire(before[0]))
-    get_tree(store, replay(before).policies["base"].path, tmp_path / "policy")
+    fetch_tree(store, replay(before).policies["base"].path, tmp_path / "policy")
     plain = to_dict(began.config)
     plain["run"] |= {"out": str(tmp_path)}
     plain["policy"]["path"] = plain["warmup"]["checkpoint"] = str(tmp_path / "policy")

@@ -10,7 +10,7 @@ import pytest
 from actors.model.value_head import LIKELIHOOD_KEY, read_head
 from pipeline.records import Score, Selected
 from pipeline.storage.artifacts import read_rows
-from pipeline.storage.trees import get_tree
+from pipeline.storage.trees import fetch_tree
 from tests.support.main_job import LIMIT_S, PRM, MainJob
 
 
@@ -32,7 +32,7 @@ def test_a_prm_is_built_judged_and_used(
     assert verdict["used"]
     assert verdict["card"]["responses"] > 0
     folder = tmp_path_factory.mktemp("prm") / "prm"
-    get_tree(job.store, verdict["path"], folder)
+    fetch_tree(job.store, verdict["path"], folder)
     assert read_head(folder).abs().max() > 0
     assert json.loads((folder / "config.json").read_text())[LIKELIHOOD_KEY] != 0
 

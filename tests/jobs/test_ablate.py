@@ -68,7 +68,7 @@ def test_what_runs_have_in_common_is_done_once(
     done = [
         event
         for name in {row["run"] for row in results(folder)}
-        for event in finished(folder / "runs", name).events
+        for event in finished(folder / "runs", name).wires
         if event["type"] == "job_done"
     ]
     trained = Counter(event["key"] for event in done if not event.get("adopted"))

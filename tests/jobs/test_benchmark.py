@@ -179,7 +179,7 @@ def test_names_that_are_none() -> None:
 
 def test_a_place_is_name_and_path(tmp_path: Path) -> None:
     done = mstar("benchmark", "--data", "mathvista")
-    assert (done.exit_code, "write NAME=PATH" in done.output) == (2, True)
+    assert (done.exit_code, "write it as NAME=PATH" in done.output) == (2, True)
 
 
 @pytest.mark.parametrize(

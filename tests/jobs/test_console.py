@@ -76,7 +76,7 @@ def evaluated(version: str, split: str, result: dict[str, Any]) -> Evaluated:
 def job_done(job: str, tokens: int, seconds: float) -> JobDone:
     checkpoint = CheckpointRef("checkpoints/c", "sha", job, 3, 3)
     policy = PolicyRef("policy-1", "p")
-    return JobDone(job, "learn-1", checkpoint, policy, 3, 9, tokens, 0.5, seconds, None)
+    return JobDone(job, checkpoint, policy, 3, 9, tokens, 0.5, seconds, key="learn-1")
 
 
 def lines_of(event: run_event.Event, state: State) -> list[str]:

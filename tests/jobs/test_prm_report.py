@@ -160,7 +160,7 @@ def test_what_is_measured_is_what_was_kept(folders: dict[str, Path]) -> None:
     row = prm_row(by_seed(*([finished(one)] for one in folders.values()))[0], BUILT.truth)
     false_ones: dict[tuple[str, str], dict[int, bool]] = defaultdict(dict)
     kept: dict[tuple[str, str], list[bool]] = defaultdict(list)
-    for event in run.events:
+    for event in run.wires:
         if event["type"] != "shard_scored" or not event["purpose"].startswith("evolve/"):
             continue
         selected = read_rows(run.store, event["selected"], Selected)
@@ -222,18 +222,23 @@ def test_runs_of_other_rules_or_seeds_and_other_truths_are_refused(
     assert (done.exit_code, "truth.json" in done.output) == (2, True)
 
 
+def as_if(run: Finished, **facts: Any) -> Finished:
+    """A run that is or has done something else."""
+    other = Finished(run.store, run.name)
+    vars(other).update({"state": run.state, "spec": run.spec, **facts})
+    return other
+
+
 def test_runs_that_differ_in_more_than_what_they_keep_are_refused(
     folders: dict[str, Path],
 ) -> None:
     runs = {kind: finished(folder) for kind, folder in folders.items()}
 
     def with_config(section: str, **changes: Any) -> list[Finished]:
-        config = runs["random2"].program.config
+        config = runs["random2"].spec.config
         inside = getattr(config, section).model_copy(update=changes)
-        program = replace(
-            runs["random2"].program, config=config.model_copy(update={section: inside})
-        )
-        return [replace(runs["random2"], program=program)]
+        other = config.model_copy(update={section: inside})
+        return [as_if(runs["random2"], spec=replace(runs["random2"].spec, config=other))]
 
     top2, all_ = [runs["top2"]], [runs["all"]]
     assert by_seed(top2, with_config("generate", kv_cache_gib=3.0), all_)
@@ -245,7 +250,7 @@ def test_runs_that_differ_in_more_than_what_they_keep_are_refused(
         by_seed(top2, with_config("generate", temperature=0.7), all_)
 
     def with_state(run: Finished, **changes: Any) -> list[Finished]:
-        return [replace(run, state=replace(run.state, **changes))]
+        return [as_if(run, state=replace(run.state, **changes))]
 
     policies = runs["all"].state.policies | {"warmup": runs["all"].state.policies["base"]}
     with pytest.raises(BadConfig, match=r"'top2-0' and 'all-0' start from other warm-up policies"):

@@ -11,13 +11,11 @@ import pytest
 from jobs.replay import replay
 from pipeline.config.load import changed_config
 from pipeline.errors import BadConfig
-from pipeline.reports.replay import OWN, Setting, Stored, chosen_places, replay_rows, stored_shards
-from pipeline.run.events.wire import from_wire
-from pipeline.run.events.wire import replay as state_of
-from pipeline.run.ledger import Ledger
-from pipeline.run.queries import spec_of
+from pipeline.reports.replay import OWN, Setting, Stored, kept_rows, replay_rows, stored_shards
 from pipeline.run.spec import RunSpec
 from pipeline.run.state import State
+from pipeline.run.stored import StoredRun
+from pipeline.stages.select import Place, place_of
 from pipeline.storage.store import Store
 from tests.support.driving import Bench
 from tests.support.earlier_runs import store_of
@@ -28,9 +26,12 @@ Run = tuple[State, RunSpec, list[Stored]]
 
 
 def opened(store: Store, name: str) -> Run:
-    events = list(Ledger(store, name).replay())
-    spec = spec_of(store, from_wire(events[0]))
-    return state_of(events), spec, stored_shards(store, events)
+    run = StoredRun(store, name)
+    return run.state, run.spec, stored_shards(run)
+
+
+def kept_by(setting: Setting, shards: list[Stored]) -> list[frozenset[Place]]:
+    return [frozenset(map(place_of, kept_rows(shard, setting))) for shard in shards]
 
 
 @pytest.fixture(scope="module")
@@ -58,14 +59,14 @@ def test_a_runs_own_settings_give_its_own_selection(select: dict[str, Any], tmp_
     state, spec, shards = opened(bench.store, "scripted")
     own = Setting.of(OWN, state, spec)
     assert sum(len(shard.kept) for shard in shards) == sum(row["kept"] for row in state.iterations)
-    assert [chosen_places(shard, own) for shard in shards] == [shard.kept for shard in shards]
+    assert kept_by(own, shards) == [shard.kept for shard in shards]
 
 
 def test_so_do_those_of_a_run_that_selects_by_its_prm(by_prm: Run) -> None:
     state, spec, shards = by_prm
     own = Setting.of(OWN, state, spec)
     assert own.rule.by_prm
-    assert [chosen_places(shard, own) for shard in shards] == [shard.kept for shard in shards]
+    assert kept_by(own, shards) == [shard.kept for shard in shards]
     assert any(shard.kept for shard in shards)
 
 
@@ -75,7 +76,7 @@ def test_and_those_of_a_run_of_an_earlier_program() -> None:
     own = Setting.of(OWN, state, spec)
     assert own.rule.version == 1
     assert shards
-    assert [chosen_places(shard, own) for shard in shards] == [shard.kept for shard in shards]
+    assert kept_by(own, shards) == [shard.kept for shard in shards]
 
 
 def test_other_settings_stand_side_by_side(by_prm: Run) -> None:

@@ -12,7 +12,7 @@ from pipeline.errors import BadModel
 from pipeline.model_settings import FILE, ModelSettings, stored_settings
 from pipeline.storage.models import publish_folder
 from pipeline.storage.store import open_store
-from pipeline.storage.trees import check_tree, get_tree, scan_tree
+from pipeline.storage.trees import check_tree, fetch_tree, scan_tree
 
 OTHER = ModelSettings(image_backend="torchvision")
 
@@ -41,7 +41,7 @@ def test_other_settings_are_published_with_the_folder(model: Path, tmp_path: Pat
     assert not (model / FILE).exists()
     assert check_tree(store, reference.path) == []
     got = tmp_path / "got"
-    get_tree(store, reference.path, got)
+    fetch_tree(store, reference.path, got)
     assert stored_settings(got) == OTHER
     # What was trained from it is published as it is, and by the user again with equal settings.
     assert publish_folder(store, got) == reference == publish_folder(store, got, settings=OTHER)

@@ -21,7 +21,7 @@ from pipeline.simulation.scorer import ScriptedScorer
 from pipeline.simulation.workers import scripted_workers
 from pipeline.storage.backend import MemoryBackend
 from pipeline.storage.store import Store
-from pipeline.storage.trees import get_tree
+from pipeline.storage.trees import fetch_tree
 from tests.support.scripted import Clock, Crash, Quiet, make_config, make_program, with_base
 
 
@@ -138,5 +138,5 @@ def outcome(events: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
 
 def card_in(store: Store, prm: PolicyRef, folder: Path) -> str:
     """The text of the card in a published PRM."""
-    get_tree(store, prm.path, folder)
+    fetch_tree(store, prm.path, folder)
     return (folder / "prm_card.json").read_text()

@@ -26,7 +26,9 @@ from pipeline.training.settings import LearnSettings
 from tests.support.models import make_images, make_policy
 
 IMAGES = make_images(12)
-SETTINGS = LearnSettings(learning_rate=1e-3, batch_size=8, micro_batch=4, weight_decay=0.01)
+SETTINGS = LearnSettings(
+    learning_rate=1e-3, batch_size=8, micro_batch=4, weight_decay=0.01, precision="float32"
+)
 # ZeRO stages and micro-batches whose gradients two ranks compute.
 TWO_RANKS = [(1, 1), (1, 8), (2, 3), (3, 1), (3, 8)]
 _kept = tempfile.TemporaryDirectory(prefix="mstar-policy-")
@@ -134,14 +136,14 @@ def main(rank: int, world: int, folder: Path) -> None:
     policy, rows = folder / "policy", make_rows(folder / "policy", 18)
     for stage, micro_batch in TWO_RANKS:
         chosen: dict[str, Any] = {"zero_stage": stage, "micro_batch": micro_batch}
-        settings = replace(SETTINGS, ranks=world, **chosen)
+        settings = SETTINGS.model_copy(update={"ranks": world, **chosen})
         trainer = Trainer(settings, policy, image_bytes)
         found = gradients(trainer, rows[:8])
         if rank == 0:
             save_file(found, folder / f"gradients-{stage}-{micro_batch}.safetensors")
         trainer.close()
 
-    settings = replace(SETTINGS, ranks=world, zero_stage=3)
+    settings = SETTINGS.model_copy(update={"ranks": world, "zero_stage": 3})
     whole = Trainer(settings, policy, image_bytes)
     for interval in range(3):
         whole.train(rows, interval)

@@ -19,7 +19,7 @@ from pipeline.run.state import State
 from pipeline.simulation.fleet import ENGINE
 from pipeline.simulation.grader import GRADER
 from pipeline.simulation.learner import BATCH
-from pipeline.stages.workers import Progress
+from pipeline.stages.workers import Progress, Watch
 
 
 class Crash(BaseException):
@@ -83,7 +83,7 @@ def base_folder(folder: Path, skill: float = 0.3) -> Path:
     return folder
 
 
-class Quiet:
+class Quiet(Watch):
     """Looks on and remembers. react: called with every event once it is committed."""
 
     def __init__(self) -> None:

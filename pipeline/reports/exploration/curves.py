@@ -7,21 +7,20 @@ from typing import Any
 
 from pipeline.refs import ShardSet
 from pipeline.reports.exploration.text import saturation_notices
-from pipeline.run.spec import RunSpec
 from pipeline.run.state import State
+from pipeline.run.stored import StoredRun
 
 SEARCHES, DYNAMICS, ITERATIONS = "explore", "dynamics", "evolve"
 """The first word of the stages in which each samples."""
 
 
-def exploration_report(
-    events: Iterable[Mapping[str, Any]], state: State, spec: RunSpec
-) -> dict[str, Any]:
+def exploration_report(run: StoredRun) -> dict[str, Any]:
     """Everything that a run has found out across temperatures, in plain JSON form.
 
     searches, dynamics: as the ledger holds them, with their intervals; iterations: temperature and
     validation greedy of each; cost: as of `exploration_cost`.
     """
+    state, spec = run.state, run.spec
     return {
         "run": spec.config.run.name,
         "seed": spec.config.run.seed,
@@ -33,7 +32,7 @@ def exploration_report(
             for row in state.iterations
         ],
         "saturation": saturation_notices(state),
-        "cost": exploration_cost(events, state),
+        "cost": exploration_cost(run.wires, state),
     }
 
 

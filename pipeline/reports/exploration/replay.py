@@ -9,7 +9,7 @@ function (`pipeline.stages.explore.decision`).
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -20,9 +20,9 @@ from pipeline.phases.order import ready_steps
 from pipeline.phases.steps import ChooseTemperature
 from pipeline.reports.tables import percent
 from pipeline.run.events.exploration import TemperatureChosen
-from pipeline.run.events.wire import from_wire
 from pipeline.run.spec import RunSpec
 from pipeline.run.state import State
+from pipeline.run.stored import StoredRun
 from pipeline.stages.evaluate import Read
 from pipeline.stages.explore import SearchTask, decision
 
@@ -35,13 +35,13 @@ class StoredSearch:
     task: SearchTask
 
 
-def stored_searches(events: Iterable[Mapping[str, Any]], spec: RunSpec) -> list[StoredSearch]:
+def stored_searches(run: StoredRun) -> list[StoredSearch]:
     """The searches that a run has decided, in order."""
     state, found = State(), []
-    for event in map(from_wire, events):
+    for event in run.events:
         if isinstance(event, TemperatureChosen):
             (step,) = (
-                step for step in ready_steps(state, spec) if isinstance(step, ChooseTemperature)
+                step for step in ready_steps(state, run.spec) if isinstance(step, ChooseTemperature)
             )
             found.append(StoredSearch(step, search_task(step, state)))
         state.apply(event)

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
-from pipeline.generation.fleet import BadQuery
+from pipeline.generation.fleet import ShardDone
 from pipeline.refs import ShardSet
 from pipeline.run.events.event import Event, LossEvent, Purpose
+from pipeline.run.shard_answers import GradeDone, ScoreDone
 from pipeline.run.state import ShardState, State
 from pipeline.selection.coverage import Coverage
 from pipeline.selection.pseudo_labels import label_counts
@@ -24,20 +24,13 @@ class OfShard(Event):
 
 
 @dataclass(frozen=True)
-class ShardAccepted(OfShard):
+class ShardAccepted(ShardDone, OfShard):
     """A rollout shard is complete in the store. bad: queries that have no rows in it."""
 
     type = "shard_accepted"
     COMPARED = ("rollout", "rows", "tokens", "bad")
 
-    key: str
-    rollout: str
-    rows: int
-    tokens: int
-    seconds: float
-    engine: str
-    adopted: bool
-    bad: tuple[BadQuery, ...] = ()
+    adopted: bool = field(kw_only=True)
 
     def fold(self, state: State) -> None:
         bad = {item.query: item.reason for item in self.bad}
@@ -48,26 +41,12 @@ class ShardAccepted(OfShard):
 
 
 @dataclass(frozen=True)
-class ShardGraded(OfShard):
-    """A shard has grades and, where its rule needs no scores, a selection. classes, truth, votes:
-    of unlabelled queries, as of a `GradeDone`."""
+class ShardGraded(GradeDone, OfShard):
+    """A shard has grades and, where its rule needs no scores, a selection."""
 
     type = "shard_graded"
     COMPARED = ("grades", "selected", "coverage", "bad", "choice", "classes", "truth", "votes")
     LATER = ("shapes", "classes", "truth", "votes")
-
-    key: str
-    rollout: str
-    grades: str
-    selected: str | None
-    coverage: Coverage
-    seconds: float
-    bad: tuple[BadQuery, ...] = ()
-    choice: dict[str, Any] = field(default_factory=dict)
-    shapes: dict[str, int] = field(default_factory=dict)
-    classes: str = ""
-    truth: dict[str, list[int]] = field(default_factory=dict)
-    votes: dict[str, dict[str, Any]] = field(default_factory=dict)
 
     def fold(self, state: State) -> None:
         shard = state.shards[self.purpose][self.index]
@@ -79,23 +58,12 @@ class ShardGraded(OfShard):
 
 
 @dataclass(frozen=True)
-class ShardScored(OfShard):
-    """A graded shard has scores and, where a rule chooses by them, a selection; votes: the
-    pseudo-labels of unlabelled queries."""
+class ShardScored(ScoreDone, OfShard):
+    """A graded shard has scores and, where a rule chooses by them, a selection."""
 
     type = "shard_scored"
     COMPARED = ("scores", "selected", "coverage", "excluded", "choice", "votes")
     LATER = ("votes",)
-
-    key: str
-    rollout: str
-    scores: str
-    selected: str | None
-    coverage: Coverage | None
-    excluded: dict[str, int]
-    choice: dict[str, Any]
-    seconds: float
-    votes: dict[str, dict[str, Any]] = field(default_factory=dict)
 
     def fold(self, state: State) -> None:
         shard = state.shards[self.purpose][self.index]

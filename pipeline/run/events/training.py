@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from pipeline.refs import PRM_ROLLOUTS, CheckpointRef, PolicyRef
 from pipeline.run.events.event import Event, LossEvent
 from pipeline.run.state import JobState, State
+from pipeline.training.job import LearnDone
 
 
 def _in_use(state: State, path: str) -> None:
@@ -45,24 +46,14 @@ class CheckpointLost(LossEvent):
 
 
 @dataclass(frozen=True)
-class JobDone(Event):
-    """A learning job gave its policy; fields as of `pipeline.training.job.LearnDone`. adopted:
-    another run trained it."""
+class JobDone(LearnDone, Event):
+    """A learning job gave its policy. key: of the job; adopted: another run trained it."""
 
     type = "job_done"
     LATER = ("adopted",)
     COMPARED = ("job", "policy", "steps", "rows", "tokens", "loss")
 
-    job: str
-    key: str
-    checkpoint: CheckpointRef
-    policy: PolicyRef
-    steps: int
-    rows: int
-    tokens: int
-    loss: float
-    seconds: float
-    logprob_deviation: float | None
+    key: str = field(kw_only=True)
     adopted: bool = False
 
     def fold(self, state: State) -> None:

@@ -51,37 +51,12 @@ def _reading(match: re.Match[str]) -> Statement:
     return Statement("reading", (), match["n"], match["cell"])
 
 
-def _operation(match: re.Match[str]) -> Statement:
-    return Statement(_OPERATIONS.get(match["op"], match["op"]), _pair(match), match["n"])
-
-
-def _adding(match: re.Match[str]) -> Statement:
-    return Statement("plus", _pair(match), match["n"])
-
-
 def _number(match: re.Match[str]) -> Statement:
     return Statement("number", _pair(match), match["n"])
 
 
-def _distance(match: re.Match[str]) -> Statement:
-    low, high = _pair(match)
-    return Statement("minus", (high, low), match["n"])
-
-
 def _extreme(match: re.Match[str]) -> Statement:
     return Statement(match["extreme"], _listed(match), match["n"])
-
-
-def _comparison(match: re.Match[str]) -> Statement:
-    return Statement("compare", _pair(match), _RELATIONS.get(match["op"], match["op"]))
-
-
-def _parity(match: re.Match[str]) -> Statement:
-    return Statement("parity", (int(match["a"]),), match["parity"])
-
-
-def _option(match: re.Match[str]) -> Statement:
-    return Statement("option", (), match["letter"].upper())
 
 
 _EXTREME = r"the (?P<extreme>largest|smallest)"
@@ -90,22 +65,25 @@ _RELATION = (
     r"(?:is )?(?P<op>larger than|greater than|more than|smaller than|less than|equals|>|<|=)"
 )
 
-# Where two could match at one place, the earlier one wins.
+# What a pattern reads. Where two could match at one place, the earlier one wins.
 _READERS: list[tuple[str, Callable[[re.Match[str]], Statement]]] = [
     (rf"(?:i )?(?:read|see) (?:an? )?(?P<n>\d) (?:at|in) {CELL}", _reading),
     (rf"at {CELL} i (?:read|see) (?:an? )?(?P<n>\d)\b", _reading),
     (rf"{CELL} ?{IS} (?:an? )?(?P<n>\d)\b", _reading),
-    (rf"(?P<a>{NUM}) ?{_OPERATOR} ?(?P<b>{NUM}) ?{IS} ?(?P<n>{SIGNED})\b", _operation),
+    (rf"(?P<a>{NUM}) ?{_OPERATOR} ?(?P<b>{NUM}) ?{IS} ?(?P<n>{SIGNED})\b",
+     lambda m: Statement(_OPERATIONS.get(m["op"], m["op"]), _pair(m), m["n"])),
     (rf"(?P<a>\d) tens and (?P<b>\d) {IS} (?P<n>{NUM})\b", _number),
     (rf"(?P<a>\d) followed by (?P<b>\d) {IS} (?P<n>{NUM})\b", _number),
-    (rf"adding {PAIR_IS}\b", _adding),
-    (rf"from {PAIR_IS}\b", _distance),
+    (rf"adding {PAIR_IS}\b", lambda m: Statement("plus", _pair(m), m["n"])),
+    (rf"from {PAIR_IS}\b", lambda m: Statement("minus", _pair(m)[::-1], m["n"])),
     (rf"{_EXTREME} of {LIST} {IS} (?P<n>{NUM})\b", _extreme),
     (rf"among {LIST},? {_EXTREME} {IS} (?P<n>{NUM})\b", _extreme),
-    (rf"(?P<a>{NUM}) ?{_RELATION} ?(?P<b>{NUM})\b", _comparison),
-    (rf"(?P<a>{NUM}) is (?:an? )?(?P<parity>even|odd)\b(?: number)?", _parity),
-    (r"option (?P<letter>[a-d])\b", _option),
-]
+    (rf"(?P<a>{NUM}) ?{_RELATION} ?(?P<b>{NUM})\b",
+     lambda m: Statement("compare", _pair(m), _RELATIONS.get(m["op"], m["op"]))),
+    (rf"(?P<a>{NUM}) is (?:an? )?(?P<parity>even|odd)\b(?: number)?",
+     lambda m: Statement("parity", (int(m["a"]),), m["parity"])),
+    (r"option (?P<letter>[a-d])\b", lambda m: Statement("option", (), m["letter"].upper())),
+]  # fmt: skip
 _COMPILED = [(re.compile(pattern), make) for pattern, make in _READERS]
 _CONNECTIVE = re.compile(
     r"\s+|[.,;:]|(?:and|so|then|first|next|now|that is|this is|therefore|that|we have)\b"

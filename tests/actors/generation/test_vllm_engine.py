@@ -170,7 +170,7 @@ def test_logprobs_are_those_of_the_learner(
     engine: VllmEngine, folders: tuple[Path, Path], processor: Processor, tmp_path: Path
 ) -> None:
     """Each of ten thousand tokens, at T = 1 and at another temperature, in float32."""
-    settings = LearnSettings(learning_rate=1e-3, batch_size=32, micro_batch=32)
+    settings = LearnSettings(learning_rate=1e-3, batch_size=32, micro_batch=32, precision="float32")
     with group_of_one(tmp_path):
         learner = Trainer(settings, folders[0], FILES.__getitem__)
         for temperature in (1.0, 0.6):

@@ -11,6 +11,7 @@ import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -72,7 +73,7 @@ def cpu_ticks(pid: int) -> int:
 def test_results_come_in_the_order_of_the_items() -> None:
     answers = [(n, (n * 7) % 5) for n in range(300)]
     items = [item(n % 5, gold) for n, gold in answers]
-    with GradePool(2, 20.0) as pool:
+    with closing(GradePool(2, 20.0)) as pool:
         results = pool.grade_many(items)
     assert [r.outcome for r in results] == [
         "correct" if n % 5 == gold else "wrong" for n, gold in answers
@@ -82,7 +83,7 @@ def test_results_come_in_the_order_of_the_items() -> None:
 
 def test_a_response_without_an_answer_is_unparsed_and_has_nothing_extracted() -> None:
     two = "# Answer\n\n5\n\n# Answer\n\n5"
-    with GradePool(1, 20.0) as pool:
+    with closing(GradePool(1, 20.0)) as pool:
         results = pool.grade_many([("no heading", query("5")), (two, query("5")), item("?", 5)])
     assert [(r.outcome, r.extracted) for r in results] == [
         ("unparsed", None),
@@ -92,7 +93,7 @@ def test_a_response_without_an_answer_is_unparsed_and_has_nothing_extracted() ->
 
 
 def test_nothing_to_grade_starts_no_process() -> None:
-    with GradePool(2, 20.0) as pool:
+    with closing(GradePool(2, 20.0)) as pool:
         assert pool.grade_many([]) == []
         assert outcomes(pool, [("no heading", query("5"))]) == ["unparsed"]
         assert outcomes(pool, [item("9" * 5000, 5)]) == ["unparsed"]
@@ -101,7 +102,7 @@ def test_nothing_to_grade_starts_no_process() -> None:
 
 def test_equal_answers_to_one_query_are_graded_once(tmp_path: Path) -> None:
     log = tmp_path / "log"
-    with ScriptedPool(2, 20.0) as pool:
+    with closing(ScriptedPool(2, 20.0)) as pool:
         items = [item(f"log {log}", gold) for gold in (1, 2, 1, 1, 2)]
         assert outcomes(pool, items) == ["correct"] * 5
     assert sorted(log.read_text().split()) == ["1", "2"]
@@ -111,12 +112,12 @@ def test_batches_of_long_answers_pass_through_the_pipe() -> None:
     long = [f"{n} " + "abcdefgh " * 100 for n in range(400)]
     items = [item(text, long[index ^ 1], "word") for index, text in enumerate(long)]
     items += [item(text, text, "word") for text in long]
-    with GradePool(2, 20.0) as pool:
+    with closing(GradePool(2, 20.0)) as pool:
         assert outcomes(pool, items) == ["wrong"] * 400 + ["correct"] * 400
 
 
 def test_what_a_library_prints_does_not_get_between_the_outcomes() -> None:
-    with ScriptedPool(1, 20.0) as pool:
+    with closing(ScriptedPool(1, 20.0)) as pool:
         items = [item('print [0, "wrong"]', 1), item("print noise", 2), item("ok", 3)]
         assert outcomes(pool, items) == ["correct"] * 3
 
@@ -128,7 +129,7 @@ def test_a_hopeless_answer_is_timeout_and_the_rest_is_graded() -> None:
     items = [item(f"ok {n}", n) for n in range(80)]
     items[7:7] = [item("spin 100", 5)]
     items[60:60] = [item("deaf", 5)]
-    with ScriptedPool(2, 2.0) as pool:
+    with closing(ScriptedPool(2, 2.0)) as pool:
         graded = outcomes(pool, items)
         assert graded.pop(60) == "timeout"
         assert graded.pop(7) == "timeout"
@@ -138,13 +139,13 @@ def test_a_hopeless_answer_is_timeout_and_the_rest_is_graded() -> None:
 
 @pytest.mark.parametrize("answer", ["9**9**9**9", "2^{1000000000000}", "(10^{10^8})!", "x" * 900])
 def test_the_real_grader_needs_no_deadline_for_what_is_too_large(answer: str) -> None:
-    with GradePool(1, 20.0) as pool:
+    with closing(GradePool(1, 20.0)) as pool:
         (result,) = pool.grade_many([item(answer, "5+y", "expression")])
     assert result.outcome in ("wrong", "unparsed")
 
 
 def test_a_comparison_that_failed_says_why() -> None:
-    with ScriptedPool(1, 20.0) as pool:
+    with closing(ScriptedPool(1, 20.0)) as pool:
         first, second = pool.grade_many([item("reason no value", 1), item("ok", 2)])
     assert (first.outcome, first.reason) == ("unparsed", "no value")
     assert (second.outcome, second.reason) == ("correct", None)
@@ -153,12 +154,12 @@ def test_a_comparison_that_failed_says_why() -> None:
 def test_every_item_has_the_whole_deadline_to_itself() -> None:
     # Together they take far longer than the deadline; none of them alone does.
     items = [item("spin 0.6", n) for n in range(5)]
-    with ScriptedPool(1, 1.0) as pool:
+    with closing(ScriptedPool(1, 1.0)) as pool:
         assert outcomes(pool, items) == ["correct"] * 5
 
 
 def test_loading_the_library_is_not_the_answers_time() -> None:
-    with SlowLoadingPool(1, 1.0) as pool:
+    with closing(SlowLoadingPool(1, 1.0)) as pool:
         assert outcomes(pool, [item("ok", 1), item("ok", 2)]) == ["correct"] * 2
 
 
@@ -170,7 +171,7 @@ def test_only_the_item_that_overran_is_timeout_and_its_process_is_replaced() -> 
         item("spin 100", 4),
         item("ok", 5),
     ]
-    with ScriptedPool(1, 1.0) as pool:
+    with closing(ScriptedPool(1, 1.0)) as pool:
         assert outcomes(pool, [item("ok", 0)]) == ["correct"]
         (before,) = pool.pids
         assert outcomes(pool, items) == ["correct", "timeout", "correct", "timeout", "correct"]
@@ -181,26 +182,26 @@ def test_only_the_item_that_overran_is_timeout_and_its_process_is_replaced() -> 
 
 def test_an_item_that_overran_is_not_tried_again(tmp_path: Path) -> None:
     log = tmp_path / "log"
-    with ScriptedPool(1, 1.0) as pool:
+    with closing(ScriptedPool(1, 1.0)) as pool:
         assert outcomes(pool, [item(f"log-and-spin {log}", 1)]) == ["timeout"]
     assert log.read_text() == "1\n"
 
 
 def test_an_item_that_kills_its_process_twice_is_timeout_and_the_rest_is_graded() -> None:
-    with ScriptedPool(2, 20.0) as pool:
+    with closing(ScriptedPool(2, 20.0)) as pool:
         items = [item("ok", 1), item("die", 2), item("ok", 3)]
         assert outcomes(pool, items) == ["correct", "timeout", "correct"]
 
 
 def test_a_process_killed_once_costs_no_outcome(tmp_path: Path) -> None:
     # The kernel, or a person, may kill a process whose answer is fine.
-    with ScriptedPool(1, 20.0) as pool:
+    with closing(ScriptedPool(1, 20.0)) as pool:
         items = [item("ok", 1), item(f"die-once {tmp_path / 'mark'}", 2), item("ok", 3)]
         assert outcomes(pool, items) == ["correct"] * 3
 
 
 def test_an_idle_process_that_died_is_replaced() -> None:
-    with GradePool(1, 20.0) as pool:
+    with closing(GradePool(1, 20.0)) as pool:
         assert outcomes(pool, [item(1, 1)]) == ["correct"]
         (pid,) = pool.pids
         os.kill(pid, signal.SIGKILL)
@@ -210,13 +211,13 @@ def test_an_idle_process_that_died_is_replaced() -> None:
 
 
 def test_a_process_that_gives_no_sign_of_life_is_replaced() -> None:
-    with ImpatientPool(1, 20.0) as pool:
+    with closing(ImpatientPool(1, 20.0)) as pool:
         items = [item("ok", 1), item("stop", 2), item("ok", 3)]
         assert outcomes(pool, items) == ["correct", "timeout", "correct"]
 
 
 def test_running_out_of_memory_is_timeout() -> None:
-    with ScriptedPool(1, 20.0) as pool:
+    with closing(ScriptedPool(1, 20.0)) as pool:
         assert outcomes(pool, [item("exhaust", 1), item("ok", 2)]) == ["timeout", "correct"]
 
 
@@ -226,7 +227,7 @@ def test_running_out_of_memory_is_timeout() -> None:
 def test_a_grader_that_raises_is_an_error_naming_the_query_and_the_rest_is_graded() -> None:
     items = [item("ok", 1), item("raise on purpose", 2), item("ok", 3)]
     items[1] = (items[1][0], query("2", name="train/17"))
-    with ScriptedPool(1, 20.0) as pool:
+    with closing(ScriptedPool(1, 20.0)) as pool:
         with pytest.raises(GradingFailed, match="train/17") as failed:
             pool.grade_many(items)
         [(position, reason)] = failed.value.failures
@@ -237,7 +238,7 @@ def test_a_grader_that_raises_is_an_error_naming_the_query_and_the_rest_is_grade
 
 
 def test_a_gold_answer_that_is_not_of_its_type_is_an_error_and_costs_no_process() -> None:
-    with GradePool(1, 20.0) as pool:
+    with closing(GradePool(1, 20.0)) as pool:
         assert outcomes(pool, [item(1, 1)]) == ["correct"]
         before = pool.pids
         with pytest.raises(GradingFailed, match="banana") as failed:
@@ -248,7 +249,7 @@ def test_a_gold_answer_that_is_not_of_its_type_is_an_error_and_costs_no_process(
 
 
 def test_a_query_without_an_answer_is_refused_before_anything_is_graded() -> None:
-    with GradePool(1, 20.0) as pool, pytest.raises(BadData, match="train/3"):
+    with closing(GradePool(1, 20.0)) as pool, pytest.raises(BadData, match="train/3"):
         pool.grade_many([item(1, 1), (item(1, 1)[0], query(None, name="train/3"))])
 
 
@@ -256,7 +257,7 @@ def test_processes_that_cannot_start_are_an_error_not_a_loop() -> None:
     class Broken(GradePool):
         WORKER = ("-c", "raise SystemExit(3)")
 
-    with Broken(2, 20.0) as pool, pytest.raises(GraderUnavailable):
+    with closing(Broken(2, 20.0)) as pool, pytest.raises(GraderUnavailable):
         pool.grade_many([item(1, 1)])
 
 
@@ -266,7 +267,7 @@ def test_processes_that_cannot_start_are_an_error_not_a_loop() -> None:
 def test_it_works_in_threads_and_sets_no_alarm() -> None:
     items = [item("ok", 1), item("deaf", 5), item("ok", 3)]
     before = signal.getsignal(signal.SIGALRM)
-    with ScriptedPool(1, 2.0) as pool, ThreadPoolExecutor(2) as threads:
+    with closing(ScriptedPool(1, 2.0)) as pool, ThreadPoolExecutor(2) as threads:
         futures = [threads.submit(outcomes, pool, items) for _ in range(2)]
         assert [f.result() for f in futures] == [["correct", "timeout", "correct"]] * 2
     assert signal.getsignal(signal.SIGALRM) == before
@@ -274,7 +275,7 @@ def test_it_works_in_threads_and_sets_no_alarm() -> None:
 
 def test_there_are_never_more_processes_than_allowed() -> None:
     most: list[int] = []
-    with ScriptedPool(2, 20.0) as pool:
+    with closing(ScriptedPool(2, 20.0)) as pool:
         done = threading.Event()
 
         def watch() -> None:
@@ -310,7 +311,7 @@ def test_impossible_settings_are_refused(processes: int, deadline_s: float) -> N
 def test_an_interrupt_of_the_process_group_is_left_to_the_parent() -> None:
     # Tests in the background of a shell inherit that SIGINT is ignored; their children would too.
     before_test = signal.signal(signal.SIGINT, signal.default_int_handler)
-    with GradePool(1, 20.0) as pool:
+    with closing(GradePool(1, 20.0)) as pool:
         outcomes(pool, [item(1, 1)])
         before = pool.pids
         os.kill(before[0], signal.SIGINT)

@@ -9,7 +9,8 @@ from actors.scoring.pool_scorer import PoolScorer, scorer_pool
 from actors.supervision.failures import Failure
 from actors.supervision.pool import Result
 from pipeline.refs import PolicyRef
-from pipeline.stages.score import ScoreDone, ScoreFailed, ScoreTask, Scoring, scored_how
+from pipeline.run.shard_answers import ScoreDone
+from pipeline.stages.score import ScoreFailed, ScoreTask, Scoring, scored_how
 from pipeline.storage.store import open_store
 from tests.support.scripted import make_config
 

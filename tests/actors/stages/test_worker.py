@@ -6,6 +6,7 @@ import os
 import signal
 import time
 from collections.abc import Iterator, Sequence
+from contextlib import closing
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,7 @@ from pipeline.errors import RunStopped
 from pipeline.generation.fleet import ShardDone
 from pipeline.query import Query
 from pipeline.records import AnswerClass, Grade, Rollout, Selected
+from pipeline.run.shard_answers import GradeDone
 from pipeline.run.spec import RunSpec
 from pipeline.selection.pseudo_labels import Voting
 from pipeline.selection.rules import Rule
@@ -29,8 +31,8 @@ from pipeline.simulation.grader import grade
 from pipeline.simulation.small_trees import put_small_tree
 from pipeline.simulation.workers import scripted_workers
 from pipeline.stages.adopt import AdoptTask
-from pipeline.stages.grade import GradeDone, GradeTask, TaskLost
-from pipeline.stages.tasks import TaskContext, TaskDone
+from pipeline.stages.grade import GradeTask, TaskLost
+from pipeline.stages.tasks import StageTask, TaskContext, TaskDone
 from pipeline.storage.artifacts import put_content, read_rows
 from pipeline.storage.models import policy_at
 from pipeline.storage.parquet import to_parquet
@@ -131,7 +133,7 @@ def test_answers_without_a_gold_answer_are_equal_where_the_grader_says_so(
     path = put_content(store, "rollout", "key", to_parquet(rows, Rollout), "parquet")
     asked = replace(task, rollout=path, queries_Q=(query,), samples=len(rows),
                     vote=Voting("majority", 0.3))  # fmt: skip
-    with GradePool(1, 2.0) as graders:
+    with closing(GradePool(1, 2.0)) as graders:
         found = Stages(TaskContext(store, program), graders).run(StageWork(asked))
     assert isinstance(found, ShardGraded)
     assert isinstance(found.answer, GradeDone)
@@ -187,16 +189,20 @@ def test_each_half_gets_its_own_answers_and_failed_comparisons_are_named(
 
 
 @dataclass(frozen=True)
-class DeadlyTask:
+class DeadlyTask(StageTask):
     """Kills the process that it is done in `times` times, or raises; then it is done.
 
     log: a file that counts.
     """
 
-    key: str
+    name: str
     log: str
     times: int = 0
     error: str = ""
+
+    @property
+    def key(self) -> str:
+        return self.name
 
     def run(self, context: TaskContext) -> int:
         with Path(self.log).open("a+") as log:

@@ -27,7 +27,7 @@ from tests.support.learning import SETTINGS, group_of_one, image_bytes, tiny_pol
 
 # Of four files four parts each are under way at a time, and none is progress before it is there.
 PART_S, HANG_S = 100.0, 2000.0
-SLOW: LearnSettings = replace(SETTINGS, hang_s=HANG_S, start_s=HANG_S)
+SLOW: LearnSettings = SETTINGS.model_copy(update={"hang_s": HANG_S, "start_s": HANG_S})
 
 
 class Watched:

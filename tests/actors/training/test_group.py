@@ -59,7 +59,7 @@ def _cluster() -> Iterator[None]:
 
 
 def settings(**changes: Any) -> LearnSettings:
-    return dataclasses.replace(SETTINGS, cpus_per_rank=0.5, **changes)
+    return SETTINGS.model_copy(update={"cpus_per_rank": 0.5, **changes})
 
 
 class Shelf:

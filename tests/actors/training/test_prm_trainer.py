@@ -25,7 +25,12 @@ from pipeline.training.settings import LearnSettings
 from tests.support.learning import group_of_one, image_bytes, make_rows, step_rows, tiny_policy
 
 SETTINGS = LearnSettings(
-    learning_rate=2e-3, batch_size=8, micro_batch=3, objective="steps", frozen=("*vision*",)
+    learning_rate=2e-3,
+    batch_size=8,
+    micro_batch=3,
+    precision="float32",
+    objective="steps",
+    frozen=("*vision*",),
 )
 
 
@@ -78,7 +83,7 @@ def reference_loss(folder: Path, rows: list[TrainRow], kind: str) -> float:
 def test_a_prm_is_trained_published_and_read_again(
     headed: Path, tmp_path: Path, zero_stage: int
 ) -> None:
-    settings = replace(SETTINGS, zero_stage=zero_stage)  # type: ignore[arg-type]
+    settings = SETTINGS.model_copy(update={"zero_stage": zero_stage})
     trainer, rows = Trainer(settings, headed, image_bytes), step_rows(24)
     losses = [sum(trainer.train(rows, seed).nll_S) for seed in range(3)]
     assert losses[-1] < 0.9 * losses[0]
@@ -109,7 +114,7 @@ def test_a_rank_without_rows_adds_nothing(headed: Path) -> None:
 
 
 def test_squared_error_is_the_other_loss(headed: Path) -> None:
-    trainer = Trainer(replace(SETTINGS, step_loss="mse"), headed, image_bytes)
+    trainer = Trainer(SETTINGS.model_copy(update={"step_loss": "mse"}), headed, image_bytes)
     rows = step_rows(6)
     found = sum(trainer.backward(i, m) for i, m in trainer.collated(trainer.passes(rows)))
     trainer.close()

@@ -13,7 +13,9 @@ from actors.training.room import LearnerRoom
 from actors.training.source import Source
 from pipeline.training.settings import LearnSettings
 
-SETTINGS = LearnSettings(learning_rate=1e-3, batch_size=4, ranks=2, cpus_per_rank=2.0)
+SETTINGS = LearnSettings(
+    learning_rate=1e-3, batch_size=4, precision="float32", ranks=2, cpus_per_rank=2.0
+)
 
 
 class Cluster:

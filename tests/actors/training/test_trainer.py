@@ -5,7 +5,6 @@ What two ranks do is computed once, in processes of their own (tests.support.lea
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import os
 import shutil
@@ -90,7 +89,7 @@ def pair(policy: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def settings(**changes: Any) -> LearnSettings:
-    return dataclasses.replace(SETTINGS, **changes)
+    return SETTINGS.model_copy(update=changes)
 
 
 def trainer(policy: Path, checkpoint: Path | None = None, **changes: Any) -> Trainer:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from importlib import import_module
 from pathlib import Path
 
@@ -23,7 +24,7 @@ def options(folder: Path) -> Options:
 @pytest.mark.parametrize("name", ["shards", "ledger", "replay", "replay-memory", "driver-memory"])
 def test_a_row_can_be_measured(name: str, tmp_path: Path) -> None:
     module, _, function = BENCHES[name].partition(":")
-    result: Result = getattr(import_module(module), function)(options(tmp_path))
+    result: Result = getattr(import_module(module), function)(replace(options(tmp_path), row=name))
     assert result.name == name
     assert all(value > 0 for values in result.values.values() for value in values)
     assert (result.bar is None) is (name == "ledger")

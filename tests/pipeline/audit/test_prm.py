@@ -19,6 +19,7 @@ from pipeline.refs import PolicyRef
 from pipeline.run.events import event as events
 from pipeline.run.events.prm import LabelsMade
 from pipeline.run.events.sampling import ShardGraded, ShardScored
+from pipeline.run.stored import StoredRun
 from pipeline.selection.rewards import reward_p
 from pipeline.simulation.fleet import decode
 from pipeline.storage.artifacts import put_content
@@ -106,7 +107,7 @@ def test_without_the_tokens_texts_a_prm_cannot_be_audited(scored: Bench) -> None
 def test_a_sample_is_traced_to_the_prm_and_its_step_scores(scored: Bench) -> None:
     event = of_stage(scored, "shard_scored", "evolve/1/generate")
     row = from_parquet(scored.store.get(event["selected"]), Selected)[0]
-    (origin,) = trace(scored.store, RUN, f"evolve/1:{row.query_id}/{row.sample_index}")
+    (origin,) = trace(StoredRun(scored.store, RUN), f"evolve/1:{row.query_id}/{row.sample_index}")
     (judged,) = scored.of_type("prm_judged")
     assert origin["score"]["prm"] == {"version": judged["version"], "path": judged["path"]}
     assert origin["score"]["reward_p"] == origin["selection"]["reward"] == row.reward

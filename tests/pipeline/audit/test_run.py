@@ -19,6 +19,7 @@ from pipeline.run.events.sampling import SamplingClosed
 from pipeline.run.events.wire import from_wire
 from pipeline.run.ledger import Ledger
 from pipeline.run.state import State
+from pipeline.run.stored import StoredRun
 from pipeline.storage.artifacts import put_content
 from pipeline.storage.parquet import from_parquet, to_parquet
 from pipeline.storage.store import Store, open_store
@@ -265,7 +266,7 @@ def a_sample(store: Store) -> tuple[str, Selected]:
 
 def test_a_sample_is_traced_to_its_origins(store: Store) -> None:
     purpose, row = a_sample(store)
-    (origin,) = trace(store, RUN, f"{purpose}:{row.query_id}/{row.sample_index}")
+    (origin,) = trace(StoredRun(store, RUN), f"{purpose}:{row.query_id}/{row.sample_index}")
     assert origin["images"] == [{"path": f"images/{sha256(IMAGE).hexdigest()}", "bytes": 21}]
     assert origin["query"]["question"] == f"train: what is {row.query_id[6:]}?"
     assert origin["policy"]["names"] == ["evolve/0"]
@@ -274,7 +275,7 @@ def test_a_sample_is_traced_to_its_origins(store: Store) -> None:
     assert [job["job"] for job in origin["trained_by"]] == ["evolve/1"]
     assert origin["sampling"]["seed"] > 0
     assert origin["score"] is None
-    by_hash = trace(store, RUN, f"{purpose}:{row.query[:12]}/{row.sample_index}")
+    by_hash = trace(StoredRun(store, RUN), f"{purpose}:{row.query[:12]}/{row.sample_index}")
     assert by_hash == [origin]
 
 
@@ -282,13 +283,13 @@ def test_a_trace_over_a_damaged_object_stops(store: Store) -> None:
     purpose, row = a_sample(store)
     store.replace(f"images/{sha256(IMAGE).hexdigest()}", b"another image")
     with pytest.raises(CorruptObject, match="images/"):
-        trace(store, RUN, f"{purpose}:{row.query_id}/{row.sample_index}")
+        trace(StoredRun(store, RUN), f"{purpose}:{row.query_id}/{row.sample_index}")
 
 
 @pytest.mark.parametrize("sample", ["train-1", "train-1/x", "nobody/0", "evolve/1:train-1/99"])
 def test_an_unknown_sample_says_so(objects: Objects, sample: str) -> None:
     with pytest.raises(BadConfig, match="sample"):
-        trace(store_of(objects), RUN, sample)
+        trace(StoredRun(store_of(objects), RUN), sample)
 
 
 # --- diff -----------------------------------------------------------------------------------------

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from jobs.runtime.recipes import RECIPES, load_recipe
-from pipeline.config.checks import check_data, check_machine, unread
+from pipeline.config.checks import check_data, check_machine
 from pipeline.config.fields import BEFORE, fields, to_dict
 from pipeline.config.load import config_from_dict, load_config, stored_config
 from pipeline.config.resume import check_resume, config_hash, diff
@@ -309,24 +309,6 @@ def test_importing_the_configuration_loads_nothing_heavy() -> None:
     )
     out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert out.stdout.strip() == "[]"
-
-
-@pytest.mark.parametrize(
-    ("overrides", "lines"),
-    [
-        ([], []),
-        (["prm.samples=9", "prm.loss=mse"],
-         ["nothing reads prm.loss, prm.samples, because of select.reward=binary"]),
-        (["select.reward=prm", "select.rule=top_k", "prm.path=x", "prm.loss=mse", "prm.scorers=2"],
-         ["nothing reads prm.loss, because of prm.path"]),
-        (["select.rule=all_correct", "select.k=3"],
-         ["nothing reads select.k, because of select.rule=all_correct"]),
-        (["learn.schedule_share=9"],
-         ["nothing reads learn.schedule_share, because of learn.schedule=constant"]),
-    ],
-)  # fmt: skip
-def test_settings_that_nothing_reads_are_named(overrides: list[str], lines: list[str]) -> None:
-    assert unread(load_recipe("tiny", overrides)) == lines
 
 
 @pytest.mark.parametrize(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from jobs.runtime.recipes import RECIPES, load_recipe
+from pipeline.config.load import changed_config
 from pipeline.config.unread import unread
 
 
@@ -16,6 +17,10 @@ def test_every_setting_of_a_recipe_is_read(recipe: str) -> None:
 @pytest.mark.parametrize(
     ("overrides", "line"),
     [
+        (
+            ["prm.samples=9", "prm.loss=mse"],
+            "prm.loss, prm.samples: select.reward = binary uses no process reward model",
+        ),
         (["prm.queries=9"], "prm.queries: select.reward = binary uses no process reward model"),
         (["select.threshold=0.7"], "select.threshold: select.rule = random_k has no threshold"),
         (["select.rule=all_correct"], "select.k: select.rule = all_correct has no k"),
@@ -44,3 +49,11 @@ def test_every_setting_of_a_recipe_is_read(recipe: str) -> None:
 def test_what_nothing_reads_is_named_with_the_reason(overrides: list[str], line: str) -> None:
     (found,) = unread(load_recipe("tiny", overrides))
     assert found.startswith(f"nothing reads {line}")
+
+
+def test_what_a_change_leaves_as_it_was_was_not_given() -> None:
+    changed = changed_config(
+        load_recipe("tiny"), ["cluster.address=auto", "learn.schedule_share=9"]
+    )
+    (found,) = unread(changed)
+    assert found == "nothing reads learn.schedule_share: learn.schedule = constant"

@@ -20,7 +20,7 @@ from pipeline.hashing import canonical_json
 from pipeline.phases.prm import unlabelled_scoring, unlabelled_vote
 from pipeline.records import AnswerClass, Selected
 from pipeline.refs import PolicyRef, ShardSet
-from pipeline.reports.replay import OWN, Setting, chosen_places, replay_rows, stored_shards
+from pipeline.reports.replay import OWN, Setting, kept_rows, replay_rows, stored_shards
 from pipeline.reports.summary import summary
 from pipeline.reports.tables import iteration_table
 from pipeline.run.events.sampling import SamplingClosed, ShardGraded
@@ -28,10 +28,12 @@ from pipeline.run.events.wire import replay
 from pipeline.run.pools import UNLABELLED, hide
 from pipeline.run.spec import RunSpec
 from pipeline.run.state import State
+from pipeline.run.stored import StoredRun
 from pipeline.selection.coverage import Coverage
 from pipeline.selection.pseudo_labels import Voting
 from pipeline.simulation.fleet import ENGINE, decode
 from pipeline.simulation.grader import GRADER
+from pipeline.stages.select import place_of
 from pipeline.storage.artifacts import put_content, read_rows
 from pipeline.storage.parquet import to_parquet
 from tests.support.audited import rewritten
@@ -102,17 +104,18 @@ def test_what_is_kept_gives_the_pseudo_label_and_is_trained_on(voted: Bench) -> 
 
 def test_a_replay_makes_the_votes_again_and_others(voted: Bench) -> None:
     state, spec = replay(voted.events), voted.program
-    shards = stored_shards(voted.store, voted.events)
+    shards = stored_shards(StoredRun(voted.store, RUN))
     own = Setting.of(OWN, state, spec)
-    assert [chosen_places(shard, own) for shard in shards] == [shard.kept for shard in shards]
-    strict = replace(own.voting(Voting("majority", 1.0)), name="all of them")
+    again = [frozenset(map(place_of, kept_rows(shard, own))) for shard in shards]
+    assert again == [shard.kept for shard in shards]
+    strict = replace(own, vote=Voting("majority", 1.0), name="all of them")
     mine, fewer = replay_rows(shards, [own, strict], spec.by_hash)
     known = [row["unlabelled"] for row in state.iterations]
     assert mine["pseudo_labels"] == sum(row["pseudo_labels"] for row in known)
     assert fewer["pseudo_labels"] <= mine["pseudo_labels"]
     if own.vote is not None and own.vote.by != "prm":
         with pytest.raises(BadConfig, match=r"unlabelled.vote = prm needs scores"):
-            replay_rows(shards, [own.voting(Voting("prm"))], spec.by_hash)
+            replay_rows(shards, [replace(own, vote=Voting("prm"))], spec.by_hash)
 
 
 def test_hidden_answers_decide_nothing(tmp_path: Path) -> None:

@@ -11,10 +11,10 @@ from hypothesis import strategies as st
 
 from pipeline.records import Grade, Rollout, Score, Selected
 from pipeline.refs import PolicyRef
+from pipeline.run.shard_answers import ScoreDone
 from pipeline.selection.rules import Rule
 from pipeline.simulation.fleet import ENGINE
 from pipeline.stages.score import (
-    ScoreDone,
     ScoreTask,
     Scoring,
     rows_to_score,

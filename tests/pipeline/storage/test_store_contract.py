@@ -17,10 +17,9 @@ from pipeline.storage.store import Store, check_writable, open_store
 from pipeline.storage.trees import (
     check_tree,
     delete_tree,
-    get_tree,
+    fetch_tree,
     manifest_path,
     put_content_tree,
-    put_tree,
     read_manifest,
     scan_tree,
 )
@@ -199,24 +198,17 @@ def test_many_small_objects_come_in_order(store: Store) -> None:
 
 
 def test_a_tree_comes_back_as_it_was(store: Store, tree: Path, tmp_path: Path) -> None:
-    manifest = put_tree(store, "policies/p0", tree)
-    assert manifest == scan_tree(tree) == read_manifest(store, "policies/p0")
-    assert put_tree(store, "policies/p0", tree) == manifest
-    cache = tmp_path / "cache" / "p0"
-    assert get_tree(store, "policies/p0", cache) == manifest
+    prefix = put_content_tree(store, "policies", "p0", tree)
+    manifest = read_manifest(store, prefix)
+    assert manifest == scan_tree(tree)
+    assert put_content_tree(store, "policies", "p0", tree) == prefix
+    cache = tmp_path / "p0"
+    assert fetch_tree(store, prefix, cache) == manifest
     assert scan_tree(cache) == manifest
     assert not (cache / "tokenizer.json").is_symlink()
-    assert check_tree(store, "policies/p0") == []
-    delete_tree(store, "policies/p0")
+    assert check_tree(store, prefix) == []
+    delete_tree(store, prefix)
     assert store.list("policies") == []
-
-
-def test_another_tree_under_the_same_prefix_is_refused(store: Store, tree: Path) -> None:
-    put_tree(store, "policies/p0", tree)
-    (tree / "config.json").write_text("{}")
-    with pytest.raises(StoreRefused, match="another tree"):
-        put_tree(store, "policies/p0", tree)
-    assert check_tree(store, "policies/p0") == []
 
 
 def test_a_damaged_tree_is_named_and_mended(store: Store, tree: Path, tmp_path: Path) -> None:
@@ -231,10 +223,10 @@ def test_a_damaged_tree_is_named_and_mended(store: Store, tree: Path, tmp_path: 
     ]
     store.replace(f"{prefix}/config.json", b'{"layers": 4}')
     with pytest.raises(CorruptObject, match="weights"):
-        get_tree(store, prefix, tmp_path / "cache")
+        fetch_tree(store, prefix, tmp_path / "cache")
     assert not (tmp_path / "cache").exists()
     assert put_content_tree(store, "policies", "p0", tree) == prefix
-    assert get_tree(store, prefix, tmp_path / "cache") == scan_tree(tree)
+    assert fetch_tree(store, prefix, tmp_path / "cache") == scan_tree(tree)
 
 
 def test_a_damaged_manifest_is_named_and_mended(store: Store, tree: Path, tmp_path: Path) -> None:
@@ -243,37 +235,39 @@ def test_a_damaged_manifest_is_named_and_mended(store: Store, tree: Path, tmp_pa
     for damaged in (b"", b"{}", b"[]", good[:-1], good.replace(b"config.json", b"konfig.json")):
         store.replace(manifest_path(prefix), damaged)
         with pytest.raises(CorruptObject, match="manifest"):
-            get_tree(store, prefix, tmp_path / "cache")
+            fetch_tree(store, prefix, tmp_path / "cache")
     put_content_tree(store, "policies", "p0", tree)
     assert store.get(manifest_path(prefix)) == good
 
 
 def test_a_manifest_cannot_name_a_file_outside(store: Store, tree: Path, tmp_path: Path) -> None:
-    put_tree(store, "policies/p0", tree)
-    where = manifest_path("policies/p0")
-    evil = store.get(where).replace(b'"config.json"', b'"../../config.json"')
-    store.replace(where, evil)
+    prefix = put_content_tree(store, "policies", "p0", tree)
+    good = store.get(manifest_path(prefix))
+    evil = good.replace(b'"config.json"', b'"../../../config.json"')
+    prefix = f"policies/p0/{sha256_hex(evil)}"
+    store.put(manifest_path(prefix), evil)
+    (tmp_path / "a").mkdir()
     with pytest.raises(CorruptObject, match="outside"):
-        get_tree(store, "policies/p0", tmp_path / "a" / "b" / "cache")
+        fetch_tree(store, prefix, tmp_path / "a" / "cache")
     assert not list(tmp_path.rglob("a/**/config.json"))
 
 
 def test_a_tree_without_its_manifest_is_no_tree(store: Store, tree: Path, tmp_path: Path) -> None:
-    put_tree(store, "policies/p0", tree)
-    store.delete(manifest_path("policies/p0"))
+    prefix = put_content_tree(store, "policies", "p0", tree)
+    store.delete(manifest_path(prefix))
     with pytest.raises(StoreMissing):
-        get_tree(store, "policies/p0", tmp_path / "cache")
-    assert check_tree(store, "policies/p0") != []
+        fetch_tree(store, prefix, tmp_path / "cache")
+    assert check_tree(store, prefix) != []
 
 
 def test_what_is_not_a_tree_is_refused(store: Store, tree: Path, tmp_path: Path) -> None:
     (tmp_path / "hollow" / "deep").mkdir(parents=True)
     for folder, why in ((tmp_path / "no", "not a folder"), (tmp_path / "hollow", "no file")):
         with pytest.raises(BadData, match=why):
-            put_tree(store, "policies/p0", folder)
+            put_content_tree(store, "policies", "p0", folder)
     (tree / "linked").symlink_to(tmp_path)
     with pytest.raises(BadData, match="link to a folder"):
-        put_tree(store, "policies/p0", tree)
+        put_content_tree(store, "policies", "p0", tree)
 
 
 def test_check_writable_leaves_nothing(store: Store) -> None:
