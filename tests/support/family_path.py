@@ -14,7 +14,7 @@ import os
 import random
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -176,7 +176,8 @@ class FamilyPath:
     def train(self, pairs: Sequence[tuple[SampleRequest, Sample]], made: Path) -> None:
         """Micro-batches of 1 and 4 agree; two epochs are taken, and the policy is published."""
         rows = self.rows(pairs)
-        single = Trainer(replace(LEARN, micro_batch=1), self.folder, self.files.__getitem__)
+        one_row = LEARN.model_copy(update={"micro_batch": 1})
+        single = Trainer(one_row, self.folder, self.files.__getitem__)
         alone = single.logprobs(rows, 1.0)
         single.close()
         trainer = Trainer(LEARN, self.folder, self.files.__getitem__)

