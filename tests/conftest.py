@@ -71,15 +71,12 @@ WITH_PROCESSES = {"actors", "cluster", "end_to_end"}
 SLOW = pytest.StashKey[list[str]]()
 
 
-# Before pytest-xdist reads the marks.
-@pytest.hookimpl(tryfirst=True)
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Say which tests have to be run by the same process."""
-    for item in items:
-        folder = item.path.relative_to(TESTS).parts[0]
-        slow = item.get_closest_marker("slow") is not None
-        alone = slow or folder in WITH_PROCESSES
-        item.add_marker(pytest.mark.xdist_group("processes" if alone else str(item.path)))
+def pytest_itemcollected(item: pytest.Item) -> None:
+    """Say which tests have to be run by the same process, before pytest-xdist reads it."""
+    folder = item.path.relative_to(TESTS).parts[0]
+    slow = item.get_closest_marker("slow") is not None
+    alone = slow or folder in WITH_PROCESSES
+    item.add_marker(pytest.mark.xdist_group("processes" if alone else str(item.path)))
 
 
 def pytest_deselected(items: list[pytest.Item]) -> None:
