@@ -37,7 +37,7 @@ ablate: env
 # In two processes: tests that start processes of their own one after another in one of them, the
 # others beside (tests/conftest.py). ARGS="-n 0" runs all in this one.
 test: env
-	$(VENV)/python -m pytest -n 2 --dist loadgroup $(ARGS)
+	$(VENV)/python -m pytest -n 2 $(ARGS)
 
 lint: env
 	$(VENV)/ruff check

@@ -10,13 +10,10 @@ import os
 import signal
 import tempfile
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, settings
-
-TESTS = Path(__file__).parent
 
 os.environ.update(
     HF_HUB_OFFLINE="1",
@@ -71,12 +68,17 @@ WITH_PROCESSES = {"actors", "cluster", "end_to_end"}
 SLOW = pytest.StashKey[list[str]]()
 
 
-def pytest_itemcollected(item: pytest.Item) -> None:
-    """Say which tests have to be run by the same process, before pytest-xdist reads it."""
-    folder = item.path.relative_to(TESTS).parts[0]
-    slow = item.get_closest_marker("slow") is not None
-    alone = slow or folder in WITH_PROCESSES
-    item.add_marker(pytest.mark.xdist_group("processes" if alone else str(item.path)))
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """Which tests have to be run by the same process. (Its marks for that need another pytest.)"""
+    from xdist.scheduler import LoadScopeScheduling
+
+    class OneAtATime(LoadScopeScheduling):
+        def _split_scope(self, nodeid: str) -> str:
+            module = nodeid.partition("::")[0]
+            return "processes" if module.split("/")[1] in WITH_PROCESSES else module
+
+    return OneAtATime(config, log)
 
 
 def pytest_deselected(items: list[pytest.Item]) -> None:
