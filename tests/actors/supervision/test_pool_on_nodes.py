@@ -81,7 +81,7 @@ def test_a_demand_above_the_cluster_waits_and_a_node_that_comes_takes_it(
     harness.let_pass(60.0)
     (line,) = harness.said[:1]
     assert "1 of 1 wait for room" in line
-    assert "each needs 2 CPU and 0 GPU on one node; free are 1 of 1 CPUs" in line
+    assert "each needs 2 CPU on one node; free are 1 of 1 CPU" in line
     assert not ranks.ready()
     assert not harness.log()
 
