@@ -63,7 +63,7 @@ def own_environment() -> Iterator[None]:
 
 # Of these only one test runs at a time: they start Ray, engines and whole runs. `make test` runs
 # the others beside them in a second process, a module at a time.
-WITH_PROCESSES = {"actors", "cluster", "end_to_end"}
+WITH_PROCESSES = {"actors", "end_to_end"}
 
 SLOW = pytest.StashKey[list[str]]()
 

@@ -14,7 +14,7 @@ from tests.support.main_job import LIMIT_S, MainJob, accepted, assert_nothing_tw
 
 QUESTIONS = 12
 SMALL = (
-    "data.train_queries=64", "warmup.queries=48",
+    "data.train_queries=64", "warmup.queries=48", "evaluate.samples=0",
     f"data.validation_queries={QUESTIONS}", f"data.test_queries={QUESTIONS}",
 )  # fmt: skip
 

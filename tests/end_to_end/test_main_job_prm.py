@@ -13,6 +13,8 @@ from pipeline.storage.artifacts import read_rows
 from pipeline.storage.trees import fetch_tree
 from tests.support.main_job import LIMIT_S, PRM, MainJob
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def job(tmp_path_factory: pytest.TempPathFactory) -> Iterator[MainJob]:

@@ -153,7 +153,7 @@ class Interrupt:
     ("number", "changes", "says"),
     [
         (signal.SIGKILL, {"ranks": 2}, "train"),
-        (signal.SIGSTOP, {"ranks": 1, "hang_s": 30.0}, "no progress for 30 s"),
+        (signal.SIGSTOP, {"ranks": 1, "hang_s": 15.0}, "no progress for 15 s"),
     ],
 )
 def test_a_dead_or_stopped_rank_is_noticed_and_cleared_away(
