@@ -27,11 +27,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol
 
-from actors.model.processor import Processor, load_processor
+from actors.model.processor import Processor
 from actors.supervision.failures import classify
 from actors.training.checkpoint_tree import Checkpoint
 from actors.training.group import LearnerGroup
-from actors.training.rows import GuardFailed, RowMaker, Rows
+from actors.training.rows import GuardFailed, RowMaker, Rows, load_for_rows
 from actors.training.source import Means, Source
 from pipeline.config.schema import Config
 from pipeline.query import Query
@@ -122,7 +122,7 @@ class GroupLearner:
         cache: TreeCache,
         start: Start,
         *,
-        processors: Callable[[Path], Processor] = load_processor,
+        processors: Callable[[Path], Processor] = load_for_rows,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._config = config

@@ -43,8 +43,8 @@ class Rows:
     logprobs: list[tuple[float, ...]]
 
 
-_PROCESSORS = partial(load_processor, weights=False)
-"""Rows need no weights, and the learner fetches none for them."""
+load_for_rows = partial(load_processor, weights=False)
+"""The processor of a policy folder without weights: rows need none, and a learner fetches none."""
 
 
 class RowMaker:
@@ -55,7 +55,7 @@ class RowMaker:
         store: Store,
         queries: Mapping[str, Query],
         templates: PromptTemplates,
-        processors: Callable[[Path], Processor] = _PROCESSORS,
+        processors: Callable[[Path], Processor] = load_for_rows,
     ) -> None:
         self._store = store
         self._queries = queries
