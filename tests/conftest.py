@@ -52,12 +52,14 @@ settings.load_profile("explore" if "MSTAR_EXAMPLES" in os.environ else "same")
 
 @pytest.fixture(autouse=True, scope="module")
 def own_environment() -> Iterator[None]:
-    """What a module's engines and clusters tell their process ends with the module."""
+    """What a module's engines and clusters tell their process ends with the module; but what Ray
+    was told it remembers, and the nodes that the process starts later have to be told the same."""
     variables, folder = dict(os.environ), tempfile.tempdir
     yield
     for name in os.environ.keys() - variables.keys():
-        del os.environ[name]
-    os.environ.update(variables)
+        if not name.startswith("RAY_"):
+            del os.environ[name]
+    os.environ.update({key: variables[key] for key in variables if not key.startswith("RAY_")})
     tempfile.tempdir = folder
 
 
