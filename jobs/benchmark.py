@@ -4,7 +4,8 @@
 
 Greedy responses, through the same engines and store as a run's: what is there already is not
 sampled again, so an interrupted benchmark goes on. Two figures for each: the strict one of this
-project's grader, where an answer that cannot be read is wrong, and that of the published rule.
+project's grader, where an answer that cannot be read is wrong, and that of the published rule; for
+MathVista a third, by lmms-eval's rule for responses that reason first.
 Writes <out>/<run>/evaluate/benchmark-<policy>-<name>.json and the table, benchmark.md.
 """
 
@@ -21,7 +22,7 @@ from actors.generation.engine_settings import engine_settings
 from actors.grading.pool import GradePool
 from jobs.evaluate import Chosen, chosen
 from jobs.run import state_so_far
-from jobs.runtime.benchmark_data import Test, load, named, place_of
+from jobs.runtime.benchmark_data import Question, Test, load, named, place_of
 from jobs.runtime.cli import command, say, write_json
 from jobs.runtime.prepare import out_folder, reading, upload_images
 from jobs.runtime.single_round import answers
@@ -36,6 +37,7 @@ from pipeline.generation.fleet import ShardDone
 from pipeline.grading.benchmarks.figures import Judged, average, figures
 from pipeline.grading.benchmarks.item import Benchmark
 from pipeline.grading.benchmarks.known import PAPER
+from pipeline.grading.benchmarks.reasoning_rule import equal_text, extracted
 from pipeline.grading.grade import grader_version
 from pipeline.prompts import QUESTION_TEMPLATE
 from pipeline.records import Rollout
@@ -50,6 +52,9 @@ from pipeline.storage.store import Store
 
 Found = dict[str, dict[str, dict[str, Any]]]
 """Figures by policy and benchmark."""
+
+RULES = ("strict", "official", "reasoning")
+"""The figures of a benchmark, in the order of the table; the last is of some only."""
 
 
 def benchmark(
@@ -180,14 +185,37 @@ def judge(
     by_query = {row.query: row for row in rows}
     answered = [(q, by_query[h]) for q in test.questions if (h := q.asked.content_hash) in by_query]
     graded = grade_many([(strict_text(row.text), q.ours) for q, row in answered])
+    reasoned = _by_reasoning(test, answered, grade_many)
     return [
         Judged(
             item=question.item,
             outcome=result.outcome,
             official=test.benchmark.right(official_text(row.text), question.item),
             truncated=row.finish != "stop",
+            reasoning=reasoning,
         )
-        for (question, row), result in zip(answered, graded, strict=True)
+        for (question, row), result, reasoning in zip(answered, graded, reasoned, strict=True)
+    ]
+
+
+def _by_reasoning(
+    test: Test, answered: Sequence[tuple[Question, Rollout]], grade_many: Callable[..., Any]
+) -> list[bool] | list[None]:
+    """Which responses are right by the rule for those that reason first; below our heading, which
+    it does not know, stands what it would find in answer tags."""
+    if not test.benchmark.reasoning:
+        return [None] * len(answered)
+    stated = [extract_answer(row.text) for _, row in answered]
+    said = [
+        extracted(row.text) if answer is None else answer
+        for answer, (_, row) in zip(stated, answered, strict=True)
+    ]
+    valued = grade_many(
+        [(f"{ANSWER_HEADING}\n\n{one}", q.ours) for one, (q, _) in zip(said, answered, strict=True)]
+    )
+    return [
+        equal_text(one, q.item) or (q.item.kind != "choice" and result.outcome == "correct")
+        for one, (q, _), result in zip(said, answered, valued, strict=True)
     ]
 
 
@@ -217,25 +245,30 @@ def write(found: Mapping[str, Any], policy: str, folder: Path) -> None:
 def one_line(test: Test, found: Mapping[str, Any]) -> str:
     """The figures of a benchmark in words."""
     strict, official = found["strict"], found["official"]
+    reasoning = found.get("reasoning")
+    also = "" if reasoning is None else f", by the reasoning rule {percent(reasoning['value'])}"
     return (
         f"{test.benchmark.title}, n = {found['n']}: strict {percent(strict['value'])} "
         f"{interval(strict['ci95'])}, by the published rule ({found['rule']}) "
-        f"{percent(official['value'])}; {percent(found['unparsed'])} % unreadable, "
+        f"{percent(official['value'])}{also}; {percent(found['unparsed'])} % unreadable, "
         f"{percent(found['truncated'])} % truncated"
     )
 
 
 def table(found: Found, names: Sequence[str]) -> list[str]:
-    """Policies by benchmarks in percent, strict / published rule, with the paper's average."""
+    """Policies by benchmarks in percent, by each rule, with the paper's average."""
     rows = [["policy", *names, "average"]]
     for policy, of in found.items():
         cells = [
-            f"{percent(of[name]['strict']['value'])} / {percent(of[name]['official']['value'])}"
+            " / ".join(percent(of[name][rule]["value"]) for rule in RULES if rule in of[name])
             for name in names
         ]
         means = [percent(average(of, PAPER, which)) for which in ("strict", "official")]
         rows.append([policy, *cells, " / ".join(means) if "-" not in means else "-"])
-    head = "Strict / published rule, in percent; the average is of the paper's five benchmarks."
+    head = (
+        "Strict / published rule (MathVista: / reasoning rule), in percent; the average is of the "
+        "paper's five benchmarks."
+    )
     return [head, "", *text_table(rows).splitlines()]
 
 

@@ -34,7 +34,8 @@ def benchmark(
     """Policies on published benchmarks, each by its own prompt and rule, without a judge.
 
     Greedy responses, through a run's engines and store: what is there already is not sampled again.
-    Two figures for each: strict (an answer that cannot be read is wrong), and the published rule's.
+    Two figures for each: strict (an answer that cannot be read is wrong), and the published rule's;
+    for MathVista also that of lmms-eval's rule for responses that reason first.
     Writes OUT/RUN/evaluate/benchmark-POLICY-NAME.json and benchmark.md. docs/benchmarks.md has the
     rules, and what the data may be called.
 

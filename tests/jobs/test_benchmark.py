@@ -99,6 +99,7 @@ def test_a_run_s_policies_on_every_benchmark(config: Config, tmp_path: Path) -> 
             low, high = one[which]["ci95"]
             assert 0 <= low <= one[which]["value"] <= high <= 1
     assert "mean_over" in found["base"]["mmstar-r"]["official"]
+    assert [name for name in DATA if "reasoning" in found["base"][name]] == ["mathvista"]
     # a policy that knows more answers is better by both figures
     strict = {p: sum(one[name]["strict"]["value"] for name in DATA) for p, one in found.items()}
     assert strict["warmup"] > strict["base"]

@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from pipeline.grading.benchmarks import reasoning_rule
 from pipeline.grading.benchmarks.item import Benchmark, Item
 from pipeline.metrics.intervals import proportion
 
@@ -19,13 +20,15 @@ class Judged:
     """A response to a question of a benchmark.
 
     outcome: of this project's grader. official: right by the published rule. truncated: it ended at
-    the limit of tokens.
+    the limit of tokens. reasoning: right by the rule for responses that reason first; None: the
+    benchmark is not judged by it.
     """
 
     item: Item
     outcome: str
     official: bool
     truncated: bool
+    reasoning: bool | None = None
 
 
 def figures(benchmark: Benchmark, judged: Sequence[Judged]) -> dict[str, Any]:
@@ -46,6 +49,8 @@ def figures(benchmark: Benchmark, judged: Sequence[Judged]) -> dict[str, Any]:
         "rule": benchmark.rule,
         "by": {label: _by(judged, label) for label in benchmark.by},
     }
+    if benchmark.reasoning:
+        found["reasoning_rule"] = reasoning_rule.WORDS
     if benchmark.mean_over:
         parts = found["by"][benchmark.mean_over].values()
         for name in ("strict", "official"):
@@ -69,7 +74,10 @@ def _shares(judged: Sequence[Judged]) -> dict[str, Any]:
     groups = _by_group(judged)
     strict = [all(one.outcome == "correct" for one in group) for group in groups]
     official = [all(one.official for one in group) for group in groups]
-    return {"n": len(groups), "strict": _share(strict), "official": _share(official)}
+    found = {"n": len(groups), "strict": _share(strict), "official": _share(official)}
+    if judged[0].reasoning is not None:
+        found["reasoning"] = _share([all(one.reasoning for one in group) for group in groups])
+    return found
 
 
 def _by_group(judged: Sequence[Judged]) -> list[list[Judged]]:

@@ -46,6 +46,7 @@ class Benchmark:
     split: the split of a folder that is asked. files: what its data may be called in a folder of
     benchmarks, besides its name. item: a row as a question; None: not part of it.
     right: its published rule, on a response and an item. rule: that rule in words.
+    reasoning: whether it is also judged by the rule for responses that reason first.
     by: the labels that figures are given by; mean_over: the label whose values' mean is the
     published figure, "" for the mean over questions.
     """
@@ -61,6 +62,7 @@ class Benchmark:
     mean_over: str = ""
     files: tuple[str, ...] = ()
     needs: tuple[str, ...] = ()
+    reasoning: bool = False
 
 
 def text(values: Values, *names: str) -> str:

@@ -3,7 +3,8 @@
 The published rule has GPT-4 extract an answer, and takes the choice of the smallest edit distance
 where no letter is found: every response gets some answer. Here the answer that a response states is
 extracted instead, and the rest is as published. That nearest choice is a figure beside the strict
-one, and never a reward.
+one, and never a reward. A third figure is by the rule that lmms-eval has for responses that reason
+first, where nothing is guessed.
 """
 
 from __future__ import annotations
@@ -117,4 +118,5 @@ BENCHMARK = Benchmark(
     right=right,
     rule="normalised answer, nearest choice by edit distance; the stated answer instead of GPT-4's",
     by=("task", "source"),
+    reasoning=True,
 )

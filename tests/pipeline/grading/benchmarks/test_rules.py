@@ -11,9 +11,12 @@ from typing import Any
 
 import pytest
 
-from pipeline.grading.benchmarks import mathvista, mmbench, mmstar
+from pipeline.grading.benchmarks import mathvista, mmbench, mmstar, reasoning_rule
 from pipeline.grading.benchmarks.item import Item
 from pipeline.grading.benchmarks.known import BENCHMARKS
+from pipeline.grading.grade import grade
+from pipeline.query import AnswerType, Query
+from pipeline.responses import ANSWER_HEADING
 
 TABLES = Path(__file__).parent / "tables"
 TABLE_OF = {name: name.removesuffix("-r") for name in BENCHMARKS}
@@ -56,6 +59,24 @@ def test_the_letters_that_are_read() -> None:
 def test_what_is_extracted_for_mathvista() -> None:
     for row in table("mathvista"):
         assert mathvista.extracted(row["response"], item(row)) == row["extraction"]
+
+
+def test_the_rule_for_responses_that_reason_first() -> None:
+    rows = table("mathvista_reasoning")
+    assert len(rows) >= 60
+    types: dict[str, AnswerType] = {"integer": "number", "float": "number", "list": "list"}
+    for row in rows:
+        one = item(row)
+        answer = reasoning_rule.extracted(row["response"])
+        assert answer == row["extraction"]
+        assert reasoning_rule.equal_text(answer, one) == row["text"], row
+        right = row["text"]
+        if row["kind"] != "choice" and not right:
+            query = Query("q", (), "?", None, row["answer"], types[row["kind"]])
+            right = grade(f"{ANSWER_HEADING}\n\n{answer}", query) == "correct"
+        assert right == row["here"], row
+    # "seven", "7 apples", a sum that nobody added up, one decimal more, "1,2", "[0,2]"
+    assert sum(row["right"] != row["here"] for row in rows) == 6
 
 
 @pytest.mark.parametrize(
