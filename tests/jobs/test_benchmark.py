@@ -27,6 +27,7 @@ from pipeline.stages.workers import Workers
 from pipeline.storage.store import Store
 from tests.support import published
 from tests.support.jobs import SCRIPTED, job_config, mstar
+from tests.support.published_files import embedded, write_parquet
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -162,10 +163,10 @@ def test_data_of_another_benchmark_and_without_the_split(tmp_path: Path) -> None
     text = refusal("m3cot", tmp_path / "c", tmp_path)
     assert "has no split 'test'; it has train" in text
     rows = [
-        row | {"answer": "", "choices": None, "decoded_image": published.embedded(row["number"])}
+        row | {"answer": "", "choices": None, "decoded_image": embedded(row["number"])}
         for row in published.mathvista_rows()
     ]
-    hidden = published.write_parquet(tmp_path / "d" / "test.parquet", rows)
+    hidden = write_parquet(tmp_path / "d" / "test.parquet", rows)
     assert "are hidden; take the split 'testmini'" in refusal("mathvista", hidden, tmp_path)
 
 

@@ -12,6 +12,7 @@ from pipeline.datasets.dataset import Reading, load_dataset, read_dataset
 from tests.support import published
 from tests.support.dataset_files import numbered, write_jsonl
 from tests.support.jobs import mstar
+from tests.support.published_files import embedded, write_parquet
 
 Write = Callable[[Path], Path]
 
@@ -73,10 +74,8 @@ def test_what_is_said_of_mathv360k(tmp_path: Path) -> None:
 def test_queries_with_a_picture_of_a_test_set_are_left_out(tmp_path: Path) -> None:
     for name in ("a", "b"):
         (tmp_path / name).mkdir()
-    rows = [
-        {"question": f"{i}?", "answer": str(i), "image": published.embedded(i)} for i in range(40)
-    ]
-    path = published.write_parquet(tmp_path / "a" / "data.parquet", rows)
+    rows = [{"question": f"{i}?", "answer": str(i), "image": embedded(i)} for i in range(40)]
+    path = write_parquet(tmp_path / "a" / "data.parquet", rows)
     vista = published.mathvista_json(tmp_path / "b")
     done = mstar("data", "convert", path, tmp_path / "out", "--without", vista)
     assert done.exit_code == 0, done.output

@@ -13,7 +13,7 @@ from transformers import AutoModelForImageTextToText
 from actors.model.collate import IGNORED, Collator, ahead
 from pipeline.errors import BadData
 from pipeline.training.rows import TrainRow
-from tests.support.families import mllama
+from tests.support.families.mllama import mllama
 from tests.support.learning import IMAGES, image_bytes, make_rows, tiny_policy
 
 

@@ -14,7 +14,8 @@ from safetensors.torch import load_file, save_file
 from actors.model.family_checks import check_family
 from actors.model.processor import Processor, load_processor
 from pipeline.errors import BadModel
-from tests.support.families import gemma3, llava
+from tests.support.families.gemma3 import gemma3
+from tests.support.families.llava import llava
 from tests.support.models import change_config, make_policy
 
 

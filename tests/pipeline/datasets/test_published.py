@@ -27,6 +27,7 @@ from pipeline.hashing import sha256_hex
 from pipeline.query import Query
 from tests.support import published
 from tests.support.dataset_files import GOOD, png, refusal, write_jsonl
+from tests.support.published_files import IMAGE, embedded, picture, write_parquet
 
 Write = Callable[[Path], Path]
 
@@ -186,7 +187,7 @@ def test_pictures_inside_files_are_written_once_under_their_hash(tmp_path: Path)
 
 
 def test_our_own_rows_may_hold_their_pictures(tmp_path: Path) -> None:
-    images = pa.array([[{"bytes": png(3), "path": None}], None], pa.list_(published.IMAGE))
+    images = pa.array([[{"bytes": png(3), "path": None}], None], pa.list_(IMAGE))
     table = pa.table({"question": ["a?", "b?"], "answer": ["1", "2"], "images": images})
     pq.write_table(table, tmp_path / "data.parquet")
     first, second = read_dataset(tmp_path / "data.parquet", reading(tmp_path)).queries
@@ -196,10 +197,10 @@ def test_our_own_rows_may_hold_their_pictures(tmp_path: Path) -> None:
 
 def test_any_other_data_with_pictures_and_answers(tmp_path: Path) -> None:
     rows = [
-        {"question": f"{i}?", "answer": f"The answer is {i}.", "image": published.embedded(i)}
+        {"question": f"{i}?", "answer": f"The answer is {i}.", "image": embedded(i)}
         for i in range(8)
     ]
-    path = published.write_parquet(tmp_path / "data.parquet", rows)
+    path = write_parquet(tmp_path / "data.parquet", rows)
     data = read_dataset(path, reading(tmp_path))
     assert [form.name for form in data.forms] == ["huggingface"]
     assert [query.answer for query in data.queries] == [str(i) for i in range(8)]
@@ -332,7 +333,7 @@ def test_bad_rows_up_to_a_count_are_left_out(tmp_path: Path) -> None:
 
 
 def test_the_fixtures_pictures_differ() -> None:
-    assert len({decode(published.picture(i)).tobytes() for i in range(120)}) == 120
+    assert len({decode(picture(i)).tobytes() for i in range(120)}) == 120
 
 
 ANYTHING = st.recursive(
@@ -386,7 +387,7 @@ COLUMNS_OF = {
 def test_a_file_is_read_a_row_group_at_a_time(tmp_path: Path) -> None:
     """However large a file with pictures is, little of it is in memory."""
     cells = [{"bytes": Random(i).randbytes(100_000), "path": None} for i in range(20)]
-    table = pa.table({"image": pa.array(cells, published.IMAGE)})
+    table = pa.table({"image": pa.array(cells, IMAGE)})
     with pq.ParquetWriter(tmp_path / "a.parquet", table.schema, use_dictionary=False) as writer:
         for _ in range(24):
             writer.write_table(table)
