@@ -5,6 +5,7 @@ from __future__ import annotations
 import tempfile
 from pathlib import Path
 
+from actors.generation.architectures import check_architecture
 from actors.generation.engine_settings import engine_settings
 from actors.model.family_checks import check_family
 from actors.model.processor import load_processor
@@ -26,6 +27,7 @@ def check_models(config: Config) -> None:
     for model in filter(None, (config.policy.path, config.warmup.checkpoint)):
         processor = load_processor(Path(model), settings=config.model_settings)
         check_family(processor, config.learn.micro_batch)
+        check_architecture(Path(model))
     if config.select.reward != "prm":
         return
     policy = Path(config.warmup.checkpoint or config.policy.path)

@@ -12,6 +12,7 @@ from typing import Any
 from pipeline.datasets.published_form import Unusable
 from pipeline.grading.grade import Gold, check_gold
 from pipeline.query import LETTERS, AnswerType
+from pipeline.responses import extract_answer
 
 # -- placeholders ------------------------------------------------------------------------------
 
@@ -132,12 +133,13 @@ _HAS_OPTIONS = re.compile(r"(?:^|\s)\(?B[).:、．]\s*\S")
 
 
 def final_answer(reply: str) -> str:
-    """The answer in a reference reply: "The answer is X", a conclusion's tags, or all of one line.
+    """The answer in a reference reply: below our heading, in a conclusion's tags, after "The answer
+    is", or all of one line.
 
     Raises:
         Unusable: it cannot be told.
     """
-    text = reply.strip()
+    text = extract_answer(reply) or reply.strip()
     for tags in (_CONCLUSION, _TAGGED):
         if (match := tags.search(text)) is not None:
             text = match[1].strip()

@@ -89,6 +89,7 @@ def test_choices_at_the_end_of_a_question(
         ("<think>no\n</think>\n<answer>7</answer>", "7"),
         ("\\boxed{\\frac{1}{2}}", "\\frac{1}{2}"),
         ("$\\boxed{7}$.", "7"),
+        ("I see 7.\n\n# Answer\n\n7", "7"),
     ],
 )
 def test_the_answer_of_a_reply(reply: str, answer: str) -> None:
