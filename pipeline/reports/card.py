@@ -7,6 +7,7 @@ the store keeps the bytes of the folder that it was trained from, since they are
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Mapping
 from pathlib import PurePosixPath
 from typing import Any
@@ -140,11 +141,11 @@ def _training(name: str, state: State, spec: RunSpec) -> Iterator[str]:
 
 USE = """\
 The folder is complete: `AutoModelForImageTextToText.from_pretrained` and
-`AutoProcessor.from_pretrained` take it, and so does `vllm serve`. Its pixels are those of {backend}'s
-image processors: `use_fast={fast}` for `AutoProcessor`, `--mm-processor-kwargs '{{"use_fast": {fast_json}}}'`
-for `vllm serve`. The policy is asked as below, in its chat template with the images first; its steps
-are paragraphs, and its answer is the paragraph after the line `# Answer`. Licence and terms are those
-of the base (`{base}`) and of the data.
+`AutoProcessor.from_pretrained` take it, and so does `vllm serve`. Images are processed with
+{backend}, which both have to be told: `use_fast={fast}` for `AutoProcessor`,
+`--mm-processor-kwargs '{served}'` for `vllm serve`. The policy is asked as below, in its chat
+template with the images first; its steps are paragraphs, and its answer is the paragraph after the
+line `# Answer`. Licence and terms are those of the base (`{base}`) and of the data.
 
 ```
 {asked}
@@ -156,12 +157,14 @@ def _use(spec: RunSpec) -> Iterator[str]:
     system = f"(system) {prompt.system}\n" if prompt.system else ""
     asked = system + prompt.question
     fast = spec.config.policy.image_backend == "torchvision"
-    how = {
-        "backend": "torchvision" if fast else "PIL",
-        "fast": fast,
-        "fast_json": str(fast).lower(),
-    }
-    yield from ("## Use", "", USE.format(base=spec.config.policy.path, asked=asked, **how))
+    use = USE.format(
+        base=spec.config.policy.path,
+        asked=asked,
+        backend="torchvision" if fast else "PIL",
+        fast=fast,
+        served=json.dumps({"use_fast": fast}),
+    )
+    yield from ("## Use", "", use)
 
 
 # --- of a process reward model ------------------------------------------------------------------
@@ -173,12 +176,11 @@ FIGURES = {
 }
 
 PRM_USE = """\
-The folder is the policy's model with one more tensor, a value head of one output (`score.weight`),
-and is served as a pooling model: `vllm serve` with `--runner pooling --convert classify` and the task
-`token_classify`. A step's score is the sigmoid of the
-logit at its last token; the steps of a response end in blank lines; a response's reward is the
-`{aggregate}` of its steps. It was trained to score responses of this run's warm-up policy to
-questions like those it was labelled on, and nothing else is known of it."""
+The folder is the policy's model with one more tensor, a value head of one output, and is served as
+a pooling model (`vllm serve --runner pooling --convert classify`, task `token_classify`). A step's
+score is the sigmoid of the logit at its last token; the steps of a response end in blank lines; a
+response's reward is the `{aggregate}` of its steps. It was trained to score responses of this run's
+warm-up policy to questions like those it was labelled on, and nothing else is known of it."""
 
 
 def prm_card(state: State, spec: RunSpec) -> str:
