@@ -177,8 +177,8 @@ def read_dataset(
 
 
 _ALLOWED = (
-    "; `mstar-ray data inspect` counts them by reason, and as many as data.max_bad_rows says may "
-    "be left out"
+    "; `mstar-ray data inspect` counts them by reason, and as many as data.max_bad_rows (of `data "
+    "convert`: --max-bad-rows) says may be left out"
 )
 
 

@@ -193,7 +193,7 @@ def _file_problem(file: Path) -> str:
     if file.suffix == ".csv":
         return f"{kinds}; pandas.read_csv and to_json(orient='records', lines=True) convert a .csv"
     if ".zip" in file.suffixes or file.suffix in (".tar", ".gz", ".7z", ".rar"):
-        return f"an archive; unpack it, and give the data file or the folder in it. {kinds}"
+        return f"an archive; unpack it, and give the data file or the folder in it ({kinds})"
     return kinds
 
 
