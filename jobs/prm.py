@@ -13,14 +13,13 @@ from typing import Any
 
 from jobs.run import drive_to
 from jobs.runtime.cli import command, write_json
-from jobs.runtime.prepare import out_folder, store_url
+from jobs.runtime.prepare import open_run_store, out_folder
 from jobs.runtime.stored_outputs import StoredOutputs
 from pipeline.config.schema import Config
 from pipeline.errors import BadConfig
 from pipeline.phases.prm import NAME
 from pipeline.reports.tables import decimals
 from pipeline.run.state import State
-from pipeline.storage.store import open_store
 
 
 def prm(config: Config, *, take_over: bool = False) -> dict[str, Any] | None:
@@ -38,7 +37,7 @@ def prm(config: Config, *, take_over: bool = False) -> dict[str, Any] | None:
     show(state, print)
     path = out_folder(config) / "prm_card.json"
     write_json(path, state.prm)
-    StoredOutputs(path.parent, open_store(store_url(config)), config.run.name).copy()
+    StoredOutputs(path.parent, open_run_store(config, print), config.run.name).copy()
     print(path)
     card: dict[str, Any] = state.prm["card"]
     return card

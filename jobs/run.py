@@ -26,8 +26,8 @@ from jobs.runtime.prepare import (
     check_outputs,
     images_of,
     load_data,
+    open_run_store,
     out_folder,
-    store_url,
     upload_images,
 )
 from jobs.runtime.stored_outputs import StoredOutputs
@@ -54,7 +54,7 @@ from pipeline.run.same_run import changes_since, check_same_data, check_same_mea
 from pipeline.run.spec import RunSpec
 from pipeline.run.state import State
 from pipeline.stages.workers import Watch
-from pipeline.storage.store import Store, open_store
+from pipeline.storage.store import Store
 
 Until = Callable[[State], bool]
 
@@ -111,7 +111,7 @@ class Job:
         if config.cluster.address is not None:
             check_shared(config)
             say_code(console.say)
-        self.state = state_so_far(config, open_store(store_url(config), say=console.say))
+        self.state = state_so_far(config, open_run_store(config, console.say))
         if self.state.config is None:
             check_outputs(config)
         check_here(config)
@@ -130,9 +130,10 @@ class Job:
         check_same_means(self.program, self.state)
         self.parts.check_models(config)
         self.parts.check_queries(self.program, self.dataset, say)
-        lease = Lease(store, config.run.name, say=say)
+        lease = Lease(store, config.run.name, ttl_s=config.store.lease_s, say=say)
         lease.acquire(take_over=take_over)
-        only = self.parts.lock(store.url, config.run.name, say=say)
+        lock_s = config.cluster.lock_s
+        only = self.parts.lock(store.url, config.run.name, say=say, answer_s=lock_s)
 
         def guard() -> None:
             lease.check()

@@ -92,7 +92,8 @@ def validate(
     say("; ".join(f"{name}: {len(part)} queries" for name, part in whole.splits.items()))
     train = config.data.train
     program = replace(whole, splits={train: whole.splits[train][:QUERIES]})
-    scratch = open_store(f"{store.url}/{SCRATCH}{secrets.token_hex(4)}", say=say)
+    place = f"{store.url}/{SCRATCH}{secrets.token_hex(4)}"
+    scratch = open_store(place, config.store.patience_s, say=say)
     verdicts = Verdicts()
     for line in [*unread(config), *data_warnings(whole)]:
         verdicts.doubt(True, line)
@@ -211,7 +212,7 @@ class Validation:
             for grade in sampled.grades
             if grade.query == query.content_hash
         }
-        images = StoreImages(self.once.store.url)
+        images = StoreImages(self.once.store)
         self.say(
             f"\n=== query {query.query_id}: {len(query.images)} images, {query.answer_type} answer "
             f"{query.answer!r}"

@@ -158,7 +158,7 @@ def generator_pool(config: Config, store: Store, say: Callable[[str], None]) -> 
     engine = engine_settings(config)
     return Pool(
         GeneratorActor,
-        [config.data, engine, store.url, cache_place(config)],
+        [config.data, engine, store, cache_place(config)],
         pool_settings(
             config,
             most=config.generate.engines,

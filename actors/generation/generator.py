@@ -270,18 +270,16 @@ class GeneratorActor(PoolActor):
     engine: from the driver, who has the base policy's folder.
     """
 
-    def __init__(
-        self, data: Data, engine: EngineSettings, store_url: str, cache: str | None
-    ) -> None:
-        super().__init__(store_url, cache)
+    def __init__(self, data: Data, engine: EngineSettings, store: Store, cache: str | None) -> None:
+        super().__init__(store, cache)
         self._limits = Limits(max_pixels=data.max_image_pixels)
         self._engine = engine
 
     def _start(self, work: ShardWork) -> None:
         from actors.generation.vllm_engine import VllmEngine
 
-        store = reach_store(self._store_url, "an engine")
-        images = ImageCache(StoreImages(self._store_url), limits=self._limits)
+        store = reach_store(self._store, "an engine")
+        images = ImageCache(StoreImages(store), limits=self._limits)
         self._worker = Generator(
             VllmEngine(self._engine, images.get, self._beat),
             store,

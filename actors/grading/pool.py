@@ -37,7 +37,6 @@ from pipeline.query import Query
 BATCH_ITEMS = 64
 BATCH_BYTES = 32 * 1024
 
-START_S = 300.0
 START_ATTEMPTS = 3
 ATTEMPTS = 2
 
@@ -150,20 +149,29 @@ class GradePool:
         deadline_s: seconds of processor time for one answer, rounded up to whole seconds, imports
             not counted. Wall time would make outcomes depend on what else the machine does.
         shapes: in which an answer is read besides ours.
+        start_s, stall_s: seconds of wall-clock time (a busy machine is slow) without any sign of
+            life after which a process is given up, while it starts and at work: one that was
+            stopped, or waits for a disk that is gone.
     """
 
     WORKER: ClassVar[tuple[str, ...]] = ("-m", "actors.grading.worker")
-    # Without any sign of life for so long (seconds of wall-clock time: a busy machine is slow) a
-    # process is given up: one that was stopped, or waits for a disk that is gone. At work, and
-    # while it starts.
-    STALL_S: ClassVar[float] = 300.0
 
-    def __init__(self, processes: int, deadline_s: float, shapes: Collection[Shape] = ()) -> None:
+    def __init__(
+        self,
+        processes: int,
+        deadline_s: float,
+        shapes: Collection[Shape] = (),
+        *,
+        start_s: float = 600.0,
+        stall_s: float = 300.0,
+    ) -> None:
         if processes < 1 or not deadline_s > 0:
             raise ValueError(f"needs processes >= 1 and deadline_s > 0: {processes}, {deadline_s}")
         self._processes = processes
         self._deadline_s = deadline_s
         self._shapes = shapes
+        self._start_s = start_s
+        self._stall_s = stall_s
         self._workers: list[_Worker] = []
         self._selector = selectors.DefaultSelector()
         self._lock = threading.Lock()
@@ -268,8 +276,8 @@ class GradePool:
     def _limit(self, worker: _Worker) -> float:
         """When this worker must have given a sign of life; never, for an idle one."""
         if not worker.ready:
-            return worker.since + START_S
-        return worker.since + self.STALL_S if worker.pending else float("inf")
+            return worker.since + self._start_s
+        return worker.since + self._stall_s if worker.pending else float("inf")
 
     def _patience(self) -> float | None:
         nearest = min(map(self._limit, self._workers))

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import lru_cache
 from typing import TYPE_CHECKING
 
 from actors.model.recent import Recent
@@ -15,7 +14,7 @@ from pipeline.datasets.images import Limits, bytes_problem, decode
 from pipeline.errors import BadData, CorruptObject
 from pipeline.hashing import sha256_hex
 from pipeline.storage.artifacts import get_verified, needed
-from pipeline.storage.store import Store, open_store
+from pipeline.storage.store import Store
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -33,17 +32,12 @@ class StoreImages:
     One that is corrupt or gone is `ArtifactLost`, which names its path.
     """
 
-    url: str
+    store: Store
 
     def __call__(self, sha: str) -> bytes:
         path = image_path(sha)
         with needed(path):
-            return get_verified(_store(self.url), path)
-
-
-@lru_cache(maxsize=4)
-def _store(url: str) -> Store:
-    return open_store(url)
+            return get_verified(self.store, path)
 
 
 class ImageCache:

@@ -20,7 +20,7 @@ def scorer_pool(config: Config, store: Store, say: Callable[[str], None]) -> Poo
     engine = engine_settings(config)
     return Pool(
         ScorerActor,
-        [config, engine, engine.identity(), store.url, cache_place(config)],
+        [config, engine, engine.identity(), store, cache_place(config)],
         pool_settings(
             config,
             most=config.prm.scorers,

@@ -223,21 +223,22 @@ class ScorerActor(PoolActor):
         config: Config,
         engine: EngineSettings,
         identity: EngineIdentity,
-        store_url: str,
+        store: Store,
         cache: str | None,
     ) -> None:
-        super().__init__(store_url, cache)
+        super().__init__(store, cache)
         self._config = config
         self._identity = identity
         self._engine = engine
 
     def _start(self, work: ScoreTask) -> str:
-        fetch = StoreImages(self._store_url)
+        store = reach_store(self._store, "a scorer")
+        fetch = StoreImages(store)
         limits = Limits(max_pixels=self._config.data.max_image_pixels)
         images = ImageCache(fetch, limits=limits)
         self._worker = ShardScorer(
             lambda tag_ids: self._step_scorer(tag_ids, images, fetch),
-            reach_store(self._store_url, "a scorer"),
+            store,
             images,
             tree_cache(self._cache),
             config=self._config,

@@ -22,6 +22,7 @@ from actors.supervision.node_cache import cache_place, tree_cache
 from actors.supervision.pool import Pool, PoolLike, PoolSettings, Result
 from actors.supervision.pool_actor import PoolActor
 from actors.supervision.store_access import reach_store
+from pipeline.config.schema import Config
 from pipeline.errors import RunStopped
 from pipeline.query import Query
 from pipeline.run.shard_answers import GradeDone
@@ -105,15 +106,21 @@ class Stages:
 class StageActor(PoolActor):
     """Stages in a Ray actor. Grading processes start when there is something to grade."""
 
-    def __init__(self, spec: RunSpec, store_url: str, cache: str | None) -> None:
-        super().__init__(store_url, cache)
+    def __init__(self, spec: RunSpec, store: Store, cache: str | None) -> None:
+        super().__init__(store, cache)
         self._spec = spec
 
     def _start(self, work: StageWork) -> None:
-        store, config = reach_store(self._store_url, "a stage worker"), self._spec.config
+        store, config = reach_store(self._store, "a stage worker"), self._spec.config
         context = TaskContext(store, self._spec, PolicyDecoders(store, tree_cache(self._cache)))
         processes = config.grade.processes or max(2, (os.cpu_count() or 1) // 2)
-        graders = GradePool(processes, config.grade.deadline_s, config.prompt.shapes)
+        graders = GradePool(
+            processes,
+            config.grade.deadline_s,
+            config.prompt.shapes,
+            start_s=config.grade.start_s,
+            stall_s=config.grade.hang_s,
+        )
         self._worker = Stages(context, graders)
 
     def run(self, work: StageWork) -> CallResult:
@@ -128,12 +135,27 @@ class StageActor(PoolActor):
         return self._beat.read()
 
 
+def stage_settings(config: Config) -> PoolSettings:
+    """One actor on the driver's own node, beside what else is there."""
+    cluster, grade = config.cluster, config.grade
+    return PoolSettings(
+        inflight=INFLIGHT,
+        here=True,
+        start_s=grade.start_s,
+        hang_s=grade.hang_s,
+        heartbeat_s=cluster.heartbeat_s,
+        unreachable_s=cluster.unreachable_s,
+        backoff_s=cluster.backoff_s,
+        backoff_most_s=cluster.backoff_most_s,
+    )
+
+
 def stage_pool(spec: RunSpec, store: Store, say: Callable[[str], None]) -> Pool:
     """One stage actor on this node; nothing starts before it is first polled."""
     return Pool(
         StageActor,
-        [spec, store.url, cache_place(spec.config)],
-        PoolSettings(inflight=INFLIGHT, here=True),
+        [spec, store, cache_place(spec.config)],
+        stage_settings(spec.config),
         name="stage worker",
         say=say,
     )

@@ -22,8 +22,7 @@ from pipeline.run.ledger import LedgerFenced
 _log = logging.getLogger("mstar.driver_lock")
 
 NAMESPACE = "mstar-drivers"
-ANSWER_S = 60.0
-# A name is free a moment after its actor was ended.
+# A name is free a moment after its actor was ended. No settings: nothing is waited for but that.
 ATTEMPTS, PAUSE_S = 100, 0.1
 
 # Whoever takes a run over needs a moment between ending one actor and making the next.
@@ -43,7 +42,7 @@ class _Holder:
 class DriverLock:
     """A driver's claim to a run among all drivers of its Ray cluster.
 
-    pause_s: between two looks at who has it.
+    answer_s: for an actor to say who it stands for. pause_s: between two looks at who has the run.
     """
 
     def __init__(
@@ -52,8 +51,10 @@ class DriverLock:
         run: str,
         *,
         say: Callable[[str], None] = _log.warning,
+        answer_s: float = 60.0,
         pause_s: float = PAUSE_S,
     ) -> None:
+        self._answer_s = answer_s
         self._pause_s = pause_s
         self._run = run
         self._name = key_of("driver", {"store": store_url, "run": run})
@@ -113,7 +114,7 @@ class DriverLock:
         from ray.exceptions import ActorUnavailableError, GetTimeoutError
 
         try:
-            return str(ray.get(actor.who.remote(), timeout=ANSWER_S))
+            return str(ray.get(actor.who.remote(), timeout=self._answer_s))
         except (GetTimeoutError, ActorUnavailableError):
             return None
 
@@ -151,8 +152,9 @@ class DriverLock:
         if heard is None and not self._silence_reported:
             self._silence_reported = True
             self._say(
-                f"run {self._run}: Ray did not say within {ANSWER_S:g} s whether another driver of "
-                "its cluster has taken the run over. This one goes on and asks again"
+                f"run {self._run}: Ray did not say within {self._answer_s:g} s whether another "
+                "driver of its cluster has taken the run over. This one goes on and asks again "
+                "(cluster.lock_s)"
             )
 
     def _again(self) -> None:

@@ -7,16 +7,17 @@ from typing import Any
 
 from actors.supervision.failures import CallResult, call
 from actors.supervision.heartbeat import Heartbeat
+from pipeline.storage.store import Store
 
 
 class PoolActor(ABC):
     """A role in a Ray actor: the contract of `actors.supervision.pool`.
 
-    cache: where this node keeps models (`actors.supervision.node_cache.cache_place`).
+    store: the run's. cache: where this node keeps models (`node_cache.cache_place`).
     """
 
-    def __init__(self, store_url: str, cache: str | None) -> None:
-        self._store_url = store_url
+    def __init__(self, store: Store, cache: str | None) -> None:
+        self._store = store
         self._cache = cache
         self._beat = Heartbeat()
         self._worker: Any = None

@@ -10,25 +10,20 @@ from __future__ import annotations
 import socket
 
 from pipeline.errors import BadConfig, StoreRefused
-from pipeline.storage.store import Store, open_store
+from pipeline.storage.store import Store
 
 ASKED = "probe/of-a-worker"
 """A path that is asked for; that nothing is there is an answer."""
 
 
-def reach_store(url: str, role: str) -> Store:
-    """The store at `url`, which has answered this process once.
+def reach_store(store: Store, role: str) -> Store:
+    """The same store, which has answered this process once.
 
     role: what this process is, for the message.
 
     Raises:
         BadConfig: it refuses this node. StoreUnavailable: it does not answer.
     """
-    return tried(open_store(url), role)
-
-
-def tried(store: Store, role: str) -> Store:
-    """The same store, which has answered this process once; raises as `reach_store`."""
     try:
         store.exists(ASKED)
     except StoreRefused as error:

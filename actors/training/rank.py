@@ -21,7 +21,7 @@ from typing import Any, Protocol
 
 from actors.supervision.failures import Failure, classify
 from actors.supervision.node_cache import hold, let_go, sweep
-from actors.supervision.store_access import tried
+from actors.supervision.store_access import reach_store
 from actors.training.source import Means, Source, checkpoint_folder, policy_folder
 from pipeline.storage.disk import writing_to
 from pipeline.storage.models import publish_folder
@@ -30,6 +30,7 @@ from pipeline.training.metrics import RankReport
 from pipeline.training.rows import TrainRow
 from pipeline.training.settings import LearnSettings, Span
 
+# No settings: how long one call waits at the hub before it asks again, and how often work is told.
 POLL_S = 20.0
 BEAT_S = 1.0
 # The thread that computes needs the interpreter between operations, briefly; the one that collates
@@ -74,7 +75,7 @@ def _serve(hub: Any, rank: int, config: dict[str, Any]) -> None:
     import ray
 
     line = Line(hub, rank)
-    tried(config["means"].store, f"rank {rank}")
+    reach_store(config["means"].store, f"rank {rank}")
     desk = Desk(config["settings"], config["source"], config["means"], line)
     done = 0
     while True:

@@ -12,7 +12,7 @@ from typing import Any
 
 from jobs.benches.record import machine
 from jobs.runtime.cluster_job import on_its_cluster
-from jobs.runtime.prepare import DIGITS, data_path, load_data, store_url, versions
+from jobs.runtime.prepare import DIGITS, data_path, load_data, open_run_store, versions
 from jobs.runtime.world import Say, check_here
 from pipeline.ablation.cells import Cell, RunOfCells
 from pipeline.ablation.figures import Truths, commit_of, figures
@@ -22,7 +22,6 @@ from pipeline.datasets.dataset import check_writable
 from pipeline.errors import BadConfig, BadData
 from pipeline.grading.grade import grader_version
 from pipeline.reports.seeds import Finished
-from pipeline.storage.store import open_store
 from pipeline.tasks.digits.build import read_truth
 
 
@@ -99,7 +98,7 @@ class ResultsFile:
 
 def finished_run(config: Config, say: Say) -> Finished | None:
     """The run of a configuration, where it is finished."""
-    store = open_store(store_url(config), say=say)
+    store = open_run_store(config, say)
     run = Finished(store, config.run.name)
     return None if run.state.finished is None else run
 

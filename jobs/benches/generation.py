@@ -163,7 +163,7 @@ class Bare:
         environment = {"env_vars": engine.environment()}
         actor = ray.remote(BareEngine).options(num_cpus=0, runtime_env=environment)
         self._engines = [
-            actor.remote(engine, str(folder), StoreImages(store.url))
+            actor.remote(engine, str(folder), StoreImages(store))
             for _ in range(plan.program.config.generate.engines)
         ]
         self.start_s: float = max(ray.get([one.start.remote() for one in self._engines]))

@@ -51,7 +51,7 @@ def learner(options: Options) -> Result:
     dataset = load_data(config, options.say)
     store = open_store(options.folder / "store", say=options.say)
     settings = LearnSettings.of(config, ranks=1, deterministic=deterministic)
-    policy, images = Path(config.policy.path), StoreImages(store.url)
+    policy, images = Path(config.policy.path), StoreImages(store)
     queries, responses = (8, 2) if options.small else (QUERIES, RESPONSES)
     pool = labelled(dataset.split(config.data.train))[: queries * (options.rounds + 1)]
     upload_images(store, dataset, [sha for query in pool for sha in query.images])

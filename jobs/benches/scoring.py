@@ -168,7 +168,7 @@ class Bench:
 
         environment = {"env_vars": self.engine.environment()}
         made = ray.remote(ScoringEngine).options(num_cpus=0, runtime_env=environment)
-        return made.remote(self.engine, str(self.folder), StoreImages(self.store.url), reuse)
+        return made.remote(self.engine, str(self.folder), StoreImages(self.store), reuse)
 
     def texts(self, turn: int, query: int) -> Iterator[str]:
         """The responses to a question in a turn, all different."""
@@ -266,7 +266,7 @@ class Bench:
             )
 
     def _open(self, sha: str) -> Any:
-        return decode(StoreImages(self.store.url)(sha))
+        return decode(StoreImages(self.store)(sha))
 
 
 def tokens(processor: Processor, text: str) -> tuple[int, ...]:

@@ -22,7 +22,7 @@ from pipeline.errors import BadConfig
 from pipeline.generation.slices import labelled
 from pipeline.generation.temperature import check_precision
 from pipeline.run.spec import RunSpec
-from pipeline.storage.store import Store
+from pipeline.storage.store import Store, open_store
 from pipeline.storage.tree_cache import TreeCache
 from pipeline.storage.trees import put_content_tree, scan_tree
 
@@ -61,6 +61,11 @@ def check_outputs(config: Config) -> None:
 def store_url(config: Config) -> str:
     """Where a run's objects lie."""
     return config.store.url or str(out_folder(config) / "store")
+
+
+def open_run_store(config: Config, say: Callable[[str], None]) -> Store:
+    """A run's store, with the patience that the run has."""
+    return open_store(store_url(config), config.store.patience_s, say=say)
 
 
 def data_path(config: Config, say: Callable[[str], None]) -> Path:

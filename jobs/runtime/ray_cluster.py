@@ -35,8 +35,8 @@ START_ATTEMPTS = 3
 # What Ray says of its raylet and of its control store when they are not up after 30 s.
 TOO_SLOW = ("timed out during startup", "Timed out waiting for file")
 
-ANSWER_S = 8.0
-"""For a cluster's control store to accept a connection, and again to answer."""
+GONE_S = 8.0
+"""For processes of a start that failed, once they were killed; no setting, they go at once."""
 
 # Where this is false Ray takes 127.0.0.1 for the address of its node, and everything listens there
 # only. Elsewhere it replaces that address by the machine's, even when told to use it.
@@ -79,7 +79,7 @@ def start_ray(config: Config, say: Callable[[str], None] = logging.warning) -> I
             folder = stack.enter_context(job_folder(Path(tempfile.gettempdir())))
             options = _private(config, folder, stack)
         else:
-            check_address(address)
+            check_address(address, config.cluster.join_s)
             options = {"address": address, "runtime_env": _worker_environment(say)}
         stack.callback(ray.shutdown)
         init_ray({"logging_level": logging.ERROR, "log_to_driver": False, **options})
@@ -217,11 +217,13 @@ def _end(family: set[psutil.Process]) -> None:
     for process in family:
         with suppress(psutil.NoSuchProcess):
             process.kill()
-    psutil.wait_procs(family, timeout=ANSWER_S)
+    psutil.wait_procs(family, timeout=GONE_S)
 
 
-def check_address(address: str) -> None:
+def check_address(address: str, answer_s: float) -> None:
     """Refuse a cluster that does not answer; Ray itself would ask for minutes.
+
+    answer_s: for its control store to accept a connection, and again to answer.
 
     Raises:
         BadConfig: naming the address as it was given.
@@ -237,7 +239,7 @@ def check_address(address: str) -> None:
     if host is None or port is None:
         raise BadConfig(f"{key}: write HOST:PORT, as `ray start --head` prints it, or auto")
     try:
-        with socket.create_connection((host, port), ANSWER_S) as connection:
+        with socket.create_connection((host, port), answer_s) as connection:
             connection.sendall(PREFACE)
             frame = connection.recv(9)
     except OSError as error:

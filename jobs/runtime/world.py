@@ -18,7 +18,13 @@ from jobs.runtime.check_models import check_models
 from jobs.runtime.check_queries import check_queries
 from jobs.runtime.cli import interruptible
 from jobs.runtime.cluster_job import check_shared
-from jobs.runtime.prepare import out_folder, repairer, store_url, versions
+from jobs.runtime.prepare import (
+    open_run_store,
+    out_folder,
+    repairer,
+    store_url,
+    versions,
+)
 from jobs.runtime.ray_cluster import check_address, start_ray
 from pipeline.config.capacity import check_capacity, declared
 from pipeline.config.checks import check_machine
@@ -28,7 +34,7 @@ from pipeline.datasets.dataset import check_writable as check_folder
 from pipeline.errors import BadConfig
 from pipeline.run.spec import RunSpec
 from pipeline.stages.workers import Workers
-from pipeline.storage.store import Store, check_writable, open_store
+from pipeline.storage.store import Store, check_writable
 
 if TYPE_CHECKING:
     from actors.training.learner import GroupLearner
@@ -49,7 +55,7 @@ def check_here(config: Config) -> None:
     else:
         check_shared(config)
         check_capacity(config, declared(config))
-        check_address(config.cluster.address)
+        check_address(config.cluster.address, config.cluster.join_s)
     check_folder(out_folder(config))
 
 
@@ -74,7 +80,7 @@ def run_store(config: Config, say: Say) -> Store:
             f"store.url = {url}: it lies in this process, and engines are others; give a folder or "
             "s3://bucket/prefix"
         )
-    store = open_store(url, say=say)
+    store = open_run_store(config, say)
     check_writable(store)
     if store.conditional_writes():
         say(f"{store.url} honours conditional writes: one driver at a time, wherever it runs")
@@ -137,7 +143,7 @@ def _learner(program: RunSpec, store: Store, say: Say) -> tuple[GroupLearner, Le
     from actors.training.source import Means
 
     config, place = program.config, cache_place(program.config)
-    start, cache = ray_start(Means(store, StoreImages(store.url), place)), tree_cache(place)
+    start, cache = ray_start(Means(store, StoreImages(store), place)), tree_cache(place)
     if config.cluster.address is None:
         return GroupLearner(config, store, program.by_hash, cache, start), None
     room = LearnerRoom(free_resources, say)

@@ -297,6 +297,12 @@ class Grade(Section):
     deadline_s: float = Field(default=5.0, gt=0.0)
     """Seconds of processor time for one answer (a busy machine makes no difference), rounded up to
     whole ones; after that its outcome is `timeout`."""
+    start_s: float = Field(default=600.0, gt=0.0, json_schema_extra=FREE)
+    """Seconds that the process which grades, selects and reads shards beside the driver has to
+    start, and each grading process of it."""
+    hang_s: float = Field(default=300.0, gt=0.0, json_schema_extra=FREE)
+    """Seconds without a sign of life after which one of these processes is replaced: it was
+    stopped, or waits for a disk that is gone."""
 
 
 class Evaluate(Section):
@@ -365,6 +371,13 @@ class Store(Section):
 
     url: str | None = Field(default=None, json_schema_extra=FREE)
     """A folder or s3://bucket/prefix, which every node can reach; null: <out>/<name>/store."""
+    patience_s: float = Field(default=300.0, ge=0.0, json_schema_extra=FREE)
+    """Seconds that a store which does not answer is asked again, each pause being said, before
+    whoever asked gives up: an engine's shard is then tried again, and the driver stops. Shorter
+    than generate.hang_s and learn.hang_s: waiting for the store is no progress."""
+    lease_s: float = Field(default=15.0, gt=0.0, json_schema_extra=FREE)
+    """Seconds that the lease of a driver which was killed is watched until the next one has the
+    run; a living driver renews it three times in that time."""
 
 
 class Cluster(Section):
@@ -372,6 +385,11 @@ class Cluster(Section):
 
     address: str | None = Field(default=None, json_schema_extra=FREE)
     """Ray address to join; null: a private one on this machine."""
+    join_s: float = Field(default=8.0, gt=0.0, json_schema_extra=FREE)
+    """Seconds that the cluster at `address` has to accept a connection, and again to answer."""
+    lock_s: float = Field(default=60.0, gt=0.0, json_schema_extra=FREE)
+    """Seconds that a busy cluster has to say who drives a run, where the store cannot guarantee
+    that it is one driver; then this one goes on and asks again at its next write."""
     node_cache: str | None = Field(default=None, json_schema_extra=FREE)
     """Folder on each node's own disk where policies and checkpoints are kept by hash, for every run
     and driver of this user; null: the node's temporary folder. It holds the newest few."""

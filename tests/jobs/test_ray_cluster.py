@@ -42,25 +42,32 @@ def test_an_address_where_nobody_listens_is_refused() -> None:
         address = f"127.0.0.1:{taken.getsockname()[1]}"
         for given in (address, f"ray://{address}"):
             with pytest.raises(BadConfig, match=r"nobody answers.*ray start --head") as caught:
-                check_address(given)
+                check_address(given, 8.0)
             assert f"cluster.address = {given}" in str(caught.value)
             assert "\n" not in str(caught.value)
 
 
 def test_another_services_port_is_refused() -> None:
     with service(b"SSH-2.0-OpenSSH_9.6\r\n") as address, pytest.raises(BadConfig, match="not Ray"):
-        check_address(address)
+        check_address(address, 8.0)
+
+
+def test_a_service_that_says_nothing_is_waited_for_as_long_as_is_asked() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        address = f"127.0.0.1:{server.getsockname()[1]}"
+        with pytest.raises(BadConfig, match=r"nobody answers there \(timed out\)"):
+            check_address(address, 0.05)
 
 
 def test_a_grpc_server_is_taken_for_ray() -> None:
     with service(b"\0\0\0\4\0\0\0\0\0") as address:
-        check_address(address)
+        check_address(address, 8.0)
 
 
 @pytest.mark.parametrize("address", ["", "head", "head:port", "ray://head", ":6379", "head:99999"])
 def test_an_address_without_host_and_port_is_refused(address: str) -> None:
     with pytest.raises(BadConfig, match="write HOST:PORT"):
-        check_address(address)
+        check_address(address, 8.0)
 
 
 @pytest.fixture

@@ -4,21 +4,30 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from copy import copy
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from jobs.run import evolve
 from jobs.runtime.cli import ending
 from jobs.runtime.prepare import load_data, out_folder, repairer, store_url, upload_images, versions
+from pipeline.config.load import changed_config
 from pipeline.config.schema import Config
-from pipeline.errors import ArtifactLost
+from pipeline.errors import ArtifactLost, RunStopped
+from pipeline.run.lease import last_tenure
 from pipeline.run.ledger import Ledger
+from pipeline.run.spec import RunSpec
+from pipeline.stages.workers import Workers
 from pipeline.storage.models import publish_folder
-from pipeline.storage.store import open_store
+from pipeline.storage.store import Store, open_store
 from pipeline.storage.tree_cache import TreeCache
 from pipeline.storage.trees import put_content_tree
-from tests.support.jobs import SCRIPTED, job_config, refused, run_command
+from tests.support.jobs import SCRIPTED, NoLock, job_config, refused, run_command
 
 
 @pytest.fixture
@@ -108,6 +117,30 @@ def test_other_data_are_refused_by_row_on_a_finished_run_too(
     ):
         assert words in said
     assert not summary.exists()
+
+
+def test_what_is_waited_for_is_as_long_as_is_asked(config: Config) -> None:
+    """The store, a lease that was not released, and the cluster's word on who drives."""
+    asked: dict[str, Any] = {}
+
+    class Lock(NoLock):
+        def __init__(self, *_: Any, **options: Any) -> None:
+            asked.update(options)
+
+    @contextmanager
+    def nobody(_: RunSpec, store: Store, *__: Any) -> Iterator[Workers]:
+        assert copy(store).patience_s == store.patience_s == 7.0  # as it is sent to workers
+        raise RunStopped("far enough")
+        yield
+
+    changes = ["store.patience_s=7", "store.lease_s=9", "cluster.lock_s=11"]
+    config = changed_config(config, changes)
+    with pytest.raises(RunStopped, match="far enough"):
+        evolve(config, parts=replace(SCRIPTED, lock=Lock, workers=nobody))
+    assert asked["answer_s"] == 11.0
+    found = last_tenure(open_store(store_url(config)), config.run.name)
+    assert found is not None
+    assert found[0].ttl_s == 9.0
 
 
 def test_settings_that_may_change_are_said_on_a_finished_run_too(

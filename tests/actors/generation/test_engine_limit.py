@@ -10,6 +10,7 @@ import pytest
 
 from actors.generation.engine_settings import EngineSettings, common_options, engine_settings
 from actors.generation.fleet import pool_settings
+from actors.stages.worker import stage_settings
 from tests.support.scripted import make_config
 
 
@@ -52,6 +53,10 @@ def test_every_patience_of_a_pool_is_a_key() -> None:
     config = make_config(cluster=patience, generate={"start_s": 17.0, "hang_s": 19.0})
     settings = pool_settings(config, most=1, least=None, inflight=1)
     wanted = patience | {"start_s": 17.0, "hang_s": 19.0}
+    assert {name: getattr(settings, name) for name in wanted} == wanted
+    del wanted["idle_s"]
+    config = make_config(cluster=patience, grade={"start_s": 17.0, "hang_s": 19.0})
+    settings = stage_settings(config)
     assert {name: getattr(settings, name) for name in wanted} == wanted
 
 

@@ -286,7 +286,7 @@ def test_an_image_that_is_damaged_is_named_and_once_put_back_gives_the_same(
     whole = world.generator.run(world.work(*queries))
     # Its own processor: one remembers the prompts that it has made.
     other = World(folder, load_processor(folder), tmp_path / "other", str(tmp_path / "store"))
-    other.images._fetch = StoreImages(other.store.url)
+    other.images._fetch = StoreImages(other.store)
     for sha in IMAGES:
         other.store.put(image_path(sha), FILES[sha])
     path, data = image_path(IMAGES[1]), FILES[IMAGES[1]]

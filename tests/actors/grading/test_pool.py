@@ -27,10 +27,6 @@ class ScriptedPool(GradePool):
     WORKER = (str(ROOT / "tests" / "support" / "scripted_grader.py"), "0")
 
 
-class ImpatientPool(ScriptedPool):
-    STALL_S = 6.0
-
-
 class SlowLoadingPool(GradePool):
     WORKER = (str(ROOT / "tests" / "support" / "scripted_grader.py"), "2.2")
 
@@ -211,7 +207,7 @@ def test_an_idle_process_that_died_is_replaced() -> None:
 
 
 def test_a_process_that_gives_no_sign_of_life_is_replaced() -> None:
-    with closing(ImpatientPool(1, 20.0)) as pool:
+    with closing(ScriptedPool(1, 20.0, stall_s=6.0)) as pool:
         items = [item("ok", 1), item("stop", 2), item("ok", 3)]
         assert outcomes(pool, items) == ["correct", "timeout", "correct"]
 

@@ -265,7 +265,7 @@ def test_a_shard_is_scored_by_its_own_prm_whatever_was_loaded_since_it_was_read(
 def test_the_actor_classifies_its_failures(
     store: Store, prm: Path, policy: Path, processor: Processor, tmp_path: Path
 ) -> None:
-    actor = ScorerActor(CONFIG, engine_settings(CONFIG), ENGINE, store.url, str(tmp_path / "cache"))
+    actor = ScorerActor(CONFIG, engine_settings(CONFIG), ENGINE, store, str(tmp_path / "cache"))
     task = task_of(store, prm, processor)
     assert actor.start(task) == CallResult(task.scoring.prm.version)
     result = actor.run(task)

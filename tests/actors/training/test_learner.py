@@ -250,7 +250,7 @@ def test_an_image_that_a_rank_cannot_read_is_named(bench: Bench) -> None:
     store = open_store(bench.folder / "store")
     store.put(f"images/{sha}", b"not what hashes to it")
     with pytest.raises(ArtifactLost) as caught:
-        StoreImages(store.url)(sha)
+        StoreImages(store)(sha)
     assert caught.value.path == f"images/{sha}"
 
 
