@@ -7,6 +7,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from pipeline.config.schema import Config
 from pipeline.errors import BadConfig
@@ -79,17 +80,36 @@ def declared(config: Config) -> list[NodeType]:
     return [NodeType(given, math.inf if cpus is None else cpus, math.inf if gpus is None else gpus)]
 
 
-def check_capacity(config: Config, types: Sequence[NodeType]) -> None:
+def autoscaled(autoscaling: Mapping[str, Any]) -> list[NodeType]:
+    """The node types of an autoscaler's configuration (`ray up`'s, or that of
+    `ray start --autoscaling-config`); none where it does not say what a node has."""
+    total, head = autoscaling.get("max_workers", math.inf), autoscaling.get("head_node_type")
+    found = []
+    for name, kind in autoscaling["available_node_types"].items():
+        if not kind.get("resources"):
+            return []  # they are seen when such a node is there
+        others = {key: float(size) for key, size in kind["resources"].items()}
+        # The head is there besides those that the autoscaler starts.
+        most = min(float(kind.get("max_workers", total)), float(total)) + (name == head)
+        found.append(NodeType(name, others.get("CPU", 0.0), others.get("GPU", 0.0), most, others))
+    return found
+
+
+def check_capacity(config: Config, types: Sequence[NodeType], now: NodeType | None = None) -> None:
     """Refuse what a cluster of these node types can never hold; without any nothing is known.
+
+    now: all that it has, as one node: it may hold nodes of no type, which somebody added.
 
     Raises:
         BadConfig: with the numbers of every such role.
     """
+    there = [] if now is None else [now]
     problems = [
         f"{demand}, and {held:g} of them is all that there is ever room for: "
         f"{', '.join(map(str, types))}"
         for demand in demands(config)
         if (held := sum(each.holds(demand) for each in types)) < demand.actors
+        and all(each.holds(demand) < demand.actors for each in there)
     ]
     if types and problems:
         raise BadConfig("\n".join(problems))

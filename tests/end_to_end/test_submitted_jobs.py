@@ -9,11 +9,13 @@ import pytest
 
 from cluster.local.cluster import NodeType, short_folder
 from jobs.runtime.code_identity import code_hash
-from tests.support.local_cluster import Jobs, submitting
+from tests.support.local_cluster import Jobs, occupy, submitting
 from tests.support.main_job import SMALL, accepted, assert_nothing_twice
 from tests.support.s3_servers import BUCKET, bucket_store
 
 pytestmark = pytest.mark.timeout(1500)
+
+NODES = {"worker": NodeType({"CPU": 1}), "single": NodeType({"CPU": 1, "single": 1}, most=1)}
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 
@@ -21,7 +23,7 @@ COMMIT = "0123456789abcdef0123456789abcdef01234567"
 @pytest.fixture(scope="module")
 def jobs() -> Iterator[Jobs]:
     with short_folder() as folder:
-        with submitting(folder, {"worker": NodeType({"CPU": 1})}, head_cpus=4) as found:
+        with submitting(folder, NODES, head_cpus=4) as found:
             yield found
         assert not found.cluster.processes()
 
@@ -42,6 +44,18 @@ def test_a_recipe_that_cannot_run_has_failed_and_says_why_at_the_end(jobs: Jobs)
     job = jobs.end_of("no-recipe")
     assert (job.status, "exit code 2" in job.message) == ("FAILED", True)
     assert job.last_line.startswith("error: no recipe 'tyni'")
+
+
+@pytest.mark.slow
+def test_a_demand_that_no_node_type_can_give_is_refused_with_the_numbers(jobs: Jobs) -> None:
+    more = ("cluster.rank_resource=single", "learn.ranks=2")
+    jobs.submit("too-much", "tiny", settings(jobs, "too-much", *more))
+    job = jobs.end_of("too-much")
+    assert (job.status, "exit code 2" in job.message) == ("FAILED", True), job.log
+    words = "asks for 2 times 1 CPUs and 0 GPUs and 1 single, and 1 of them is all that there is"
+    assert words in job.last_line
+    assert "single (1 CPUs, 0 GPUs, at most 1 such nodes)" in job.last_line
+    assert not bucket_store("too-much").list("images")  # refused before they are put there
 
 
 @pytest.mark.slow
@@ -80,8 +94,9 @@ def test_a_stopped_job_goes_on_with_an_edited_checkout(jobs: Jobs) -> None:
 
 @pytest.mark.slow
 def test_jobs_on_one_cluster_do_not_meet(jobs: Jobs) -> None:
-    """One waits for a node that never comes: it is at work when its run is asked for again."""
-    waiting = "cluster.rank_resource=nowhere"
+    """One waits for a node that another has: it is at work when its run is asked for again."""
+    waiting = "cluster.rank_resource=single"
+    occupy(jobs.cluster, {"single": 1.0})
     jobs.submit("one", "tiny", settings(jobs, "both", "run.name=one", waiting))
     jobs.submit("two", "tiny", settings(jobs, "both", "run.name=two"))
     for name in ("one", "two"):
@@ -93,7 +108,7 @@ def test_jobs_on_one_cluster_do_not_meet(jobs: Jobs) -> None:
     assert (refused.status, "exit code 2" in refused.message) == ("FAILED", True), refused.log
     assert "run one is " in refused.last_line
     assert jobs.status("one") == "RUNNING"
-    words = "the autoscaler has no node type left with room for 1 CPU and 1 nowhere"
+    words = "the autoscaler has no node type left with room for 1 CPU and 1 single"
     assert words in jobs.log("one")
     jobs.stop("one")
     assert jobs.end_of("one").last_line == "interrupted; the same command goes on from here"

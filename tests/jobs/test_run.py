@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Iterator
-from contextlib import contextmanager
 from copy import copy
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import pytest
 
@@ -22,7 +20,6 @@ from pipeline.errors import ArtifactLost, RunStopped
 from pipeline.run.lease import last_tenure
 from pipeline.run.ledger import Ledger
 from pipeline.run.spec import RunSpec
-from pipeline.stages.workers import Workers
 from pipeline.storage.models import publish_folder
 from pipeline.storage.store import Store, open_store
 from pipeline.storage.tree_cache import TreeCache
@@ -127,11 +124,9 @@ def test_what_is_waited_for_is_as_long_as_is_asked(config: Config) -> None:
         def __init__(self, *_: Any, **options: Any) -> None:
             asked.update(options)
 
-    @contextmanager
-    def nobody(_: RunSpec, store: Store, *__: Any) -> Iterator[Workers]:
+    def nobody(_: RunSpec, store: Store, *__: Any) -> NoReturn:
         assert copy(store).patience_s == store.patience_s == 7.0  # as it is sent to workers
         raise RunStopped("far enough")
-        yield
 
     changes = ["store.patience_s=7", "store.lease_s=9", "cluster.lock_s=11"]
     config = changed_config(config, changes)

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import math
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 from ray.core.generated.autoscaler_pb2 import NodeGroupConfig
 
 from actors.supervision.pool import PoolSettings
 from actors.training.room import Bundle, LearnerRoom
-from jobs.runtime.capacity import _node_type
+from jobs.runtime.capacity import _node_type, autoscaling_file
 from jobs.runtime.upkeep import Upkeep
 from pipeline.errors import RunStopped
 from pipeline.run.events.lifecycle import PoolResized
@@ -83,3 +86,13 @@ def test_the_autoscalers_node_groups_are_node_types() -> None:
     endless = _node_type(NodeGroupConfig(name="any", resources={"CPU": 8}, max_count=-1))
     assert math.isinf(endless.most)
     assert endless.gpus == 0.0
+
+
+def test_an_autoscaler_on_this_node_tells_its_node_types(tmp_path: Path) -> None:
+    """By the file that it was started with, and only the one of the same cluster."""
+    file = tmp_path / "autoscaling.yaml"
+    ends = "import sys; sys.stdin.read()"
+    words = ["--gcs-address=10.0.0.1:6379", f"--autoscaling-config={file}"]
+    with subprocess.Popen([sys.executable, "-c", ends, *words], stdin=subprocess.PIPE):
+        assert autoscaling_file("10.0.0.1:6379") == file
+        assert autoscaling_file("10.0.0.2:6379") is None

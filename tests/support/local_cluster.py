@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import os
+import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
@@ -53,6 +56,22 @@ class Jobs(Submission):
             assert self.status(name) not in ENDED, self.log(name)[-4000:]
             assert time.monotonic() < end, self.log(name)[-4000:]
             time.sleep(0.5)
+
+
+OCCUPY = """
+import json, ray, sys
+ray.init(address=sys.argv[1], logging_level="ERROR")
+group = ray.util.placement_group([json.loads(sys.argv[2])], lifetime="detached")
+ray.get(group.ready())
+"""
+
+
+def occupy(cluster: LocalCluster, bundle: Mapping[str, float]) -> None:
+    """Have somebody hold these resources of a cluster for as long as it lives."""
+    command = [sys.executable, "-c", OCCUPY, cluster.address, json.dumps(bundle)]
+    loopback = {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0"}
+    environment = os.environ | cluster.environment() | loopback
+    subprocess.run(command, env=environment, check=True, timeout=LIMIT_S)
 
 
 @contextmanager

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
 from jobs.runtime.recipes import load_recipe
-from pipeline.config.capacity import NodeType, check_capacity, declared, demands
+from pipeline.config.capacity import NodeType, autoscaled, check_capacity, declared, demands
 from pipeline.errors import BadConfig
 
 NEEDED = [
@@ -71,3 +72,33 @@ def test_a_declared_maximum_is_known_before_ray_is_asked() -> None:
     assert math.isinf(declared(seven)[0].cpus)
     with pytest.raises(BadConfig, match=r"learn.ranks .* and 7 of them is all .*any CPUs, 7 GPUs"):
         check_capacity(seven, declared(seven))
+
+
+AUTOSCALING: dict[str, Any] = {
+    "max_workers": 5,
+    "head_node_type": "head",
+    "available_node_types": {
+        "head": {"resources": {"CPU": 0}, "max_workers": 0},
+        "learner": {"resources": {"CPU": 64, "GPU": 8, "learner": 8}, "max_workers": 1},
+        "spot": {"resources": {"CPU": 64, "GPU": 8}},
+    },
+}
+
+
+def test_the_node_types_of_an_autoscalers_file() -> None:
+    head, learner, spot = autoscaled(AUTOSCALING)
+    assert (head.name, head.cpus, head.gpus, head.most) == ("head", 0.0, 0.0, 1.0)
+    assert (learner.cpus, learner.gpus, learner.most) == (64.0, 8.0, 1.0)
+    assert learner.others == {"CPU": 64.0, "GPU": 8.0, "learner": 8.0}
+    assert spot.most == 5.0
+    seen_later = {**AUTOSCALING["available_node_types"], "any": {"max_workers": 1}}
+    assert autoscaled({**AUTOSCALING, "available_node_types": seen_later}) == []
+
+
+def test_nodes_of_no_type_count_once_they_are_there() -> None:
+    config = load_recipe("cluster", [*NEEDED, "learn.ranks=9", "cluster.rank_resource=learner"])
+    types = autoscaled(AUTOSCALING)
+    with pytest.raises(BadConfig, match=r"learn.ranks .* 9 times .* and 8 of them is all"):
+        check_capacity(config, types)
+    added = NodeType("now", cpus=100.0, gpus=9.0, others={"learner": 9.0})
+    check_capacity(config, types, added)
