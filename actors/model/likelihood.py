@@ -16,10 +16,14 @@ import torch
 from torch import Tensor
 
 from actors.model.folder import weight_files
+from actors.model.processor import tensor_shapes
 from pipeline.errors import BadModel
 
 OWN, READ = "lm_head.weight", "embed_tokens.weight"
 """How the names of an output and of an input embedding end, whatever a family puts before."""
+
+LOGITS_AT_ONCE = 2**25
+"""Logits over the vocabulary that a scoring engine holds at once: 128 MiB in float32."""
 
 RESPONSE_TOKENS = "response_tokens"
 """In the `extra_kwargs` of a pooling request: how many of its last tokens are asked about."""
@@ -66,6 +70,16 @@ def token_head(folder: Path) -> TokenHead:
     if f"{name.removesuffix('weight')}bias" in files:
         raise BadModel(f"{folder}: {name} has a bias beside it, and no scorer here adds one")
     return TokenHead(name, files[name], tied)
+
+
+def bytes_beside(folder: Path, precision: str) -> int:
+    """Bytes on each device that the log-likelihood of tokens takes besides the served model: a copy
+    of its token head that is read again, and the logits that are held at once with what is computed
+    of them. A head that is the input embedding too is counted: an engine may have divided it."""
+    head = token_head(folder)
+    rows, hidden = tensor_shapes(folder / head.file)[head.name]
+    logits = 3 * LOGITS_AT_ONCE * torch.float32.itemsize
+    return rows * hidden * int(getattr(torch, precision).itemsize) + logits
 
 
 def _ties(folder: Path) -> bool:

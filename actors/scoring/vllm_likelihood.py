@@ -23,12 +23,17 @@ from torch import Tensor, nn
 from vllm.model_executor.layers.pooler import PoolingParamsUpdate
 from vllm.model_executor.layers.pooler.abstract import Pooler
 
-from actors.model.likelihood import READ, RESPONSE_TOKENS, TokenHead, token_head, token_logprobs
+from actors.model.likelihood import (
+    LOGITS_AT_ONCE,
+    READ,
+    RESPONSE_TOKENS,
+    TokenHead,
+    token_head,
+    token_logprobs,
+)
 from actors.scoring.vllm_head_loader import head_parameter
 
 TASK = "token_classify"
-LOGITS_AT_ONCE = 2**25
-"""Logits over the vocabulary that are held at once: 128 MiB in float32."""
 
 
 class LikelihoodPooler(Pooler):

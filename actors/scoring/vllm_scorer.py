@@ -30,8 +30,9 @@ from typing import TYPE_CHECKING, Any
 
 from actors.generation.engine_settings import EngineSettings, common_options
 from actors.generation.vllm_engine import EngineBroken, VllmEngine
-from actors.model.likelihood import RESPONSE_TOKENS
+from actors.model.likelihood import RESPONSE_TOKENS, bytes_beside
 from actors.model.value_head import read_head, read_likelihood
+from pipeline.errors import BadConfig
 from pipeline.prm.step_scores import (
     Excluded,
     Fed,
@@ -47,10 +48,13 @@ if TYPE_CHECKING:
     from PIL.Image import Image
 
 
-def start_pooling(folder: Path, settings: EngineSettings, *, cache_images: bool = False) -> Any:
+def start_pooling(
+    folder: Path, settings: EngineSettings, *, cache_images: bool = False, beside: int = 0
+) -> Any:
     """A vLLM that gives one logit for every token; with its own cache of processed images or
-    without."""
+    without. beside: bytes of each GPU that it leaves for what is computed besides."""
     os.environ.update(settings.environment())
+    import torch
     from vllm import LLM
     from vllm.config import PoolerConfig
 
@@ -63,6 +67,9 @@ def start_pooling(folder: Path, settings: EngineSettings, *, cache_images: bool 
     options["max_num_batched_tokens"] = max(
         options.get("max_num_batched_tokens", 0), 8192, settings.max_model_len
     )
+    if beside and (share := options.get("gpu_memory_utilization")):
+        total = torch.cuda.get_device_properties(0).total_memory
+        options["gpu_memory_utilization"] = share_beside(share, beside, total)
     return LLM(
         model=str(folder),
         runner="pooling",
@@ -75,6 +82,21 @@ def start_pooling(folder: Path, settings: EngineSettings, *, cache_images: bool 
         hf_overrides=one_label,
         **options,
     )
+
+
+def share_beside(share: float, beside: int, total: int) -> float:
+    """The share of a GPU of `total` bytes that vLLM takes of `share`, with `beside` left of it.
+
+    Raises:
+        BadConfig: nothing is.
+    """
+    left = share - beside / total
+    if left <= 0:
+        raise BadConfig(
+            f"generate.gpu_memory_utilization = {share:g} of {total / 2**30:.1f} GiB has no room "
+            f"for the {beside / 2**30:.1f} GiB that prm.log_likelihood takes besides the scorer"
+        )
+    return left
 
 
 def pooling_params(response_tokens: int, *, reuse: bool) -> Any:
@@ -130,7 +152,9 @@ class VllmScorer(VllmEngine):
         super().load_policy(folder)
 
     def _start(self, folder: Path) -> None:
-        self._llm = start_pooling(folder, self.settings)
+        known = self._likelihood is not None
+        beside = bytes_beside(folder, self.settings.precision) if known else 0
+        self._llm = start_pooling(folder, self.settings, beside=beside)
         self._tell(folder)
 
     def _reload(self, folder: Path) -> None:

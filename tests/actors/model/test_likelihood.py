@@ -8,7 +8,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from actors.model.likelihood import TokenHead, token_head
+from actors.model.likelihood import LOGITS_AT_ONCE, TokenHead, bytes_beside, token_head
 from actors.model.prm_folder import TagWords, check_prm, fit_prm
 from actors.model.value_head import read_head, write_headed
 from pipeline.errors import BadModel
@@ -52,6 +52,14 @@ def test_a_head_that_cannot_be_told_or_has_a_bias_is_refused(folder: Path) -> No
         token_head(hold(folder, "lm_head.weight", "lm_head.bias"))
     with pytest.raises(BadModel, match=rf"{folder}: .* no embed_tokens.weight either"):
         token_head(hold(folder, "wte.weight"))
+
+
+@pytest.mark.parametrize(("precision", "each"), [("bfloat16", 2), ("float32", 4)])
+def test_what_a_scorer_leaves_for_the_likelihood_is_the_head_and_its_logits(
+    folder: Path, precision: str, each: int
+) -> None:
+    held = hold(folder, "lm_head.weight")  # 3 tokens, 2 hidden
+    assert bytes_beside(held, precision) == 3 * 2 * each + 12 * LOGITS_AT_ONCE
 
 
 def test_an_answer_at_a_tag_is_read_under_the_head_of_its_own(folder: Path, tmp_path: Path) -> None:

@@ -22,8 +22,8 @@ from actors.model.prm_folder import TagWords, fit_prm
 from actors.model.processor import Processor, load_processor
 from actors.model.value_head import HEAD, LIKELIHOOD_KEY, read_likelihood, write_headed
 from actors.scoring.transformers_scorer import TransformersScorer
-from actors.scoring.vllm_scorer import VllmScorer
-from pipeline.errors import BadModel
+from actors.scoring.vllm_scorer import VllmScorer, share_beside
+from pipeline.errors import BadConfig, BadModel
 from pipeline.prm.step_scores import (
     Excluded,
     Memo,
@@ -390,3 +390,10 @@ def test_probabilities() -> None:
     for bad in (math.nan, math.inf):
         with pytest.raises(BadModel, match=f"gives {bad} for step 3 of it: it cannot score"):
             probability(bad, "step 3 of it")
+
+
+def test_a_scorer_takes_less_of_a_gpu_for_what_is_computed_beside_it() -> None:
+    gib = 2**30
+    assert share_beside(0.5, 2 * gib, 80 * gib) == pytest.approx(0.475)
+    with pytest.raises(BadConfig, match=r"= 0.05 of 20.0 GiB has no room for the 2.0 GiB"):
+        share_beside(0.05, 2 * gib, 20 * gib)
