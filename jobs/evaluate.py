@@ -85,18 +85,20 @@ def evaluate(
     parts.check_models(config)
     parts.check_queries(program, dataset, print, warmup=False)
     upload_images(store, dataset, images_of(program))
-    reference = policy.reference or publish_folder(
-        store, Path(config.policy.path), settings=config.model_settings
-    )
+    reference = policy.reference or _published(store, config)
     scoring = None if policy.prm is None else Scoring(policy.prm, "all", config.prm.aggregate)
     with parts.workers(program, store, dataset, print) as workers:
         through = Through(program, store, workers, scoring)
         found = figures(through, name, reference, samples, temperature)
-    found["data"] = data or config.data.path
-    found["warnings"] = evaluation_warnings(name, split, queries, found["greedy"])
+    warnings = evaluation_warnings(name, split, queries, found["greedy"])
+    found |= {"data": data or config.data.path, "warnings": warnings}
     write(found, out_folder(config) / "evaluate")
     StoredOutputs(out_folder(config), store, config.run.name).copy()
     return found
+
+
+def _published(store: Store, config: Config) -> PolicyRef:
+    return publish_folder(store, Path(config.policy.path), settings=config.model_settings)
 
 
 def figures(

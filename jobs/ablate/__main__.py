@@ -21,13 +21,14 @@ from jobs.ablate.runs import Start, compute, start_run
 from jobs.ablate.store import ResultsFile, checked, placed, present_versions
 from jobs.runtime.cli import command, say
 from jobs.runtime.recipes import RECIPES, load_recipe, recipe_path
-from pipeline.ablation.cells import Cell, cells_of, chosen, runs_of
+from pipeline.ablation.cells import Cell, cells_of, chosen, runs_of, with_needed
 from pipeline.ablation.page import page
 from pipeline.ablation.recipe import Ablation, read_ablation
 from pipeline.ablation.results import (
     VERSIONED,
     Result,
     check_present,
+    check_steps,
     check_versions,
     missing_cells,
     of_cells,
@@ -81,9 +82,11 @@ def ablate(asked: Asked, *, dry_run: bool = False, start: Start = start_run) -> 
     ablation, cells = asked.recipe_and_cells()
     wanted = chosen(cells, asked.tables, asked.rows, asked.seeds)
     file = ResultsFile(asked.results)
-    have = of_cells(wanted, file.read())
-    todo = runs_of(cell for cell in wanted if cell.key not in have)
-    say(f"{len(wanted)} cells, {len(have)} have results in {file.path}; {len(todo)} runs to do")
+    have = of_cells(cells, file.read())
+    missing = [cell for cell in wanted if cell.key not in have]
+    todo = runs_of(with_needed(missing, have))
+    there = len(wanted) - len(missing)
+    say(f"{len(wanted)} cells, {there} have results in {file.path}; {len(todo)} runs to do")
     if dry_run:
         for run in todo:
             say(f"{run.name}: {run}")
@@ -133,6 +136,7 @@ def write_page(
             continue
         own = of_cells((cell for cell in cells if cell.table == name), results)
         check_versions(name, list(own.values()), across)
+        check_steps(name, table, own)
         tables.append(figures_of(name, table, ablation.seeds_of(name), own))
     if not tables:
         return

@@ -20,7 +20,7 @@ from jobs.runtime.cli import MAKE
 from jobs.runtime.prepare import out_folder
 from jobs.runtime.world import Say
 from pipeline.ablation.cells import RunOfCells, startable
-from pipeline.ablation.results import Result, expected_s
+from pipeline.ablation.results import Result, expected_s, steps_of
 from pipeline.reports.tables import percent
 
 LOOK_S = 0.5
@@ -105,6 +105,8 @@ class _Runs:
         number = self.count - len(self.waiting)
         if self._recorded(number, run, 0.0):
             return
+        if run.steps_of is not None:
+            run = run.with_steps(steps_of(run.steps_of, self._file.read()))
         folder = out_folder(run.config)
         folder.mkdir(parents=True, exist_ok=True)
         recipe, log = folder / "recipe.yaml", folder / "log.txt"

@@ -33,7 +33,11 @@ def placed(cell: Cell) -> Cell:
         "store": config.store.model_copy(update={"url": url}),
         "learn": config.learn.model_copy(update={"keep_checkpoints": True}),
     }
-    return replace(cell, config=on_its_cluster(config.model_copy(update=changes)))
+    return replace(
+        cell,
+        config=on_its_cluster(config.model_copy(update=changes)),
+        steps_of=None if cell.steps_of is None else placed(cell.steps_of),
+    )
 
 
 def checked(runs: Sequence[RunOfCells], say: Say) -> None:

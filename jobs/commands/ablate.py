@@ -10,46 +10,60 @@ import typer
 from jobs.runtime.cli import ending
 from jobs.runtime.options import GOES_ON, Set
 
+Tables = Annotated[str, typer.Option(metavar="NAME|FILE", help="Tables, rows, settings, seeds.")]
+
+Profile = Annotated[str | None, typer.Option(help="A smaller form that the recipe names: small.")]
+
+Table = Annotated[list[str] | None, typer.Option(help="Only this table; repeatable.")]
+
+Row = Annotated[list[str] | None, typer.Option(help="Only this row; repeatable.")]
+
+Seed = Annotated[list[int] | None, typer.Option(help="Only this seed; repeatable.")]
+
+AtOnce = Annotated[int, typer.Option(min=1, help="Runs under way together, on a Ray cluster.")]
+
+Json = Annotated[
+    Path | None,
+    typer.Option(
+        metavar="FILE",
+        help="Results, one record a cell; the page lies beside it as .md and .html. Default: "
+        "docs/results/ablate.json, or ablate-PROFILE.json.",
+    ),
+]
+
+Across = Annotated[
+    list[str] | None,
+    typer.Option(
+        metavar="FIELD",
+        help="A table may mix results that differ in this: commit, recipe, base or grader. The "
+        "page names all of them.",
+    ),
+]
+
+DryRun = Annotated[bool, typer.Option(help="Say what would be run, and stop.")]
+
+OnlyPage = Annotated[bool, typer.Option(help="Compute nothing, write the page.")]
+
 
 def ablate(
     *,
-    recipe: Annotated[
-        str, typer.Option(metavar="NAME|FILE", help="Tables, rows, settings, seeds.")
-    ] = "ablate",
-    profile: Annotated[
-        str | None, typer.Option(help="A smaller form that the recipe names: small.")
-    ] = None,
-    table: Annotated[list[str] | None, typer.Option(help="Only this table; repeatable.")] = None,
-    row: Annotated[list[str] | None, typer.Option(help="Only this row; repeatable.")] = None,
-    seed: Annotated[list[int] | None, typer.Option(help="Only this seed; repeatable.")] = None,
+    recipe: Tables = "ablate",
+    profile: Profile = None,
+    table: Table = None,
+    row: Row = None,
+    seed: Seed = None,
     set_: Set = None,
-    at_once: Annotated[
-        int, typer.Option(min=1, help="Runs under way together, on a Ray cluster.")
-    ] = 1,
-    json: Annotated[
-        Path | None,
-        typer.Option(
-            metavar="FILE",
-            help="Results, one record a cell; the page lies beside it as .md and .html. Default: "
-            "docs/results/ablate.json, or ablate-PROFILE.json.",
-        ),
-    ] = None,
-    across: Annotated[
-        list[str] | None,
-        typer.Option(
-            metavar="FIELD",
-            help="A table may mix results that differ in this: commit, recipe, base or grader. The "
-            "page names all of them.",
-        ),
-    ] = None,
-    dry_run: Annotated[bool, typer.Option(help="Say what would be run, and stop.")] = False,
-    only_page: Annotated[bool, typer.Option(help="Compute nothing, write the page.")] = False,
+    at_once: AtOnce = 1,
+    json: Json = None,
+    across: Across = None,
+    dry_run: DryRun = False,
+    only_page: OnlyPage = False,
 ) -> None:
     """The paper's tables over seeds: each cell a run, all in one store, resumable.
 
     Goes on where it was when given again: a finished cell is never computed twice.
 
-    Example: mstar-ray ablate --table 2 --row top2-prm --seed 11
+    Example: mstar-ray ablate --table 2 --row top-2-prm --seed 11
     """
     with ending(GOES_ON):
         from jobs.ablate import __main__ as work

@@ -1,19 +1,21 @@
 """Cells of an ablation: one figure each, of a table, a row and a seed; and the runs they come from.
 
 What always holds: a run has its name from the content of its settings, so rows of one content are
-one run, in whichever tables they stand, and a row whose settings were changed is another run.
+one run, in whichever tables they stand, and a row whose settings were changed is another run. The
+settings of a run that takes its steps from another run's figures are that run's name, too.
 """
 
 from __future__ import annotations
 
 import json
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
-from pipeline.ablation.recipe import Ablation, Settings, nearest
+from pipeline.ablation.recipe import Ablation, Row, Settings, nearest
 from pipeline.config.resume import config_hash
 from pipeline.config.schema import Config
 from pipeline.errors import BadConfig
+from pipeline.hashing import sha256_hex
 
 Key = tuple[str, str, int]
 """Table, row, seed."""
@@ -25,7 +27,7 @@ Base = Callable[[list[str]], Config]
 @dataclass(frozen=True)
 class Cell:
     """One figure. policy: which one of the run is evaluated. recipe: hash of the settings that all
-    rows of the ablation have in common."""
+    rows of the ablation have in common. steps_of: the cell whose optimizer steps its run takes."""
 
     table: str
     row: str
@@ -33,6 +35,7 @@ class Cell:
     policy: str
     recipe: str
     config: Config
+    steps_of: Cell | None = None
 
     @property
     def key(self) -> Key:
@@ -62,11 +65,23 @@ def cells_of(ablation: Ablation, base: Base, changes: Sequence[str] = ()) -> lis
         rows = {row: _row_config(ablation, base, changes, table, row) for row in one.rows}
         _check_different(ablation, table, rows)
         for rank, seed in enumerate(ablation.seeds_of(table)):
-            found += [
-                (rank, Cell(table, row, seed, one.rows[row].policy, common, _named(config, seed)))
+            cells = {
+                row: Cell(table, row, seed, one.rows[row].policy, common, _named(config, seed))
                 for row, config in rows.items()
+            }
+            found += [
+                (rank, _with_steps(cell, one.rows[row], cells)) for row, cell in cells.items()
             ]
     return [cell for _, cell in sorted(found, key=lambda item: item[0])]
+
+
+def _with_steps(cell: Cell, row: Row, cells: Mapping[str, Cell]) -> Cell:
+    """The same cell, of a run that takes its steps from another cell's, if the row says so."""
+    if not row.steps_of:
+        return cell
+    other = cells[row.steps_of]
+    config = _named(cell.config, cell.seed, other.run)
+    return replace(cell, config=config, steps_of=other)
 
 
 def _row_config(
@@ -88,10 +103,13 @@ def _configured(base: Base, settings: Settings, changes: Sequence[str], where: s
         raise BadConfig(f"{where} cannot be run: {error}") from error
 
 
-def _named(config: Config, seed: int) -> Config:
+def _named(config: Config, seed: int, steps_of: str = "") -> Config:
     run = config.run.model_copy(update={"seed": seed})
     config = config.model_copy(update={"run": run})
-    name = f"seed{seed}-{config_hash(config)[:12]}"
+    content = config_hash(config)
+    if steps_of:
+        content = sha256_hex(f"{content}/{steps_of}".encode())
+    name = f"seed{seed}-{content[:12]}"
     return config.model_copy(update={"run": run.model_copy(update={"name": name})})
 
 
@@ -152,8 +170,29 @@ class RunOfCells:
         and a process reward model where it builds one."""
         return self.config.run.seed, self.config.select.reward
 
+    @property
+    def steps_of(self) -> Cell | None:
+        """The cell whose optimizer steps it takes."""
+        return self.cells[0].steps_of
+
+    def with_steps(self, steps: int) -> RunOfCells:
+        """The same run, now that it is known how many optimizer steps it takes."""
+        evolve = self.config.evolve.model_copy(update={"steps": steps})
+        return replace(self, config=self.config.model_copy(update={"evolve": evolve}))
+
     def __str__(self) -> str:
         return "; ".join(map(str, self.cells))
+
+
+def with_needed(cells: Iterable[Cell], have: Collection[Key]) -> list[Cell]:
+    """Some cells to compute, and before each the one that its run takes its steps from, if that has
+    no result yet."""
+    found: dict[Key, Cell] = {}
+    for cell in cells:
+        if cell.steps_of is not None and cell.steps_of.key not in have:
+            found.setdefault(cell.steps_of.key, cell.steps_of)
+        found.setdefault(cell.key, cell)
+    return list(found.values())
 
 
 def runs_of(cells: Iterable[Cell]) -> list[RunOfCells]:
@@ -170,10 +209,15 @@ def startable(
     """The runs that may begin beside those under way, in order.
 
     One that would compute what another is just computing waits for it: beside a run of its seed it
-    begins only once a run that shares as much with it is done.
+    begins only once a run that shares as much with it is done. One that takes its steps from
+    another's waits for that.
     """
+    under_way = list(under_way)
     busy, computed = {run.shares[0] for run in under_way}, {run.shares for run in done}
+    to_come = {run.name for run in (*waiting, *under_way)}
     for run in waiting:
+        if run.steps_of is not None and run.steps_of.run in to_come:
+            continue
         if run.shares in computed or run.shares[0] not in busy:
             busy.add(run.shares[0])
             yield run

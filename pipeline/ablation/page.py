@@ -26,6 +26,9 @@ ABOUT = (
 HEADER = ["row", "test", "minus baseline", "p", "p (Holm)", "true", "true among kept", "ood",
           "steps", "labelled queries", "seconds", "paper"]  # fmt: skip
 
+UNTRAINED = ("base", "warmup")
+"""Policies of a run that no iteration has trained."""
+
 FURTHER = ["difference", "points", "p", "p (Holm)"]
 
 
@@ -50,10 +53,24 @@ def _part(table: Figures, comparisons: int) -> dict[str, Any]:
         "notes": [
             f"Baseline: {table.table.baseline}. Seeds: {', '.join(map(str, table.seeds))}. "
             f"Test questions: {table.n}.",
+            *_unequal(table),
             *_unmoved(table),
             *(f"{field}: {', '.join(values)}" for field, values in table.versions.items()),
         ],
     }
+
+
+def _unequal(table: Figures) -> list[str]:
+    """Which compared rows were trained for other numbers of optimizer steps."""
+    lines = {line.name: line for line in table.lines}
+    unequal = [
+        f"{row} {lines[row].steps:.0f}, {baseline} {lines[baseline].steps:.0f}"
+        for row, baseline in table.table.pairs
+        if lines[row].row.policy not in UNTRAINED and lines[row].steps_R != lines[baseline].steps_R
+    ]
+    if not unequal:
+        return ["Compared rows were trained for equally many optimizer steps, seed by seed."]
+    return [f"Optimizer steps of compared rows that are not equal: {'; '.join(unequal)}."]
 
 
 def _unmoved(table: Figures) -> list[str]:

@@ -42,6 +42,9 @@ class Row(Section):
     """Settings of its run, by dotted key."""
     policy: Literal["base", "warmup", "control", "final"] = "final"
     """Which policy of its run is evaluated."""
+    steps_of: str = ""
+    """Row of the same table whose optimizer steps its run takes, seed by seed (`evolve.steps`);
+    empty: as its settings say."""
     paper: tuple[float, float] | None = None
     """The paper's figures in percent: MathV360K held out (750), MathVista testmini (1,000)."""
 
@@ -165,12 +168,30 @@ def _problems(ablation: Ablation) -> Iterator[str]:
                 f"tables.{name}: seeds {list(seeds)}: an interval over seeds needs two different "
                 "ones or more"
             )
-        asked = {f"tables.{name}.baseline": (table.baseline,), f"tables.{name}.also": ()}
-        asked[f"tables.{name}.also"] = tuple(row for pair in table.also for row in pair)
+        asked = {f"tables.{name}.baseline": [table.baseline]}
+        asked[f"tables.{name}.also"] = [row for pair in table.also for row in pair]
+        asked |= {
+            f"tables.{name}.rows.{row}.steps_of": [one.steps_of]
+            for row, one in table.rows.items()
+            if one.steps_of
+        }
         for where, rows in asked.items():
             for row in rows:
                 if row not in table.rows:
                     yield f"{where}: no row {row!r} in this table{nearest(row, table.rows)}"
+        yield from _step_problems(name, table)
+
+
+def _step_problems(name: str, table: Table) -> Iterator[str]:
+    """Rows that take their optimizer steps from a row that cannot give them."""
+    for row, one in table.rows.items():
+        other, where = table.rows.get(one.steps_of), f"tables.{name}.rows.{row}.steps_of"
+        if other is None:
+            continue
+        if other.steps_of or other.policy in ("base", "warmup"):
+            yield f"{where}: row {one.steps_of!r} has no steps of its own to give"
+        if "evolve.steps" in one.set:
+            yield f"{where}: the row sets evolve.steps as well; leave one of the two out"
 
 
 def nearest(word: str, words: Iterable[str]) -> str:

@@ -11,6 +11,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 
 from pipeline.ablation.cells import Cell, Key, RunOfCells
+from pipeline.ablation.recipe import Table
 from pipeline.errors import BadConfig, BadData
 
 VERSIONED = ("commit", "recipe", "base", "grader")
@@ -97,6 +98,18 @@ def of_cells(cells: Iterable[Cell], results: Iterable[Result]) -> dict[Key, Resu
     return {cell.key: found[cell.key, cell.run] for cell in cells if (cell.key, cell.run) in found}
 
 
+def steps_of(cell: Cell, results: Iterable[Result]) -> int:
+    """Optimizer steps of a cell that has a result.
+
+    Raises:
+        BadConfig: it took none, so that no run can take as many.
+    """
+    steps = of_cells([cell], results)[cell.key].steps
+    if not steps:
+        raise BadConfig(f"{cell} took no optimizer step, and another row is to take as many")
+    return steps
+
+
 def missing_cells(cells: Iterable[Cell], results: Mapping[Key, Result]) -> str:
     """The cells without a result in words, by row; empty: all have one."""
     seeds: dict[str, list[str]] = {}
@@ -137,6 +150,23 @@ def check_versions(table: str, results: Sequence[Result], across: Sequence[str] 
             "\n".join([f"table {table} would mix versions, and its differences with them:", *lines])
             + _MIXED
         )
+
+
+def check_steps(name: str, table: Table, results: Mapping[Key, Result]) -> None:
+    """Refuse a table whose rows of equal steps have taken others.
+
+    Raises:
+        BadConfig: naming the rows, the seed, and the steps of both.
+    """
+    for row, one in table.rows.items():
+        for result in [found for found in results.values() if one.steps_of and found.row == row]:
+            other = results[name, one.steps_of, result.seed]
+            if result.steps != other.steps:
+                raise BadConfig(
+                    f"table {name}: {result} took {result.steps} optimizer steps, and is to take "
+                    f"as many as {other}, {other.steps}: one of them was computed again and the "
+                    "other was not. Move the results file and run.out away, and compute both"
+                )
 
 
 def check_present(

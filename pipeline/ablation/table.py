@@ -21,7 +21,8 @@ ALPHA = 0.05
 @dataclass(frozen=True)
 class Line:
     """A row over its seeds. true, kept_true, ood: None where it is not known or not evaluated.
-    unmoved: seeds whose policy is the warm-up, than which validation found no better one."""
+    steps_R: optimizer steps after the warm-up, by seed. unmoved: seeds whose policy is the warm-up:
+    validation found none better, or nothing was trained."""
 
     name: str
     row: Row
@@ -29,10 +30,15 @@ class Line:
     true: Estimate | None
     kept_true: Estimate | None
     ood: Estimate | None
-    steps: float
+    steps_R: tuple[int, ...]
     queries: float
     wall_s: float
     unmoved: int
+
+    @property
+    def steps(self) -> float:
+        """Their mean."""
+        return sum(self.steps_R) / len(self.steps_R)
 
 
 @dataclass(frozen=True)
@@ -109,7 +115,7 @@ def _line(name: str, row: Row, results_R: Sequence[Result]) -> Line:
         _where_known([one.test_true for one in results_R]),
         _where_known([one.kept_true for one in results_R]),
         _where_known([one.ood for one in results_R]),
-        mean([one.steps for one in results_R]),
+        tuple(one.steps for one in results_R),
         mean([one.queries for one in results_R]),
         mean([one.wall_s for one in results_R]),
         sum(one.policy == "warmup" for one in results_R) if row.policy != "warmup" else 0,

@@ -14,6 +14,7 @@ def check(config: Config) -> None:
     """Refuses combinations that cannot work, whatever the machine and the data."""
     check_templates(config.prompt.templates)
     problems = [
+        *_ranking_problems(config),
         *_sampling_problems(config),
         *_unlabelled_problems(config),
         *_placement_problems(config),
@@ -26,8 +27,9 @@ def check(config: Config) -> None:
         raise BadConfig("\n".join(problems))
 
 
-def _sampling_problems(config: Config) -> Iterator[str]:
-    generate, select, warmup = config.generate, config.select, config.warmup
+def _ranking_problems(config: Config) -> Iterator[str]:
+    """What selection ranks by, and what gives that."""
+    select = config.select
     if select.rule == "threshold" and select.by != "prm":
         yield (
             f"select.rule = threshold is a probability, and select.by = {select.by} gives none: "
@@ -56,6 +58,10 @@ def _sampling_problems(config: Config) -> Iterator[str]:
             "prm.log_likelihood says how a PRM is built, and prm.path takes a ready one, whose own "
             "config says it: set prm.log_likelihood=false, or leave prm.path out"
         )
+
+
+def _sampling_problems(config: Config) -> Iterator[str]:
+    generate, select, warmup = config.generate, config.select, config.warmup
     if select.rule in ("top_k", "bottom_k", "random_k") and select.k > generate.samples:
         yield (
             f"select.k = {select.k} keeps more responses than generate.samples = "

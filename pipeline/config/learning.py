@@ -101,6 +101,10 @@ class Evolve(Section):
     """Share of the labelled pool that one iteration draws."""
     epochs: int = Field(default=1, ge=1, le=100)
     """Epochs over an iteration's selected responses."""
+    final: Literal["best", "last"] = Field(default="best", json_schema_extra=ADDED)
+    """Which policy is final, of the evolution and of its control. best: the highest validation
+    greedy, the warm-up's included, ties to the later. last: the one after the last iteration, so
+    that runs of a comparison end at their fixed steps and no choice by few questions adds noise."""
     control: bool = True
     """Also train the warm-up policy for as many further steps on gold-conditioned chains of the
     labelled queries that the evolution sees."""

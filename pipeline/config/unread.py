@@ -43,7 +43,7 @@ def _rules(config: Config) -> Iterator[Rule]:
         rest = set(Warmup.model_fields) - {"checkpoint"}
         yield "warmup.checkpoint is a ready warm-up", "warmup", rest
     if evolve.iterations == 0:
-        yield "evolve.iterations = 0", "evolve", {"interval", "epochs", "control"}
+        yield "evolve.iterations = 0", "evolve", {"interval", "epochs", "final", "control"}
     if learn.schedule == "constant":
         yield "learn.schedule = constant", "learn", {"schedule_share"}
     yield from _exploration_rules(config)

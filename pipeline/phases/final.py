@@ -1,4 +1,4 @@
-"""The final phase: the best policy by validation, and the best control, evaluated on the test
+"""The final phase: the final policy and the final control (`evolve.final`), evaluated on the test
 splits."""
 
 from __future__ import annotations
@@ -24,7 +24,10 @@ def ready(state: State, spec: RunSpec) -> Sequence[Step]:
 
 
 def chosen(state: State, spec: RunSpec, chain: str) -> str:
-    """The best of a chain by validation greedy, the warm-up policy included; ties to the later."""
+    """The policy of a chain that stands for it: the best by validation greedy, the warm-up's
+    included, ties to the later; or the last one (`evolve.final`)."""
     names = ["warmup", *(f"{chain}/{t}" for t in range(len(state.iterations)))]
+    if spec.config.evolve.final == "last":
+        return names[-1]
     validation = spec.config.data.validation
     return names[best_of([state.greedy(state.policies[name], validation) for name in names])]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from pipeline.phases.lineage import policy_before, temperature_of
@@ -19,12 +20,6 @@ def iteration_row(state: State, spec: RunSpec, iteration: int) -> dict[str, Any]
     closed = state.closed.get(purpose) or _of_gold(len(drawn))
     counts = closed["coverage"]
     samples = max(1, counts["samples"])
-    learn_s, pools = (
-        state.stage_s.get(f"{purpose}/learn", 0.0),
-        (purpose, f"unlabelled/{iteration}"),
-    )
-    generate_s = sum(state.stage_s.get(f"{pool}/generate", 0.0) for pool in pools)
-    tokens = closed["tokens"] + state.closed.get(pools[1], {}).get("tokens", 0)
     greedy = state.evaluation(policy, validation, GREEDY) or {}
     sampled = state.evaluation(policy, validation, SAMPLED)
     return {
@@ -51,11 +46,25 @@ def iteration_row(state: State, spec: RunSpec, iteration: int) -> dict[str, Any]
         "reward_pass_2": (sampled or {}).get("reward_pass_2"),
         **_unlabelled(state, iteration),
         "choice": choice_totals(shard.choice for shard in state.shards.get(purpose, {}).values()),
+        **_speed(state, iteration, closed["tokens"], job.report),
+    }
+
+
+def _speed(
+    state: State, iteration: int, labelled_tokens: int, report: Mapping[str, Any]
+) -> dict[str, Any]:
+    """Seconds of an iteration's stages, and tokens by second; labelled_tokens: sampled for its
+    labelled queries; report: the learner's."""
+    purpose, unlabelled = f"evolve/{iteration}", f"unlabelled/{iteration}"
+    learn_s = state.stage_s.get(f"{purpose}/learn", 0.0)
+    generate_s = sum(state.stage_s.get(f"{pool}/generate", 0.0) for pool in (purpose, unlabelled))
+    tokens = labelled_tokens + state.closed.get(unlabelled, {}).get("tokens", 0)
+    return {
         "generate_s": generate_s,
         "learn_s": learn_s,
         "evaluate_s": state.stage_s.get(f"{purpose}/evaluate", 0.0),
         "generate_tokens_per_s": tokens / generate_s if generate_s else None,
-        "learn_tokens_per_s": job.report["tokens"] / learn_s if learn_s and job.report else None,
+        "learn_tokens_per_s": report["tokens"] / learn_s if learn_s and report else None,
     }
 
 

@@ -68,10 +68,16 @@ def front_matter(spec: RunSpec) -> Iterator[str]:
     yield from (f"base_model: {base}", "tags: [mstar-ray]", "---", "")
 
 
+_CHOSEN = {
+    "best": "the best of the run's policies on the validation split",
+    "last": "the one after its last iteration",
+}
+
+
 def _origin(name: str, policy: PolicyRef, state: State, spec: RunSpec) -> Iterator[str]:
     config, where = spec.config, chain_of(name, state)
     same = f" (its policy `{where}`)" if where != name else ""
-    chosen = ", the best of the run's policies on the validation split" if name == "final" else ""
+    chosen = f", {_CHOSEN[config.evolve.final]}" if name == "final" else ""
     yield f"Policy `{name}` of run `{config.run.name}`{same}{chosen}."
     yield ""
     yield f"* made from: `{config.policy.path}` ({state.policies['base'].version})"
@@ -101,7 +107,8 @@ def _results(policy: PolicyRef, state: State, spec: RunSpec) -> Iterator[str]:
     if not rows:
         yield "It was not evaluated."
         return
-    yield "Greedy, in percent, with 95 % intervals. Policies are chosen by the validation split."
+    chosen = " Policies are chosen by the validation split." * (spec.config.evolve.final == "best")
+    yield f"Greedy, in percent, with 95 % intervals.{chosen}"
     yield ""
     yield "| split | questions | this policy | base | chance | answers not readable |"
     yield "|---|---|---|---|---|---|"

@@ -91,7 +91,8 @@ def run_warnings(state: State, spec: RunSpec) -> list[str]:
             if result is not None and name != "base":
                 warnings += _result_warnings(name, split, result)
     warnings += saturation_notices(state)
-    if state.finished is not None and state.finished["final"] == "warmup":
+    best = spec.config.evolve.final == "best"
+    if best and state.finished is not None and state.finished["final"] == "warmup":
         warnings.append(
             "no iteration was better on validation than the warm-up, so `final` is that policy"
         )

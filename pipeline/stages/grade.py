@@ -21,7 +21,7 @@ from pipeline.generation.shards import ShardSpec
 from pipeline.hashing import key_of
 from pipeline.prompts import PromptKind
 from pipeline.query import Query
-from pipeline.records import Grade, Rollout
+from pipeline.records import AnswerClass, Grade, Rollout
 from pipeline.run.shard_answers import GradeDone
 from pipeline.run.spec import RunSpec
 from pipeline.selection.coverage import coverage
@@ -77,13 +77,19 @@ def finish_shard(
         rows: list[Rollout] = read_rows(store, task.rollout, Rollout)
     except ArtifactLost as lost:
         return TaskLost(task.key, lost.path, lost.reason)
-    by_hash = {query.content_hash: query for query in task.queries_Q}
-    problem = group_problem(rows, list(by_hash), task.samples)
+    asked = list({query.content_hash: None for query in task.queries_Q})
+    problem = group_problem(rows, asked, task.samples)
     if problem is not None:
         return TaskLost(task.key, task.rollout, problem)
-    if task.vote is not None:
-        done = _finish_unlabelled(store, task, rows, grade_many, grader)
-        return replace(done, seconds=clock() - started)
+    finish = _finish_labelled if task.vote is None else _finish_unlabelled
+    return replace(finish(store, task, rows, grade_many, grader), seconds=clock() - started)
+
+
+def _finish_labelled(
+    store: Store, task: GradeTask, rows: list[Rollout], grade_many: GradeMany, grader: str
+) -> GradeDone:
+    """Of a shard of labelled queries: the grades and, with a rule, what is selected by them."""
+    by_hash = {query.content_hash: query for query in task.queries_Q}
     results = grade_many([(row.text, by_hash[row.query]) for row in rows])
     bad = _ungraded(rows, results)
     rows, graded = _graded(rows, results, bad)
@@ -100,10 +106,8 @@ def finish_shard(
         )
         choice = choice_of(made.chosen_from, kept)
     shapes = shape_counts(one.shape for one in results if not isinstance(one, Ungraded))
-    counted, seconds = coverage(rows, outcomes, kept), clock() - started
-    return GradeDone(
-        task.key, task.rollout, grades, selected, counted, seconds, bad, choice, shapes
-    )
+    counted = coverage(rows, outcomes, kept)
+    return GradeDone(task.key, task.rollout, grades, selected, counted, 0.0, bad, choice, shapes)
 
 
 def _finish_unlabelled(
@@ -111,7 +115,31 @@ def _finish_unlabelled(
 ) -> GradeDone:
     """Of a shard of unlabelled queries: the classes of equal answers and, with a rule, the votes
     and what is selected by them."""
+    done, grades, classes = _classified(store, task, rows, grade_many, grader)
+    if task.rule is None:  # a process reward model votes, once it has scored
+        return done
     assert task.vote is not None
+    labels, outcomes = voted(rows, grades, classes, {}, task.vote)
+    made = choose(rows, outcomes, None, task.rule, task.seed)
+    read = f"{done.grades}+{done.classes}"
+    rule = task.rule.identity | {"vote": task.vote.identity}
+    key = select_key(task.rollout, read, rule, task.seed, task.prompt)
+    selected = store_selected(
+        store, key, made.kept, rollout=task.rollout, prompt=task.prompt, rewards=made.rewards
+    )
+    return replace(
+        done,
+        selected=selected,
+        coverage=coverage(rows, outcomes, made.kept),
+        choice=choice_of(made.chosen_from, made.kept),
+        votes={query: label.to_dict() for query, label in labels.items()},
+    )
+
+
+def _classified(
+    store: Store, task: GradeTask, rows: list[Rollout], grade_many: GradeMany, grader: str
+) -> tuple[GradeDone, list[Grade], list[AnswerClass]]:
+    """Grades and classes of equal answers of unlabelled queries, stored; nothing is selected."""
     by_hash = {query.content_hash: query for query in task.queries_Q}
 
     def compare(items: list[tuple[str, Query]]) -> list[Graded | None]:
@@ -132,23 +160,7 @@ def _finish_unlabelled(
         classes=store_classes(store, task.rollout, classes, grader),
         truth=truth_of(rows, classes, by_hash, compare),
     )
-    if task.rule is None:  # a process reward model votes, once it has scored
-        return done
-    labels, outcomes = voted(rows, grades, classes, {}, task.vote)
-    made = choose(rows, outcomes, None, task.rule, task.seed)
-    read = f"{done.grades}+{done.classes}"
-    rule = task.rule.identity | {"vote": task.vote.identity}
-    key = select_key(task.rollout, read, rule, task.seed, task.prompt)
-    selected = store_selected(
-        store, key, made.kept, rollout=task.rollout, prompt=task.prompt, rewards=made.rewards
-    )
-    return replace(
-        done,
-        selected=selected,
-        coverage=coverage(rows, outcomes, made.kept),
-        choice=choice_of(made.chosen_from, made.kept),
-        votes={query: label.to_dict() for query, label in labels.items()},
-    )
+    return done, grades, classes
 
 
 def shape_counts(shapes: Iterable[str | None]) -> dict[str, int]:

@@ -118,22 +118,32 @@ def test_the_page_has_every_row_as_markdown_and_as_html(
     assert all(f">{cell}<" in page for cell in cells if cell and "'" not in cell)
 
 
-def test_one_cell_alone_and_no_page_without_the_others(
+GOLD = {"set": {"evolve.method": "sft"}, "steps_of": "random-1"}
+
+
+def test_one_cell_and_what_it_needs_and_no_page_without_the_others(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    recipe, start = write_ablation(tmp_path), InProcess()
-    one = asked(tmp_path, recipe, tables=["2"], rows=["random-1"], seeds=[6])
+    tables = {"2": {**TABLES["2"], "rows": {"gold": GOLD, **TABLES["2"]["rows"]}}}
+    recipe, start = write_ablation(tmp_path, tables), InProcess()
+    one = asked(tmp_path, recipe, tables=["2"], rows=["gold"], seeds=[6])
     assert ablate(one, start=start) == 0
-    assert [(row["row"], row["seed"]) for row in results(tmp_path)] == [("random-1", 6)]
-    assert len(start.begun) == 1
+    # The row whose steps it takes comes first.
+    random, gold = results(tmp_path)
+    assert [(row["row"], row["seed"]) for row in (random, gold)] == [("random-1", 6), ("gold", 6)]
+    assert random["steps"] == gold["steps"] > 0
+    assert random["policy"] == "evolve/1"
+    assert len(start.begun) == 2
     said = capsys.readouterr().err
-    assert "run 1 of 1: table 2 row random-1 seed 6" in said
-    assert (
-        "table 2 is not on the page yet, it misses every (seeds 5, 6); random-1 (seeds 5)" in said
-    )
+    assert "run 1 of 2: table 2 row random-1 seed 6" in said
+    missing = "gold (seeds 5); every (seeds 5, 6); random-1 (seeds 5)"
+    assert f"table 2 is not on the page yet, it misses {missing}" in said
     assert not (tmp_path / "results.md").exists()
-    with pytest.raises(BadConfig, match=r"table 2 misses every \(seeds 5, 6\); random-1"):
+    with pytest.raises(BadConfig, match=r"table 2 misses gold \(seeds 5\); every"):
         only_page(asked(tmp_path, recipe, tables=["2"]))
+    again = InProcess()
+    assert ablate(one, start=again) == 0
+    assert again.begun == []
 
 
 def test_several_at_once_and_none_beside_one_that_computes_what_it_needs(tmp_path: Path) -> None:
@@ -287,6 +297,9 @@ ROWS: list[tuple[dict[str, Any], str]] = [
         "table 1 row odd seed 5 cannot be run: learn.ranks = 4096",
     ),
     ({"policy": "best"}, "tables.1.rows.odd.policy"),
+    ({"steps_of": "al"}, "tables.1.rows.odd.steps_of: no row 'al' in this table: did you mean"),
+    ({"steps_of": "warmup"}, "odd.steps_of: row 'warmup' has no steps of its own to give"),
+    ({"steps_of": "all", "set": {"evolve.steps": 2}}, "odd.steps_of: the row sets evolve.steps"),
 ]
 
 
@@ -338,6 +351,10 @@ def test_the_shipped_recipe_can_be_run_row_by_row() -> None:
         for cell in cells
     }
     assert set(drawn.values()) == {2}, "every arm sees its pool twice"
+    assert {cell.config.evolve.final for cell in cells} == {"last"}
+    assert {
+        (cell.table, cell.row, cell.steps_of.row) for cell in cells if cell.steps_of is not None
+    } == {("1", "sft", "continuous-25"), ("recipe", "sft", "prm")}
     assert len(ablation.seeds_of("recipe")) == 5
     assert len(ablation.seeds_of("prm")) == 11
     _, small = Asked(profile="small").recipe_and_cells()

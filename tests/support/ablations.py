@@ -48,7 +48,7 @@ def write_ablation(folder: Path, tables: dict[str, Any] = TABLES, **changes: Any
     config = job_config(
         folder,
         warmup={"epochs": 1},
-        evolve={"iterations": 2, "interval": 1 / 3, "control": False},
+        evolve={"iterations": 2, "interval": 1 / 3, "control": False, "final": "last"},
     )
     plain = to_dict(config)
     plain["run"]["out"] = str(folder / "runs")

@@ -13,6 +13,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+from pipeline.config.schema import Explore
 from pipeline.config.selecting import RankedBy
 from pipeline.errors import BadConfig
 from pipeline.phases.explore import ranked_by, search_task, temperature_chosen
@@ -24,7 +25,7 @@ from pipeline.run.spec import RunSpec
 from pipeline.run.state import State
 from pipeline.run.stored import StoredRun
 from pipeline.stages.evaluate import Read
-from pipeline.stages.explore import SearchTask, decision
+from pipeline.stages.explore import AtTemperature, SearchTask, decision
 
 
 @dataclass(frozen=True)
@@ -58,7 +59,25 @@ def decided(
     Raises:
         BadConfig: it asks for what the run did not store.
     """
-    explore, task = spec.config.explore, search.task
+    kept, rank = _sampled(search, name, spec.config.explore), _rank(search, name, state, spec)
+    changes: dict[str, Any] = {
+        "figure": spec.config.explore.by,
+        "mode": spec.config.explore.mode,
+        "ranked_by": rank,
+        "samples": spec.config.explore.samples,
+    }
+    asked = replace(search.task, **changes, seed=spec.config.run.seed, sampled=kept)
+    step = replace(search.step, **changes)
+    return temperature_chosen(step, decision(asked, spec, read)).compared()
+
+
+def _sampled(search: StoredSearch, name: str, explore: Explore) -> tuple[AtTemperature, ...]:
+    """What a search stored at the temperatures that a configuration compares.
+
+    Raises:
+        BadConfig: it asks for other temperatures, or more samples, than the run stored.
+    """
+    task = search.task
     stored = [one.temperature for one in task.sampled]
     if explore.samples > task.samples:
         raise BadConfig(
@@ -74,24 +93,7 @@ def decided(
             f"{name}: the search before iteration {search.step.iteration} sampled "
             f"T = {_temperatures(stored)}, not {_temperatures(missing)}"
         )
-    rank = _rank(search, name, state, spec)
-    asked = replace(
-        task,
-        figure=explore.by,
-        mode=explore.mode,
-        ranked_by=rank,
-        samples=explore.samples,
-        seed=spec.config.run.seed,
-        sampled=kept,
-    )
-    step = replace(
-        search.step,
-        figure=explore.by,
-        mode=explore.mode,
-        ranked_by=rank,
-        samples=explore.samples,
-    )
-    return temperature_chosen(step, decision(asked, spec, read)).compared()
+    return kept
 
 
 def _temperatures(some: Sequence[float]) -> str:

@@ -7,12 +7,21 @@ from dataclasses import replace
 
 import pytest
 
-from pipeline.ablation.cells import Cell, RunOfCells, runs_of, startable
+from pipeline.ablation.cells import Cell, RunOfCells, runs_of, startable, with_needed
 from pipeline.ablation.page import page
 from pipeline.ablation.recipe import Row, Table
-from pipeline.ablation.results import Result, expected_s, read_results, with_results, written
+from pipeline.ablation.results import (
+    Result,
+    check_steps,
+    expected_s,
+    read_results,
+    steps_of,
+    with_results,
+    written,
+)
 from pipeline.ablation.table import Figures, adjusted, figures_of, sentence
 from pipeline.config.schema import Config
+from pipeline.errors import BadConfig
 from pipeline.metrics.comparisons import holm
 from pipeline.metrics.intervals import over_seeds
 
@@ -112,6 +121,36 @@ def test_rows_that_are_still_the_warm_up_are_named() -> None:
 # --- results -------------------------------------------------------------------------------------
 
 
+def test_rows_of_other_steps_are_named() -> None:
+    """Pairs of rows that were not trained for equally long; a warm-up is not compared so."""
+    rows = {"a": Row(), "b": Row(), "c": Row(policy="warmup")}
+    steps = {"a": (60, 61, 60), "b": (60, 61, 60), "c": (0, 0, 0)}
+
+    def found(steps: Mapping[str, Sequence[int]]) -> str:
+        some = {
+            one.key: replace(one, steps=count)
+            for row, counts in steps.items()
+            for one, count in zip(results("2", row, RANDOM), counts, strict=True)
+        }
+        asked = Table(title="of tests", baseline="a", rows=rows)
+        return page([figures_of("2", asked, SEEDS, some)])[0]
+
+    equal = "Compared rows were trained for equally many optimizer steps, seed by seed."
+    assert equal in found(steps)
+    text = found(steps | {"b": (112, 115, 109)})
+    assert "Optimizer steps of compared rows that are not equal: b 112, a 60." in text
+    assert equal not in text
+
+
+def test_a_row_that_claims_equal_steps_has_them() -> None:
+    asked = Table(title="", baseline="a", rows={"a": Row(), "b": Row(steps_of="a")})
+    found = {one.key: one for row in "ab" for one in results("2", row, RANDOM)}
+    check_steps("2", asked, found)
+    found["2", "b", 12] = replace(found["2", "b", 12], steps=59)
+    with pytest.raises(BadConfig, match=r"b seed 12 took 59 optimizer steps, .* as a seed 12, 60"):
+        check_steps("2", asked, found)
+
+
 def test_results_are_read_as_they_are_written_and_replaced_by_cell() -> None:
     rows = results("2", "a", RANDOM)
     assert read_results(written(rows), "here") == rows
@@ -149,3 +188,17 @@ def test_beside_a_run_of_its_seed_one_begins_when_what_they_share_is_done() -> N
     assert list(startable([by_prm, again], [], [first, other])) == [by_prm]
     assert list(startable([again], [by_prm], [first, other])) == []
     assert list(startable([again], [other], [first, by_prm])) == [again]
+
+
+def test_a_run_that_takes_its_steps_from_another_waits_for_it() -> None:
+    first, other = run_of(11), run_of(12, row="b")
+    takes = replace(run_of(11, row="c").cells[0], steps_of=first.cells[0])
+    waiting = runs_of([takes])[0]
+    assert with_needed([takes], {}) == [first.cells[0], takes]
+    assert with_needed([takes], {first.cells[0].key: RESULT}) == [takes]
+    assert list(startable([first, waiting, other], [], [])) == [first, other]
+    assert list(startable([waiting], [first], [])) == []
+    assert list(startable([waiting], [], [first])) == [waiting]
+    assert waiting.with_steps(64).config.evolve.steps == 64
+    with pytest.raises(BadConfig, match="table 2 row a seed 11 took no optimizer step"):
+        steps_of(first.cells[0], [replace(RESULT, steps=0)])

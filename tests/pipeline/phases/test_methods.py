@@ -238,3 +238,19 @@ def test_a_run_that_ends_early_has_its_control_and_its_final_policy(tmp_path: Pa
     assert summary(state, bench.program, bench.store)["evolution_ended"] == (
         "evolve.steps = 3 are done"
     )
+
+
+@pytest.mark.parametrize("final", ["best", "last"])
+def test_the_final_policy_is_the_best_or_the_last(tmp_path: Path, final: str) -> None:
+    bench = Bench(tmp_path, make_config(evolve={"iterations": 2, "final": final}))
+    bench.run()
+    state = replay(bench.events)
+    assert state.finished is not None
+    validation = bench.program.config.data.validation
+    for chain, name in (("evolve", "final"), ("control", "control")):
+        names = ["warmup", *(f"{chain}/{t}" for t in range(2))]
+        greedy = [state.greedy(state.policies[one], validation) for one in names]
+        best = names[max(range(3), key=lambda t: (greedy[t], t))]
+        assert best != names[-1], "the two differ here"
+        assert state.finished[name] == (best if final == "best" else names[-1])
+    assert audit(bench.store, "scripted").problems == []
