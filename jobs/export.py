@@ -42,9 +42,14 @@ def model(place: str, run: str | None, name: str, to: Path, push_to: str | None)
     if to.exists():
         raise BadConfig(f"{to} is there already: name a folder that is not (--to)")
     api = None if push_to is None else hub(push_to)
-    make = prm_card if name == PRM else lambda state, spec: model_card(name, state, spec)
     chosen = models[name]
-    export_policy(stored.store, chosen, to, make(stored.state, stored.spec), say)
+    entry = stored.entry_of(chosen)
+    card = (
+        prm_card(stored.state, stored.spec, entry)
+        if name == PRM
+        else model_card(name, stored.state, stored.spec, entry)
+    )
+    export_policy(stored.store, chosen, to, card, say)
     what = "process reward model" if name == PRM else f"policy {name}"
     print(f"{to}: {what} of run {stored.name}, sha256 {chosen.path.rpartition('/')[2]}")
     if api is not None and push_to is not None:

@@ -53,6 +53,7 @@ from pipeline.run.ledger import Ledger
 from pipeline.run.same_run import changes_since, check_same_data, check_same_means
 from pipeline.run.spec import RunSpec
 from pipeline.run.state import State
+from pipeline.run.stored import StoredRun
 from pipeline.stages.workers import Watch
 from pipeline.storage.store import Store
 
@@ -159,7 +160,8 @@ class Job:
         """The final policy as a folder that a person can open, and its hash: a run's last line."""
         policy = named_policies(self.state)["final"]
         folder = out_folder(self.program.config) / "final"
-        card, say = model_card("final", self.state, self.program), self.console.say
+        entry = StoredRun(self.store, self.program.config.run.name).entry_of(policy)
+        card, say = model_card("final", self.state, self.program, entry), self.console.say
         export_policy(self.store, policy, folder, card, say)
         sha256 = policy.path.rsplit("/", 1)[-1]
         say(f"final policy ({chain_of('final', self.state)}): {folder}, sha256 {sha256}")

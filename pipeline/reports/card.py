@@ -1,8 +1,9 @@
 """Model cards: what a policy or a process reward model was made from, and how good it is.
 
-A pure function of what the run is and has done, without time or place, so equal work gives equal
-cards. A card belongs to an exported folder (`README.md`) and to `<out>/<run>/cards/`; the policy in
-the store keeps the bytes of the folder that it was trained from, since they are part of its hash.
+A pure function of what the run is and has done, without time or anybody's paths, so equal work
+gives equal cards; where a policy stands in its run's ledger is told by whoever exports it. A card
+belongs to an exported folder (`README.md`) and to `<out>/<run>/cards/`; the policy in the store
+keeps the bytes of the folder that it was trained from, since they are part of its hash.
 """
 
 from __future__ import annotations
@@ -26,8 +27,10 @@ CHAINS = {"warmup": ("warmup",), "evolve": ("warmup", "evolve"), "control": ("wa
 """The chains of jobs that a policy of each chain was trained by, in order."""
 
 
-def model_card(name: str, state: State, spec: RunSpec) -> str:
+def model_card(name: str, state: State, spec: RunSpec, entry: str | None = None) -> str:
     """The card of policy `name` of a run ("warmup", "evolve/3", or "final" and "control").
+
+    entry: the entry of the run's ledger that it was published by, as a path of the store.
 
     Raises:
         KeyError: the run has no such policy.
@@ -38,6 +41,7 @@ def model_card(name: str, state: State, spec: RunSpec) -> str:
         f"# {spec.config.run.name}: {name}",
         "",
         *_origin(name, policy, state, spec),
+        *_place(entry),
         "",
         *_results(policy, state, spec),
         "",
@@ -63,7 +67,7 @@ def sha256_of(policy: PolicyRef) -> str:
 
 def front_matter(spec: RunSpec) -> Iterator[str]:
     """The metadata that the Hugging Face Hub reads."""
-    base = PurePosixPath(spec.config.policy.path).name
+    base = _name(spec.config.policy.path)
     yield from ("---", "library_name: transformers", "pipeline_tag: image-text-to-text")
     yield from (f"base_model: {base}", "tags: [mstar-ray]", "---", "")
 
@@ -80,14 +84,24 @@ def _origin(name: str, policy: PolicyRef, state: State, spec: RunSpec) -> Iterat
     chosen = f", {_CHOSEN[config.evolve.final]}" if name == "final" else ""
     yield f"Policy `{name}` of run `{config.run.name}`{same}{chosen}."
     yield ""
-    yield f"* made from: `{config.policy.path}` ({state.policies['base'].version})"
+    yield f"* made from: `{_name(config.policy.path)}` ({state.policies['base'].version})"
     yield (
         f"* by: self-evolving training, M-STaR (arXiv 2412.17451), with mstar-ray; settings "
         f"{state.config_hash}, seed {config.run.seed}"
     )
     sizes = ", ".join(f"{split} {len(part)}" for split, part in spec.splits.items())
-    yield f"* on: `{config.data.path}`, in questions: {sizes}"
+    yield f"* on: `{_name(config.data.path)}`, in questions: {sizes}"
     yield f"* version: {policy.version}; sha256 over its files in the store: {sha256_of(policy)}"
+
+
+def _place(entry: str | None) -> Iterator[str]:
+    if entry is not None:
+        yield f"* position in the run's ledger: `{entry}`"
+
+
+def _name(path: str) -> str:
+    """What a model or a data set is called, without the folders that somebody has it in."""
+    return PurePosixPath(path).name
 
 
 def _results(policy: PolicyRef, state: State, spec: RunSpec) -> Iterator[str]:
@@ -165,7 +179,7 @@ def _use(spec: RunSpec) -> Iterator[str]:
     asked = system + prompt.question
     fast = spec.config.policy.image_backend == "torchvision"
     use = USE.format(
-        base=spec.config.policy.path,
+        base=_name(spec.config.policy.path),
         asked=asked,
         backend="torchvision" if fast else "PIL",
         fast=fast,
@@ -190,8 +204,8 @@ response's reward is the `{aggregate}` of its steps. It was trained to score res
 warm-up policy to questions like those it was labelled on, and nothing else is known of it."""
 
 
-def prm_card(state: State, spec: RunSpec) -> str:
-    """The card of the process reward model of a run.
+def prm_card(state: State, spec: RunSpec, entry: str | None = None) -> str:
+    """The card of the process reward model of a run. entry: as of `model_card`.
 
     Raises:
         KeyError: the run has none.
@@ -201,6 +215,7 @@ def prm_card(state: State, spec: RunSpec) -> str:
         f"# {spec.config.run.name}: process reward model",
         "",
         *_prm_origin(state.policies[PRM], state, spec),
+        *_place(entry),
         "",
         "## What its gate measured",
         "",
@@ -218,7 +233,7 @@ def _prm_origin(prm: PolicyRef, state: State, spec: RunSpec) -> Iterator[str]:
     yield f"The process reward model of run `{config.run.name}`."
     yield ""
     if config.prm.path is not None:
-        yield f"* taken as it was from `{config.prm.path}`"
+        yield f"* taken as it was from `{_name(config.prm.path)}`"
     elif state.labels is not None:
         counts, cost = state.labels["counts"], state.labels["cost"]
         yield (

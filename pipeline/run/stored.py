@@ -7,7 +7,7 @@ from functools import cached_property
 from typing import Any
 
 from pipeline.errors import BadConfig
-from pipeline.refs import ShardSet
+from pipeline.refs import PolicyRef, ShardSet
 from pipeline.run.events.event import Event
 from pipeline.run.events.sampling import OfShard
 from pipeline.run.events.wire import from_wire
@@ -64,3 +64,15 @@ class StoredRun:
             if isinstance(event, OfShard):
                 facts.setdefault((event.purpose, event.index), {}).update(vars(event))
         return facts
+
+    def entry_of(self, policy: PolicyRef) -> str | None:
+        """The first entry of its ledger that names a policy or process reward model; as a path of
+        the store."""
+        ledger = Ledger(self.store, self.name)
+        for entry in ledger.entries():
+            for wire in entry.events:
+                made = wire.get("policy")
+                named = made.get("path") if isinstance(made, dict) else wire.get("path")
+                if named == policy.path:
+                    return ledger.path(entry.n)
+        return None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import pyarrow.parquet as pq
@@ -85,7 +86,11 @@ def test_any_policy_of_a_run_is_exported(finished: Path, tmp_path: Path) -> None
     done = mstar("export", "policy", finished, "--policy", "evolve/0", "--to", to)
     assert done.exit_code == 0, done.output
     (sha256,) = {line.rpartition(" ")[2] for line in done.output.splitlines()}
-    assert sha256 in (to / "README.md").read_text()
+    card = (to / "README.md").read_text()
+    assert sha256 in card
+    (entry,) = re.findall(r"ledger: `(.*)`", card)
+    assert sha256 in (finished / "store" / entry).read_text()
+    assert str(finished.parent) not in card
     assert (to / "model.json").is_file()
     again = mstar("export", "policy", finished, "--policy", "evolve/0", "--to", to)
     assert again.exit_code == 2

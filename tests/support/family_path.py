@@ -36,6 +36,7 @@ from actors.scoring.vllm_scorer import VllmScorer
 from actors.training.trainer import Trainer
 from pipeline.generation.engine import Sample, SampleRequest
 from pipeline.hashing import sha256_hex
+from pipeline.model_settings import stored_settings
 from pipeline.prm.step_scores import Excluded, ScoreRequest, Scores
 from pipeline.prompts import prompt_hash
 from pipeline.query import Query
@@ -239,6 +240,7 @@ class FamilyPath:
         engine.close()
         self.score(after, published)
         self.figures["precision of the engine"] = self.settings.precision
+        self.figures["image backend"] = stored_settings(self.folder).image_backend
         return self.figures
 
 

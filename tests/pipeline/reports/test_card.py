@@ -46,6 +46,17 @@ def test_a_card_names_the_jobs_up_to_its_policy_and_no_later_ones(run: Run) -> N
     assert not {job for job in jobs if job.startswith("control/")} | ({"evolve/2"} & set(jobs))
 
 
+def test_a_card_has_nobodys_paths(run: Run) -> None:
+    state, spec = run
+    card = model_card("final", state, spec, "runs/loop/ledger/0000000007.json")
+    assert "* position in the run's ledger: `runs/loop/ledger/0000000007.json`" in card
+    base, data = Path(spec.config.policy.path), Path(spec.config.data.path)
+    assert base.is_absolute()
+    assert f"`{base.name}`" in card
+    assert f"`{data.name}`" in card
+    assert str(base.parent) not in card
+
+
 def test_equal_runs_have_equal_cards(run: Run) -> None:
     folder = Path(run[1].config.policy.path).parent
     assert model_card("final", *finished_run(folder)) == model_card("final", *run)
