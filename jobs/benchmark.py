@@ -6,7 +6,7 @@ Greedy responses, through the same engines and store as a run's: what is there a
 sampled again, so an interrupted benchmark goes on. Two figures for each: the strict one of this
 project's grader, where an answer that cannot be read is wrong, and that of the published rule; for
 MathVista a third, by lmms-eval's rule for responses that reason first.
-Writes <out>/<run>/evaluate/benchmark-<policy>-<name>.json and the table, benchmark.md.
+Writes <out>/<run>/evaluate/benchmark-<policy>-<name>.json and the tables, benchmark.md.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ from actors.grading.pool import GradePool
 from jobs.evaluate import Chosen, chosen
 from jobs.run import state_so_far
 from jobs.runtime.benchmark_data import Question, Test, load, named, place_of
+from jobs.runtime.benchmark_tables import Found, categories, one_line, overview
 from jobs.runtime.cli import command, say, write_json
 from jobs.runtime.prepare import out_folder, reading, upload_images
 from jobs.runtime.single_round import answers
@@ -34,7 +35,7 @@ from pipeline.datasets.dataset import Dataset
 from pipeline.errors import BadConfig, BadData
 from pipeline.generation.adoption import adoptable
 from pipeline.generation.fleet import ShardDone
-from pipeline.grading.benchmarks.figures import Judged, average, figures
+from pipeline.grading.benchmarks.figures import Judged, figures
 from pipeline.grading.benchmarks.item import Benchmark
 from pipeline.grading.benchmarks.known import PAPER
 from pipeline.grading.benchmarks.reasoning_rule import equal_text, extracted
@@ -42,19 +43,12 @@ from pipeline.grading.grade import grader_version
 from pipeline.prompts import QUESTION_TEMPLATE
 from pipeline.records import Rollout
 from pipeline.refs import PolicyRef
-from pipeline.reports.tables import interval, percent, text_table
 from pipeline.responses import ANSWER_HEADING, extract_answer
 from pipeline.run.spec import RunSpec
 from pipeline.stages.workers import Workers
 from pipeline.storage.artifacts import read_rows
 from pipeline.storage.models import publish_folder
 from pipeline.storage.store import Store
-
-Found = dict[str, dict[str, dict[str, Any]]]
-"""Figures by policy and benchmark."""
-
-RULES = ("strict", "official", "reasoning")
-"""The figures of a benchmark, in the order of the table; the last is of some only."""
 
 
 def benchmark(
@@ -88,8 +82,10 @@ def benchmark(
     for name, policy in picked.items():
         found[name] = _asked_of(name, policy, tests, store, parts)
         write(found[name], name, out)
-    lines = table(found, [test.benchmark.name for test in tests])
-    (out / "benchmark.md").write_text("\n".join(lines) + "\n", "utf-8")
+    titles = {test.benchmark.name: test.benchmark.title for test in tests}
+    lines = overview(found, list(titles), PAPER)
+    parts_of = categories(found, titles)
+    (out / "benchmark.md").write_text("\n".join([*lines, *parts_of]) + "\n", "utf-8")
     for line in lines:
         print(line)
     StoredOutputs(out_folder(config), store, config.run.name).copy()
@@ -149,7 +145,7 @@ def _asked_of(
                 "left_out": test.left_out,
                 "not_asked": len(test.questions) - len(judged),
             }
-            say(f"{name}: {one_line(test, found[test.benchmark.name])}")
+            say(f"{name}: {one_line(test.benchmark.title, found[test.benchmark.name])}")
     return found
 
 
@@ -240,36 +236,6 @@ def write(found: Mapping[str, Any], policy: str, folder: Path) -> None:
     for name, one in found.items():
         path = folder / f"benchmark-{policy.strip('/').replace('/', '-')}-{name}.json"
         write_json(path, one)
-
-
-def one_line(test: Test, found: Mapping[str, Any]) -> str:
-    """The figures of a benchmark in words."""
-    strict, official = found["strict"], found["official"]
-    reasoning = found.get("reasoning")
-    also = "" if reasoning is None else f", by the reasoning rule {percent(reasoning['value'])}"
-    return (
-        f"{test.benchmark.title}, n = {found['n']}: strict {percent(strict['value'])} "
-        f"{interval(strict['ci95'])}, by the published rule ({found['rule']}) "
-        f"{percent(official['value'])}{also}; {percent(found['unparsed'])} % unreadable, "
-        f"{percent(found['truncated'])} % truncated"
-    )
-
-
-def table(found: Found, names: Sequence[str]) -> list[str]:
-    """Policies by benchmarks in percent, by each rule, with the paper's average."""
-    rows = [["policy", *names, "average"]]
-    for policy, of in found.items():
-        cells = [
-            " / ".join(percent(of[name][rule]["value"]) for rule in RULES if rule in of[name])
-            for name in names
-        ]
-        means = [percent(average(of, PAPER, which)) for which in ("strict", "official")]
-        rows.append([policy, *cells, " / ".join(means) if "-" not in means else "-"])
-    head = (
-        "Strict / published rule (MathVista: / reasoning rule), in percent; the average is of the "
-        "paper's five benchmarks."
-    )
-    return [head, "", *text_table(rows).splitlines()]
 
 
 if __name__ == "__main__":

@@ -109,7 +109,9 @@ def test_a_run_s_policies_on_every_benchmark(config: Config, tmp_path: Path) -> 
     assert plain == found["final"]["mathvista"]
     table = (folder / "benchmark.md").read_text()
     assert "average" in table
-    assert [line.split()[0] for line in table.splitlines()[-3:]] == ["base", "warmup", "final"]
+    overview = table.partition("MathVista, with 95 % intervals")[0].splitlines()
+    assert [line.split()[0] for line in overview[-4:-1]] == ["base", "warmup", "final"]
+    assert "logic_reasoning" in table.partition("MMBench-R, with 95 % intervals")[2]
 
     # Resumed, nothing is sampled again, and the figures are the same.
     again = Noting()

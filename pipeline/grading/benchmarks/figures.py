@@ -43,7 +43,6 @@ def figures(benchmark: Benchmark, judged: Sequence[Judged]) -> dict[str, Any]:
     found |= {
         "asked": len(judged),
         "incomplete": questions - found["n"],
-        "unparsed": sum(one.outcome == "unparsed" for one in judged) / len(judged),
         "timeouts": sum(one.outcome == "timeout" for one in judged),
         "truncated": sum(one.truncated for one in judged) / len(judged),
         "rule": benchmark.rule,
@@ -74,7 +73,12 @@ def _shares(judged: Sequence[Judged]) -> dict[str, Any]:
     groups = _by_group(judged)
     strict = [all(one.outcome == "correct" for one in group) for group in groups]
     official = [all(one.official for one in group) for group in groups]
-    found = {"n": len(groups), "strict": _share(strict), "official": _share(official)}
+    found = {
+        "n": len(groups),
+        "strict": _share(strict),
+        "official": _share(official),
+        "unparsed": sum(one.outcome == "unparsed" for one in judged) / len(judged),
+    }
     if judged[0].reasoning is not None:
         found["reasoning"] = _share([all(one.reasoning for one in group) for group in groups])
     return found
