@@ -110,6 +110,12 @@ def start_llm(folder: Path, settings: EngineSettings, forbidden: Sequence[int]) 
     )
 
 
+def runs_as(llm: Any) -> str:
+    """What computes in a running vLLM: its version, and which of its two model runners."""
+    runner = 2 if llm.llm_engine.vllm_config.use_v2_model_runner else 1
+    return f"vLLM {vllm_version()}, model runner V{runner}"
+
+
 def reload_llm(llm: Any, folder: Path) -> None:
     """Put the weights in `folder` into a running vLLM, in place. Its caches are the caller's."""
     llm.collective_rpc("reload_weights", kwargs={"weights_path": str(folder)})

@@ -275,13 +275,14 @@ class GeneratorActor(PoolActor):
         self._limits = Limits(max_pixels=data.max_image_pixels)
         self._engine = engine
 
-    def _start(self, work: ShardWork) -> None:
+    def _start(self, work: ShardWork) -> str:
         from actors.generation.vllm_engine import VllmEngine
 
         store = reach_store(self._store, "an engine")
         images = ImageCache(StoreImages(store), limits=self._limits)
+        engine = VllmEngine(self._engine, images.get, self._beat)
         self._worker = Generator(
-            VllmEngine(self._engine, images.get, self._beat),
+            engine,
             store,
             images,
             tree_cache(self._cache),
@@ -290,3 +291,4 @@ class GeneratorActor(PoolActor):
         )
         take_temporary_folder()  # vLLM asks where its files go; the cache above is the node's
         self._worker.serve(work.policy)
+        return engine.runs_as

@@ -31,7 +31,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from actors.generation.engine_settings import EngineSettings, reload_llm, start_llm, tensor_bytes
+from actors.generation.engine_settings import (
+    EngineSettings,
+    reload_llm,
+    runs_as,
+    start_llm,
+    tensor_bytes,
+)
 from actors.generation.held_weights import check_held, unfit_weights
 from actors.model.processor import Processor, load_processor, processor_sha256, tensor_shapes
 from actors.model.recent import Recent
@@ -124,6 +130,11 @@ class VllmEngine:
             self._call(self._reload, folder)
         self._call(self._read_back, folder)
         self._shapes = shapes
+
+    @property
+    def runs_as(self) -> str:
+        """What computes, once a policy is loaded: vLLM's version and model runner."""
+        return runs_as(self._llm)
 
     def _start(self, folder: Path) -> None:
         self._llm = self._start_llm(folder, self.settings, self._ready().forbidden)

@@ -231,7 +231,7 @@ class ScorerActor(PoolActor):
         self._identity = identity
         self._engine = engine
 
-    def _start(self, work: ScoreTask) -> str:
+    def _start(self, work: ScoreTask) -> None:
         store = reach_store(self._store, "a scorer")
         fetch = StoreImages(store)
         limits = Limits(max_pixels=self._config.data.max_image_pixels)
@@ -246,7 +246,7 @@ class ScorerActor(PoolActor):
             beat=self._beat,
         )
         take_temporary_folder()  # vLLM asks where its files go; the cache above is the node's
-        return self._worker.serve(work.scoring.prm)
+        self._worker.serve(work.scoring.prm)
 
     def _step_scorer(
         self, tag_ids: tuple[int, ...], images: ImageCache, fetch: Callable[[str], bytes]

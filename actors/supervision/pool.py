@@ -23,10 +23,11 @@ One member:
        └──────────────────────────────────────────────────────────────────────────────────┴──┘
 
 An actor class of this pool has three methods: `start(work) -> CallResult` makes it able to do such
-work and fails where it cannot, `run(work) -> CallResult` does one piece of work, and `progress() ->
-(count, doing)` answers at once, from another thread, with a count that grows while work moves. A
-member whose count stands still for `hang_s` while it has work is hung. Time only counts while the
-pool is tended, so a driver that was itself asleep does not take its fleet for hung.
+work and fails where it cannot (its value, if any, is what it runs as, which is reported once),
+`run(work) -> CallResult` does one piece of work, and `progress() -> (count, doing)` answers at
+once, from another thread, with a count that grows while work moves. A member whose count stands
+still for `hang_s` while it has work is hung. Time only counts while the pool is tended, so a driver
+that was itself asleep does not take its fleet for hung.
 """
 
 from __future__ import annotations
@@ -153,6 +154,7 @@ class Pool:
         self._latest: Work | None = None
         self._results: list[Result] = []
         self._resized: list[Resized] = []
+        self._runs_as: str | None = None
         self._waiting = WaitingNote()
         self._last = clock()
 
@@ -434,6 +436,9 @@ class Pool:
         failure = result.failure
         if failure is None:
             member.state, member.doing, member.still_s = "ready", "", 0.0
+            if result.value is not None and result.value != self._runs_as:
+                self._runs_as = result.value
+                self._say(f"{member.name} runs as {self._runs_as}")
         elif failure.kind == "user":
             raise UserError(failure.reason)
         elif failure.kind == "infrastructure" or not self._end_first(member, failure):

@@ -186,15 +186,7 @@ class GroupLearner:
 
     def _run(self, job: LearnJob, resume: CheckpointRef | None) -> None:
         started = self._clock()
-        self._doing(job, "fetching the policy and the selected responses")
-        tree = self._cache.tree(self._store, job.policy.path, weights=False)
-        with needed(job.policy.path), tree as policy:
-            processor = self._rows.processor(policy)
-        made = (
-            self._rows.gold(processor, job.gold)
-            if job.gold
-            else self._rows.rows(processor, job.data, job.prm)
-        )
+        made = self._made(job)
         rows = made.rows
         lengths = Lengths([row.length for row in rows], [row.units for row in rows])
         sizes = {"batch_size": self._config.learn.batch_size, "window": self._config.learn.window}
@@ -227,6 +219,16 @@ class GroupLearner:
                 done = self._save(group, done, inside=True)
         count = sum(part.rows for part in segments(job, lengths, every=None, **sizes))
         self._finish(job, group, done, rows=count, since=started)
+
+    def _made(self, job: LearnJob) -> Rows:
+        """The rows of a job, rendered by its policy's processor."""
+        self._doing(job, "fetching the policy and the selected responses")
+        tree = self._cache.tree(self._store, job.policy.path, weights=False)
+        with needed(job.policy.path), tree as policy:
+            processor = self._rows.processor(policy)
+        if job.gold:
+            return self._rows.gold(processor, job.gold)
+        return self._rows.rows(processor, job.data, job.prm)
 
     def _finish(
         self,

@@ -39,25 +39,25 @@ QUERIES, RESPONSES = 256, 4
 
 TOKENS = (20, 60)  # of a response, from and to
 BAR = 0.90
+DETERMINISTIC = "learner-deterministic"
 
 Images = Callable[[str], bytes]
 
 
 def learner(options: Options) -> Result:
-    """As a run trains; by the row `learner-deterministic`, with deterministic kernels only."""
-    deterministic = options.row == "learner-deterministic"
+    """As a run trains; by the row DETERMINISTIC, with deterministic kernels only."""
     config = options.config
     check_models(config)
     dataset = load_data(config, options.say)
     store = open_store(options.folder / "store", say=options.say)
-    settings = LearnSettings.of(config, ranks=1, deterministic=deterministic)
+    settings = LearnSettings.of(config, ranks=1, deterministic=options.row == DETERMINISTIC)
     policy, images = Path(config.policy.path), StoreImages(store)
     queries, responses = (8, 2) if options.small else (QUERIES, RESPONSES)
     pool = labelled(dataset.split(config.data.train))[: queries * (options.rounds + 1)]
     upload_images(store, dataset, [sha for query in pool for sha in query.images])
     made_of = partial(make_rows, load_processor(policy), images, responses)
-    turns = range(options.rounds + 1)
-    rows_by_turn = [made_of(pool[i * queries : (i + 1) * queries]) for i in turns]
+    firsts = range(0, len(pool), queries)
+    rows_by_turn = [made_of(pool[first : first + queries]) for first in firsts]
     with PeakMemory(5.0, leave_out="ray::BareLoop") as memory, start_ray(config):
         source = Source(publish_folder(store, policy, settings=config.model_settings).path)
         means = Means(store, images, str(options.folder))
@@ -74,7 +74,7 @@ def learner(options: Options) -> Result:
         unit="tokens/s",
         values=values,
         compared=("ours", "bare"),
-        bar=None if deterministic else BAR,
+        bar=None if settings.deterministic else BAR,
         start_s={"ours": ours.start_s, "bare": bare.start_s},
         peak_mib=memory.total,
         notes={

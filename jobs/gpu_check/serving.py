@@ -48,6 +48,7 @@ def generation(setting: Setting) -> dict[str, Any]:
     figures: dict[str, Any] = {}
     try:
         engine.load_policy(first)
+        figures["engine"] = engine.runs_as
         rows, again = _sampled(engine, first), _sampled(engine, first)
         figures["equal_share"] = _equal(rows, again)
         figures["nats"] = _against_plain(first, rows, setting)

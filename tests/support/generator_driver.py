@@ -21,6 +21,7 @@ from pipeline.generation.shards import SamplingParams, shard_specs
 from pipeline.prompts import PromptTemplates
 from pipeline.query import Query
 from pipeline.refs import PolicyRef
+from pipeline.storage.store import Store, open_store
 from tests.support.models import make_images
 
 IMAGES = make_images(4)
@@ -51,7 +52,7 @@ def works(policy: PolicyRef) -> list[ShardWork]:
     return [ShardWork(spec, policy, part) for spec, part in zip(specs, parts, strict=True)]
 
 
-def main(store: str, cache: str, policy: PolicyRef) -> None:
+def main(store: Store, cache: str, policy: PolicyRef) -> None:
     """Everything is done once, then nothing happens until the process is ended."""
     guard()
     init_ray({"num_cpus": 2, "include_dashboard": False, "log_to_driver": False})
@@ -67,4 +68,4 @@ def main(store: str, cache: str, policy: PolicyRef) -> None:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1], sys.argv[2], PolicyRef(*sys.argv[3:]))
+    main(open_store(sys.argv[1]), sys.argv[2], PolicyRef(*sys.argv[3:]))

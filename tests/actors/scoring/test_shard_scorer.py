@@ -267,7 +267,7 @@ def test_the_actor_classifies_its_failures(
 ) -> None:
     actor = ScorerActor(CONFIG, engine_settings(CONFIG), ENGINE, store, str(tmp_path / "cache"))
     task = task_of(store, prm, processor)
-    assert actor.start(task) == CallResult(task.scoring.prm.version)
+    assert actor.start(task) == CallResult()
     result = actor.run(task)
     assert result.failure is None
     assert store.exists(result.value.selected)
