@@ -257,6 +257,5 @@ def test_a_policy_that_is_gone_ends_the_work_it_was_started_for_once() -> None:
 def test_what_engines_run_as_is_said_once() -> None:
     scene = Scene(PoolSettings(size=2), start=lambda work: CallResult("vLLM 1, model runner V2"))
     scene.submit(6)
-    while not scene.ended:
-        scene.pass_time(1.0)
+    scene.finish()
     assert sum("runs as vLLM 1, model runner V2" in line for line in scene.said) == 1
