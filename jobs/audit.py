@@ -20,32 +20,40 @@ from pipeline.errors import CorruptObject
 from pipeline.prm.labels import Decode
 from pipeline.refs import PolicyRef
 from pipeline.storage.backend import printable
+from pipeline.storage.models import check_trusted
 from pipeline.storage.store import Store
 from pipeline.storage.tree_cache import TreeCache
 from pipeline.storage.trees import check_tree
 
 
-def audit_run(place: str, run: str | None = None) -> bool:
-    """Check a run and say what is wrong with it; whether nothing is."""
+def audit_run(place: str, run: str | None = None, *, trusted: bool = False) -> bool:
+    """Check a run and say what is wrong with it; whether nothing is.
+
+    trusted: let code of the run's policies be run, where their tokens cannot be read without.
+
+    Raises:
+        BadModel: they cannot, and it may not.
+    """
     stored = find_run(place, run)
-    report = whole_audit(stored.store, stored.name)
+    report = whole_audit(stored.store, stored.name, trusted=trusted)
     _show(report)
     return report.clean
 
 
-def whole_audit(store: Store, run: str) -> Report:
-    """An audit that can read the tokens of the run's policies.
+def whole_audit(store: Store, run: str, *, trusted: bool = False) -> Report:
+    """An audit that can read the tokens of the run's policies. trusted: as `audit_run` takes it.
 
     Raises:
         BadConfig, StoreError: as `pipeline.audit.run.audit`.
     """
     with job_folder(Path(tempfile.gettempdir())) as scratch:
-        decoders = PolicyDecoders(store, TreeCache(scratch))
+        decoders = PolicyDecoders(store, TreeCache(scratch), trusted=trusted)
 
         def decoder(policy: PolicyRef) -> Decode:
             # What is damaged would be moved away by fetching it, and an audit changes nothing.
             if wrong := check_tree(store, policy.path):
                 raise CorruptObject("; ".join(wrong))
+            check_trusted(store, [policy], trusted)
             return decoders(policy)
 
         return audit(store, run, decoder)

@@ -51,7 +51,7 @@ from pipeline.reports.warnings import evaluation_warnings
 from pipeline.run.spec import RunSpec
 from pipeline.run.state import State
 from pipeline.stages.score import Scoring
-from pipeline.storage.models import publish_folder
+from pipeline.storage.models import check_trusted, publish_folder
 from pipeline.storage.store import Store
 
 
@@ -79,6 +79,8 @@ def evaluate(
     policy = chosen(state_so_far(config, store), name, config, store)
     config = policy.config
     split, dataset, queries = questions(config, split, data)
+    stored = [one for one in (policy.reference, policy.prm) if one is not None]
+    check_trusted(store, stored, config.policy.trust_remote_code)
     identity = engine_settings(config).identity()
     grader = grader_version(config.prompt.shapes)
     program = RunSpec(config, {split: tuple(queries)}, identity, grader)

@@ -22,6 +22,7 @@ from pipeline.reports.selected import phases_of, selected_rows
 from pipeline.reports.sft import Form, label_row
 from pipeline.run.stored import StoredRun
 from pipeline.storage.artifacts import inspect_rows
+from pipeline.storage.models import check_trusted
 from pipeline.storage.tree_cache import TreeCache
 
 
@@ -77,12 +78,15 @@ def selected(place: str, run: str | None, phase: str | None, to: Path, form: For
     print(f"{to}: {count} responses selected in {phase or ', '.join(phases)}")
 
 
-def labels(place: str, run: str | None, to: Path) -> None:
+def labels(place: str, run: str | None, to: Path, *, trusted: bool = False) -> None:
     """Write the Monte-Carlo values of steps that a run's process reward model was trained on and
     judged by, in the raw form of VisualPRM400K, and say how many responses have them.
 
+    trusted: let code of the run's policies be run, where their tokens cannot be read without.
+
     Raises:
         BadConfig: there is no such run, it has no labels, or `to` is there.
+        BadModel: the policy's own code is needed, and may not be run.
     """
     stored = find_run(place, run)
     if stored.state.labels is None:
@@ -90,14 +94,17 @@ def labels(place: str, run: str | None, to: Path) -> None:
             f"run {stored.name!r} has no step labels: they are made after the warm-up of a run "
             "that builds a process reward model (select.reward=prm)"
         )
+    check_trusted(stored.store, [stored.state.policies["warmup"]], trusted)
     with tempfile.TemporaryDirectory(prefix="mstar-ray-") as scratch:
-        count = write_labels(stored.store, _label_rows(stored, Path(scratch)), to)
+        rows = _label_rows(stored, Path(scratch), trusted)
+        count = write_labels(stored.store, rows, to)
     print(f"{to}: Monte-Carlo values of the steps of {count} responses")
 
 
-def _label_rows(stored: StoredRun, scratch: Path) -> Iterator[dict[str, Any]]:
+def _label_rows(stored: StoredRun, scratch: Path, trusted: bool) -> Iterator[dict[str, Any]]:
     assert stored.state.labels is not None
-    decode = PolicyDecoders(stored.store, TreeCache(scratch))(stored.state.policies["warmup"])
+    decoders = PolicyDecoders(stored.store, TreeCache(scratch), trusted=trusted)
+    decode = decoders(stored.state.policies["warmup"])
     path = stored.state.labels["path"]
     for row in inspect_rows(stored.store, path, StepValues):
         yield label_row(row, stored.spec.by_hash[row.query], decode)

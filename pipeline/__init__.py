@@ -9,7 +9,8 @@ from __future__ import annotations
 
 PACKAGES = (
     # nouns: one word, one class, imported by everyone
-    "errors", "hashing", "refs", "responses", "answer_shapes", "query", "model_settings",
+    "errors", "hashing", "refs", "responses", "answer_shapes", "query",
+    "image_limits", "model_settings",
     # bytes, parquet, what is stored; the manual of all settings
     "storage", "records", "prompts", "config",
     "metrics", "grading", "datasets", "selection", "generation", "training", "tasks",

@@ -17,7 +17,7 @@ from actors.model.reading import processor_options
 from actors.model.text_config import is_recurrent, most_positions
 from pipeline.config.schema import Config
 from pipeline.generation.shards import EngineIdentity
-from pipeline.model_settings import stored_settings
+from pipeline.model_settings import published_settings
 
 # The class that keeps forbidden tokens out, by name: vLLM loads it where the model runs.
 FORBID = "actors.generation.vllm_forbidden_tokens:ForbidTokens"
@@ -34,7 +34,8 @@ class EngineSettings:
     kv_cache_gib: key-value cache of a CPU engine; gpu_memory_utilization: share of a GPU taken.
     block_size: tokens of a block of that cache, what a prefix is shared by; None: vLLM's default.
     threads: compute threads of a CPU engine. deterministic: results are a function of one
-    `generate` call alone, to the last bit.
+    `generate` call alone, to the last bit. trust_remote_code: whether the run lets code of a
+    model's own be run; whether it is, the model's hash says.
     """
 
     precision: Literal["float32", "bfloat16", "float16"] = "bfloat16"
@@ -46,6 +47,7 @@ class EngineSettings:
     block_size: int | None = 32
     threads: int = 2
     deterministic: bool = False
+    trust_remote_code: bool = False
 
     def identity(self) -> EngineIdentity:
         """What of the engine can change a sample; needs no import of vLLM."""
@@ -142,6 +144,7 @@ def common_options(
     chunked_prefill: whether a prompt may be computed in several steps. On a CPU seeded requests
     crash with it; without it a prompt must fit a step.
     """
+    how = published_settings(folder, settings.trust_remote_code)
     options: dict[str, Any] = {
         "dtype": settings.precision,
         "max_model_len": settings.max_model_len,
@@ -152,8 +155,8 @@ def common_options(
         "enable_chunked_prefill": chunked_prefill,
         # Else a model that takes videos has memory set aside for one.
         "limit_mm_per_prompt": {"video": 0},
-        "trust_remote_code": False,
-        "mm_processor_kwargs": processor_options(stored_settings(folder)),
+        "trust_remote_code": how.trust_remote_code,
+        "mm_processor_kwargs": processor_options(how),
         # Rendered prompts are kept by their user, who knows for how long.
         "mm_processor_cache_gb": 0,
         "seed": 0,
@@ -206,4 +209,5 @@ def engine_settings(config: Config) -> EngineSettings:
         gpu_memory_utilization=generate.gpu_memory_utilization,
         threads=config.cluster.engine_threads,
         deterministic=config.run.deterministic,
+        trust_remote_code=config.policy.trust_remote_code,
     )

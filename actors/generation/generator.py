@@ -20,13 +20,18 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from actors.generation.engine_settings import EngineSettings
 from actors.model.images import ImageCache, StoreImages
 from actors.model.processor import Processor, load_processor, processor_sha256
 from actors.supervision.heartbeat import Heartbeat
-from actors.supervision.node_cache import take_temporary_folder, tree_cache
+from actors.supervision.node_cache import (
+    take_code_folder,
+    take_temporary_folder,
+    tree_cache,
+)
 from actors.supervision.pool_actor import PoolActor
 from actors.supervision.store_access import reach_store
 from pipeline.config.schema import Data
@@ -276,6 +281,7 @@ class GeneratorActor(PoolActor):
         self._engine = engine
 
     def _start(self, work: ShardWork) -> str:
+        take_code_folder(self._cache, self._engine.trust_remote_code)
         from actors.generation.vllm_engine import VllmEngine
 
         store = reach_store(self._store, "an engine")
@@ -288,6 +294,7 @@ class GeneratorActor(PoolActor):
             tree_cache(self._cache),
             max_model_len=self._engine.max_model_len,
             beat=self._beat,
+            processors=partial(load_processor, trusted=self._engine.trust_remote_code),
         )
         take_temporary_folder()  # vLLM asks where its files go; the cache above is the node's
         self._worker.serve(work.policy)

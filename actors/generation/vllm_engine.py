@@ -121,7 +121,7 @@ class VllmEngine:
             for name, shape in tensor_shapes(file).items()
         }
         if self._llm is None:
-            self.processor = load_processor(folder)
+            self.processor = load_processor(folder, trusted=self.settings.trust_remote_code)
             # Kept, because the folder it came from may leave the node's cache in a long run.
             self._processor_sha256 = processor_sha256(folder)
             self._call(self._start, folder)

@@ -119,11 +119,18 @@ class Prompt:
 class Collator:
     """Turns rows into model inputs with the processor of one policy folder.
 
-    kept_bytes: of processed prompts, and of decoded images.
+    kept_bytes: of processed prompts, and of decoded images. trusted: as `load_processor` takes it.
     """
 
-    def __init__(self, folder: Path, images: ImageSource, *, kept_bytes: int = 256 << 20) -> None:
-        self.processor = load_processor(folder)
+    def __init__(
+        self,
+        folder: Path,
+        images: ImageSource,
+        *,
+        kept_bytes: int = 256 << 20,
+        trusted: bool = False,
+    ) -> None:
+        self.processor = load_processor(folder, trusted=trusted)
         tokenizer = self.processor.tokenizer
         pad = tokenizer.pad_token_id
         self._pad = tokenizer.eos_token_id if pad is None else pad

@@ -11,6 +11,7 @@ from typing import Any
 
 from actors.model.join_images import joined
 from actors.model.processor import Processor, tensor_shapes
+from actors.model.reading import model_class
 from pipeline.errors import BadModel
 
 _SIZES = ((64, 64), (200, 120), (40, 130))
@@ -28,7 +29,7 @@ def check_family(processor: Processor, micro_batch: int) -> None:
     folder = processor.folder
     names = [name for file in folder.glob("*.safetensors") for name in tensor_shapes(file)]
     problems = [
-        *_class_problem(processor.config),
+        *_class_problem(processor),
         *_token_head_problem(processor.config, names),
         *_renamed_tower_problem(processor.config, names),
         *_size_problem(processor, micro_batch),
@@ -37,11 +38,9 @@ def check_family(processor: Processor, micro_batch: int) -> None:
         raise BadModel("\n  ".join([f"{folder} cannot be trained here:", *problems]))
 
 
-def _class_problem(config: Any) -> Iterator[str]:
-    from transformers import AutoModelForImageTextToText
-
-    remote = "AutoModelForImageTextToText" in (getattr(config, "auto_map", None) or {})
-    if type(config) not in AutoModelForImageTextToText._model_mapping and not remote:
+def _class_problem(processor: Processor) -> Iterator[str]:
+    config = processor.config
+    if model_class(config, processor.settings.trust_remote_code) is None:
         yield (
             f"transformers has no image-text-to-text model for {config.model_type} "
             f"({type(config).__name__}), and the learner trains no other kind; docs/families.md "

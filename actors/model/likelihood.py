@@ -41,7 +41,7 @@ class TokenHead:
     tied: bool
 
 
-def token_head(folder: Path) -> TokenHead:
+def token_head(folder: Path, trust_remote_code: bool = False) -> TokenHead:
     """What gives tokens their logits in a model folder; reads no weight.
 
     A model without a tensor of its own for it uses its input embedding, if its config says so.
@@ -51,7 +51,7 @@ def token_head(folder: Path) -> TokenHead:
     """
     files = weight_files(folder)
     found = [name for name in files if f".{name}".endswith(f".{OWN}")]
-    tied = not found and _ties(folder)
+    tied = not found and _ties(folder, trust_remote_code)
     if tied:
         found = [name for name in files if f".{name}".endswith(f".{READ}")]
     if not found:
@@ -72,17 +72,17 @@ def token_head(folder: Path) -> TokenHead:
     return TokenHead(name, files[name], tied)
 
 
-def bytes_beside(folder: Path, precision: str) -> int:
+def bytes_beside(folder: Path, precision: str, trust_remote_code: bool = False) -> int:
     """Bytes on each device that the log-likelihood of tokens takes besides the served model: a copy
     of its token head that is read again, and the logits that are held at once with what is computed
     of them. A head that is the input embedding too is counted: an engine may have divided it."""
-    head = token_head(folder)
+    head = token_head(folder, trust_remote_code)
     rows, hidden = tensor_shapes(folder / head.file)[head.name]
     logits = 3 * LOGITS_AT_ONCE * torch.float32.itemsize
     return rows * hidden * int(getattr(torch, precision).itemsize) + logits
 
 
-def _ties(folder: Path) -> bool:
+def _ties(folder: Path, trust_remote_code: bool) -> bool:
     """Whether a model of its family and config uses its input embedding for its output.
 
     Read by transformers, because a config leaves out what its family does anyway; families say it
@@ -91,7 +91,9 @@ def _ties(folder: Path) -> bool:
     from transformers import AutoConfig
 
     try:
-        config = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+        config = AutoConfig.from_pretrained(
+            folder, local_files_only=True, trust_remote_code=trust_remote_code
+        )
         both = (config, config.get_text_config())
     except (KeyError, OSError, ValueError) as error:
         raise BadModel(f"{folder}: its config.json cannot be used: {error}") from error

@@ -16,11 +16,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from actors.model.likelihood import token_head
+from actors.model.likelihood import TokenHead, token_head
 from actors.model.processor import Processor, load_processor
 from actors.model.text_config import most_positions
 from actors.model.value_head import copy_with_head, read_head, read_likelihood
 from pipeline.errors import BadData, BadModel
+from pipeline.model_settings import ModelSettings
 
 _PROBES = ("How many of these are red?", "3 + 4 = 7, so x\u00b2 > 10.\n\n# Answer\n\n7")
 
@@ -42,8 +43,17 @@ class FittedPrm:
     tag_ids: tuple[int, ...] = ()
 
 
-def fit_prm(folder: Path, headed: Path, tag: TagWords | None) -> FittedPrm:
+def fit_prm(
+    folder: Path,
+    headed: Path,
+    tag: TagWords | None,
+    *,
+    settings: ModelSettings | None = None,
+    trusted: bool = False,
+) -> FittedPrm:
     """The PRM in `folder` as scorers take it; one without a head is rewritten into `headed`.
+
+    settings, trusted: as `load_processor` takes them.
 
     Raises:
         BadModel: it has no head, its tag or answers are not tokens of it, or it has no (one) token
@@ -52,7 +62,7 @@ def fit_prm(folder: Path, headed: Path, tag: TagWords | None) -> FittedPrm:
     if tag is None:
         read_head(folder)
         return FittedPrm(folder)
-    processor = load_processor(folder)
+    processor = load_processor(folder, settings=settings, trusted=trusted)
     ids = [
         processor.tokenizer(text, add_special_tokens=False)["input_ids"]
         for text in (tag.tag, tag.good, tag.bad)
@@ -68,14 +78,16 @@ def fit_prm(folder: Path, headed: Path, tag: TagWords | None) -> FittedPrm:
     if processor.forbidden_in(ids[0]):
         raise BadModel(f"{folder}: prm.tag = {tag.tag!r} is an image placeholder or padding")
     if not (headed / "config.json").is_file():
-        _write_difference(folder, headed, good=ids[1][0], bad=ids[2][0])
+        tokens = token_head(folder, processor.settings.trust_remote_code)
+        _write_difference(folder, headed, tokens, good=ids[1][0], bad=ids[2][0])
     return FittedPrm(headed, tuple(ids[0]))
 
 
-def _write_difference(folder: Path, headed: Path, *, good: int, bad: int) -> None:
+def _write_difference(
+    folder: Path, headed: Path, tokens: TokenHead, *, good: int, bad: int
+) -> None:
     from safetensors import safe_open
 
-    tokens = token_head(folder)
     with safe_open(folder / tokens.file, framework="pt") as held:
         rows = held.get_slice(tokens.name)
         difference = (rows[good : good + 1].float() - rows[bad : bad + 1].float()).contiguous()
@@ -85,21 +97,28 @@ def _write_difference(folder: Path, headed: Path, *, good: int, bad: int) -> Non
 
 
 def check_prm(
-    prm: Path, policy: Path, tag: TagWords | None, scratch: Path, *, max_model_len: int = 0
+    prm: Path,
+    policy: Path,
+    tag: TagWords | None,
+    scratch: Path,
+    *,
+    max_model_len: int = 0,
+    settings: ModelSettings | None = None,
 ) -> None:
     """Refuse a PRM that does not fit the policy, before anything is started.
 
-    max_model_len: tokens of a prompt and its response at most.
+    max_model_len: tokens of a prompt and its response at most. settings: as `load_processor` takes
+    them.
 
     Raises:
         BadModel: naming what does not fit: head, token head (where it is read), hidden size,
             positions, tokenizer, image processor, template.
     """
-    fitted = fit_prm(prm, scratch / "headed", tag)
-    theirs, ours = load_processor(fitted.folder), load_processor(policy)
+    fitted = fit_prm(prm, scratch / "headed", tag, settings=settings)
+    theirs, ours = (load_processor(one, settings=settings) for one in (fitted.folder, policy))
     head = read_head(fitted.folder)
     if read_likelihood(fitted.folder) is not None:
-        token_head(fitted.folder)
+        token_head(fitted.folder, theirs.settings.trust_remote_code)
     config = json.loads((fitted.folder / "config.json").read_text("utf-8"))
     text = config.get("text_config", config)
     hidden, most = text.get("hidden_size"), most_positions(fitted.folder)

@@ -34,14 +34,20 @@ from actors.model.reading import load_parts
 from pipeline.errors import BadData, BadModel, download_hint
 from pipeline.hashing import canonical_json, sha256_hex
 from pipeline.model_settings import FILE as MODEL_SETTINGS
-from pipeline.model_settings import ModelSettings, check_settings, stored_settings
+from pipeline.model_settings import (
+    ModelSettings,
+    check_settings,
+    code_files,
+    published_settings,
+)
 from pipeline.prompts import TEMPLATE_TIME, render_prompt
 
 if TYPE_CHECKING:
     from PIL.Image import Image
     from torch import Tensor
 
-# What decides a prompt's tokens. Weights, config and generation settings are not part of it.
+# What decides a prompt's tokens, besides code of the folder's own. Weights, config and generation
+# settings are not part of it.
 PROCESSOR_FILES = (
     "added_tokens.json",
     "chat_template.jinja",
@@ -57,6 +63,7 @@ PROCESSOR_FILES = (
     "vocab.json",
 )
 REMEMBERED_PROMPTS = 65_536
+DEFAULTS = ModelSettings()
 # Names under which families keep the ids of their visual tokens, in configs and processors.
 _VISUAL_ATTRIBUTE = re.compile(r"(image|img|video|vision|patch|row_col).*(_ids?|_index)$")
 # And how the tokens themselves look: <image>, <|vision_start|>, <row_1_col_2>, [IMG_BREAK], ...
@@ -65,9 +72,10 @@ _VISUAL_TOKEN = re.compile(r"image|img|video|vision|row_\d+_col_\d+|<patch|slice
 
 def processor_sha256(folder: Path) -> str:
     """Hash of the files that decide a prompt's tokens; needs no model library."""
+    names = {*PROCESSOR_FILES, *code_files(folder)}
     found = {
         name: sha256_hex((folder / name).read_bytes())
-        for name in PROCESSOR_FILES
+        for name in names
         if (folder / name).is_file()
     }
     return sha256_hex(canonical_json(found))
@@ -80,8 +88,11 @@ class Processor:
     at once raises "Already borrowed".
     """
 
-    def __init__(self, folder: Path, processor: Any, config: Any) -> None:
+    def __init__(
+        self, folder: Path, processor: Any, config: Any, settings: ModelSettings = DEFAULTS
+    ) -> None:
         self.folder = folder
+        self.settings = settings
         self._processor = processor
         self.config = config
         self._lock = threading.Lock()
@@ -231,22 +242,30 @@ def sampling_logprobs(
 
 
 def load_processor(
-    folder: Path, *, weights: bool = True, settings: ModelSettings | None = None
+    folder: Path,
+    *,
+    weights: bool = True,
+    settings: ModelSettings | None = None,
+    trusted: bool = False,
 ) -> Processor:
     """The processor of a model folder, checked against the model it lies beside.
 
     Loads no weights and starts no engine. weights: False for a folder that holds all but these.
-    settings: how a folder of the user's is read; None: as it was published.
+    settings: how a folder of the user's is read; None: as it was published. trusted: of a published
+    one, whether the settings of the present command let code of a model be run.
 
     Raises:
         BadModel: naming the folder, what is missing or does not fit, and what to do.
     """
     folder = Path(folder)
     _check_files(folder, weights)
-    if settings is not None:
+    if settings is None:
+        settings = published_settings(folder, trusted)
+    else:
         check_settings(folder, settings)
-    config, raw = load_parts(folder, settings or stored_settings(folder))
-    processor = Processor(folder, raw, config)
+        settings = settings.of(folder)
+    config, raw = load_parts(folder, settings)
+    processor = Processor(folder, raw, config, settings)
     problems = list(_problems(processor, raw, config))
     if not problems:
         problems = list(_probe(processor, config))

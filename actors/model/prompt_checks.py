@@ -22,6 +22,8 @@ Item = TypeVar("Item")
 # About a minute of one core: pixels, and what a picture of hardly any costs besides.
 TRIED_PIXELS = 500_000_000
 _PIXELS_OF_A_CALL = 100_000
+TOO_LONG = "leaves no room for a response"
+"""In the reason of a query whose prompt does not fit the context."""
 _SQUARE: Size = (64, 64)
 
 # What image processors raise at sizes that nobody thought of, besides the ValueError of those that
@@ -107,7 +109,7 @@ class PromptChecks:
             return None
         return (
             f"asked with {length} tokens, {added} of them for its images, and "
-            f"generate.max_model_len = {self._max_model_len} leaves no room for a response"
+            f"generate.max_model_len = {self._max_model_len} {TOO_LONG}"
         )
 
 

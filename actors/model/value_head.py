@@ -29,6 +29,7 @@ from torch import Tensor, nn
 from actors.model.collate import Micro
 from actors.model.folder import INDEX, weight_files
 from actors.model.likelihood import StepSpans, logprobs_so_far
+from actors.model.reading import model_class
 from pipeline.errors import BadData, BadModel
 from pipeline.training.settings import StepLoss
 
@@ -84,7 +85,7 @@ def add_head(model: Any, weight: Tensor, likelihood: Tensor | None = None) -> An
     return model
 
 
-def parameter_names(folder: Path) -> list[str]:
+def parameter_names(folder: Path, trust_remote_code: bool = False) -> list[str]:
     """What the parameters of a policy are called in training; no weight is read.
 
     Families' files may hold other names, which transformers translates on loading.
@@ -92,12 +93,17 @@ def parameter_names(folder: Path) -> list[str]:
     Raises:
         BadModel: transformers cannot make such a model.
     """
-    from transformers import AutoConfig, AutoModelForImageTextToText
+    from transformers import AutoConfig
 
     try:
-        config = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+        config = AutoConfig.from_pretrained(
+            folder, local_files_only=True, trust_remote_code=trust_remote_code
+        )
+        kind = model_class(config, trust_remote_code)
+        if kind is None:
+            raise BadModel(f"{folder}: transformers has no image-text-to-text model for its config")
         with torch.device("meta"):
-            model = AutoModelForImageTextToText.from_config(config)
+            model = kind.from_config(config, trust_remote_code=trust_remote_code)
     except (ImportError, KeyError, OSError, ValueError) as error:
         raise BadModel(f"{folder}: no model can be made of its config: {error}") from error
     return [name for name, _ in model.named_parameters()]

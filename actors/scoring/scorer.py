@@ -26,7 +26,11 @@ from actors.model.images import ImageCache, StoreImages
 from actors.model.prm_folder import TagWords, fit_prm
 from actors.model.processor import Processor, load_processor
 from actors.supervision.heartbeat import Heartbeat
-from actors.supervision.node_cache import take_temporary_folder, tree_cache
+from actors.supervision.node_cache import (
+    take_code_folder,
+    take_temporary_folder,
+    tree_cache,
+)
 from actors.supervision.pool_actor import PoolActor
 from actors.supervision.store_access import reach_store
 from pipeline.config.schema import Config
@@ -149,12 +153,15 @@ class ShardScorer:
             folder = self._reading.enter_context(tree)
         self._beat(f"loading {prm}")
         words, headed = tag_words(self._config), folder
+        trusted = self._config.policy.trust_remote_code
         if words is not None:
             name = f"headed-{sha256_hex(canonical_json(asdict(words)))[:16]}"
-            made = self._cache.derived(path, name, lambda part: fit_prm(folder, part, words))
+            made = self._cache.derived(
+                path, name, lambda part: fit_prm(folder, part, words, trusted=trusted)
+            )
             headed = self._reading.enter_context(made)
-        model = fit_prm(folder, headed, words)
-        processor = load_processor(model.folder)
+        model = fit_prm(folder, headed, words, trusted=trusted)
+        processor = load_processor(model.folder, trusted=trusted)
         if self._scorer is None:
             self._scorer = self._make(model.tag_ids)
         self._scorer.load_policy(model.folder)
@@ -232,6 +239,7 @@ class ScorerActor(PoolActor):
         self._engine = engine
 
     def _start(self, work: ScoreTask) -> None:
+        take_code_folder(self._cache, self._engine.trust_remote_code)
         store = reach_store(self._store, "a scorer")
         fetch = StoreImages(store)
         limits = Limits(max_pixels=self._config.data.max_image_pixels)
@@ -263,6 +271,7 @@ class ScorerActor(PoolActor):
                 precision=engine.precision,
                 tag_ids=tag_ids,
                 device="cuda" if torch.cuda.is_available() else "cpu",
+                trusted=engine.trust_remote_code,
                 beat=self._beat,
             )
         from actors.scoring.vllm_scorer import VllmScorer

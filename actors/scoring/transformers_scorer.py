@@ -15,7 +15,9 @@ from pathlib import Path
 import torch
 
 from actors.model.collate import Collator, ImageSource
+from actors.model.reading import load_model
 from actors.model.value_head import add_head, read_head, read_likelihood
+from pipeline.model_settings import published_settings
 from pipeline.prm.step_scores import Excluded, ScoreRequest, Scores, feed, probability
 from pipeline.training.rows import TrainRow
 
@@ -26,7 +28,8 @@ DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch
 class TransformersScorer:
     """One PRM at a time: a `pipeline.prm.step_scores.StepScorer`.
 
-    images: bytes by content hash. device: where it computes. beat: called after each batch.
+    images: bytes by content hash. device: where it computes. trusted: as `load_processor` takes it.
+    beat: called after each batch.
     """
 
     def __init__(
@@ -37,6 +40,7 @@ class TransformersScorer:
         precision: str = "float32",
         tag_ids: Sequence[int] = (),
         device: str = "cpu",
+        trusted: bool = False,
         beat: Callable[[], None] = lambda: None,
     ) -> None:
         self._images = images
@@ -45,17 +49,15 @@ class TransformersScorer:
         self._dtype = DTYPES[precision]
         self._tag_ids = tuple(tag_ids)
         self._device = device
+        self._trusted = trusted
 
     def load_policy(self, folder: Path) -> None:
         """Serve the PRM in `folder`. Raises as `read_head`."""
-        from transformers import AutoModelForImageTextToText
-
         head, likelihood = read_head(folder), read_likelihood(folder)
-        model = AutoModelForImageTextToText.from_pretrained(
-            folder, dtype=self._dtype, local_files_only=True, trust_remote_code=False
-        )
+        trust = published_settings(folder, self._trusted).trust_remote_code
+        model = load_model(folder, self._dtype, trust)
         self._model = add_head(model, head, likelihood).to(self._device).eval()
-        self._collator = Collator(folder, self._images)
+        self._collator = Collator(folder, self._images, trusted=self._trusted)
 
     def score(self, requests: Sequence[ScoreRequest]) -> list[Scores | Excluded]:
         """Step probabilities of each request, in order, or why there are none."""

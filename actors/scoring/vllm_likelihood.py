@@ -89,28 +89,32 @@ class LikelihoodPooler(Pooler):
         return torch.cat([logits.float(), found], dim=1)
 
 
-def serve_likelihood(llm: Any, folder: Path) -> None:
+def serve_likelihood(llm: Any, folder: Path, trust_remote_code: bool = False) -> None:
     """Make a pooling vLLM that serves `folder` give both columns.
+
+    trust_remote_code: whether code that lies in the folder is run.
 
     Raises:
         BadModel: as `token_head`.
     """
-    llm.apply_model(partial(_wrap, folder=str(folder)))
+    llm.apply_model(partial(_wrap, folder=str(folder), trust_remote_code=trust_remote_code))
 
 
-def _wrap(model: Any, folder: str) -> None:
+def _wrap(model: Any, folder: str, trust_remote_code: bool) -> None:
     poolers = model.pooler.poolers_by_task
     inner = poolers[TASK]
     inner = inner._inner if isinstance(inner, LikelihoodPooler) else inner
     _, like = head_parameter(model)
-    poolers[TASK] = LikelihoodPooler(inner, _head(model, Path(folder), like))
+    poolers[TASK] = LikelihoodPooler(inner, _head(model, Path(folder), like, trust_remote_code))
 
 
-def _head(model: nn.Module, folder: Path, like: Tensor) -> Callable[[], Tensor]:
+def _head(
+    model: nn.Module, folder: Path, like: Tensor, trust_remote_code: bool = False
+) -> Callable[[], Tensor]:
     """The token head (V, H), on the device and in the precision of `like`."""
     from safetensors import safe_open
 
-    told = token_head(folder)
+    told = token_head(folder, trust_remote_code)
     with safe_open(folder / told.file, framework="pt") as held:
         rows, hidden = held.get_slice(told.name).get_shape()
         embedding = _embedding(model, told, rows, hidden, like)

@@ -33,6 +33,7 @@ from actors.generation.vllm_engine import EngineBroken, VllmEngine
 from actors.model.likelihood import RESPONSE_TOKENS, bytes_beside
 from actors.model.value_head import read_head, read_likelihood
 from pipeline.errors import BadConfig
+from pipeline.model_settings import published_settings
 from pipeline.prm.step_scores import (
     Excluded,
     Fed,
@@ -153,7 +154,8 @@ class VllmScorer(VllmEngine):
 
     def _start(self, folder: Path) -> None:
         known = self._likelihood is not None
-        beside = bytes_beside(folder, self.settings.precision) if known else 0
+        trust = published_settings(folder, self.settings.trust_remote_code).trust_remote_code
+        beside = bytes_beside(folder, self.settings.precision, trust) if known else 0
         self._llm = start_pooling(folder, self.settings, beside=beside)
         self._tell(folder)
 
@@ -165,7 +167,8 @@ class VllmScorer(VllmEngine):
         if self._likelihood is not None:
             from actors.scoring.vllm_likelihood import serve_likelihood
 
-            serve_likelihood(self._llm, folder)
+            how = published_settings(folder, self.settings.trust_remote_code)
+            serve_likelihood(self._llm, folder, how.trust_remote_code)
 
     def _forget(self) -> None:
         self.memo.clear()

@@ -12,15 +12,17 @@ from pipeline.storage.tree_cache import TreeCache
 
 
 class PolicyDecoders:
-    """The decoder of any policy in the store. cache: where what it fetches of policies stays."""
+    """The decoder of any policy in the store. cache: where what it fetches of policies stays.
+    trusted: as `load_processor` takes it."""
 
-    def __init__(self, store: Store, cache: TreeCache) -> None:
+    def __init__(self, store: Store, cache: TreeCache, *, trusted: bool = False) -> None:
         self._store = store
         self._cache = cache
+        self._trusted = trusted
 
     def __call__(self, policy: PolicyRef) -> Callable[[Sequence[int]], str]:
         with (
             needed(policy.path),
             self._cache.tree(self._store, policy.path, weights=False) as folder,
         ):
-            return load_processor(folder, weights=False).decode
+            return load_processor(folder, weights=False, trusted=self._trusted).decode

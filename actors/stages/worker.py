@@ -18,7 +18,7 @@ from typing import Any, Protocol
 from actors.grading.pool import GradePool, GradeResult, GradingFailed
 from actors.stages.decoders import PolicyDecoders
 from actors.supervision.failures import CallResult
-from actors.supervision.node_cache import cache_place, tree_cache
+from actors.supervision.node_cache import cache_place, take_code_folder, tree_cache
 from actors.supervision.pool import Pool, PoolLike, PoolSettings, Result
 from actors.supervision.pool_actor import PoolActor
 from actors.supervision.store_access import reach_store
@@ -112,7 +112,10 @@ class StageActor(PoolActor):
 
     def _start(self, work: StageWork) -> None:
         store, config = reach_store(self._store, "a stage worker"), self._spec.config
-        context = TaskContext(store, self._spec, PolicyDecoders(store, tree_cache(self._cache)))
+        trusted = config.policy.trust_remote_code
+        take_code_folder(self._cache, trusted)
+        decoders = PolicyDecoders(store, tree_cache(self._cache), trusted=trusted)
+        context = TaskContext(store, self._spec, decoders)
         processes = config.grade.processes or max(2, (os.cpu_count() or 1) // 2)
         graders = GradePool(
             processes,

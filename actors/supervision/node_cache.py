@@ -146,6 +146,17 @@ def take_temporary_folder() -> None:
     os.environ["TMPDIR"] = tempfile.tempdir = str(folder)
 
 
+def take_code_folder(place: str | None, trusted: bool) -> None:
+    """Where code of models is run (`trusted`), have transformers put its copy of that code into a
+    folder of this process on the node's cache, and not into the home that all processes share.
+
+    To be called before transformers is imported. place: as `tree_cache` takes it.
+    """
+    if trusted:
+        folder = hold(tree_cache(place).folder.parent / "code" / secrets.token_hex(8))
+        os.environ["HF_MODULES_CACHE"] = str(folder)
+
+
 def _folder_below(temporary: Path, what: str) -> Path:
     """Where a folder goes whose path is short enough for sockets; nobody else's is in its way.
 

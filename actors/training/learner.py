@@ -31,7 +31,7 @@ from actors.model.processor import Processor
 from actors.supervision.failures import classify
 from actors.training.checkpoint_tree import Checkpoint
 from actors.training.group import LearnerGroup
-from actors.training.rows import GuardFailed, RowMaker, Rows, load_for_rows
+from actors.training.rows import GuardFailed, RowMaker, Rows
 from actors.training.source import Means, Source
 from pipeline.config.schema import Config
 from pipeline.query import Query
@@ -122,12 +122,18 @@ class GroupLearner:
         cache: TreeCache,
         start: Start,
         *,
-        processors: Callable[[Path], Processor] = load_for_rows,
+        processors: Callable[[Path], Processor] | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._config = config
         self._store = store
-        self._rows = RowMaker(store, queries, config.prompt.templates, processors)
+        self._rows = RowMaker(
+            store,
+            queries,
+            config.prompt.templates,
+            processors,
+            trusted=config.policy.trust_remote_code,
+        )
         self._cache = cache
         self._start = start
         self._clock = clock

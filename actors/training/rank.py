@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from actors.supervision.failures import Failure, classify
-from actors.supervision.node_cache import hold, let_go, sweep
+from actors.supervision.node_cache import hold, let_go, sweep, take_code_folder
 from actors.supervision.store_access import reach_store
 from actors.training.source import Means, Source, checkpoint_folder, policy_folder
 from pipeline.storage.disk import writing_to
@@ -58,6 +58,7 @@ def run_rank(config: dict[str, Any]) -> None:
     ray.get(hub.beat.remote(rank, "starting", place))
     for name, value in ENVIRONMENT.items():
         os.environ.setdefault(name, value)
+    take_code_folder(config["means"].cache, config["settings"].trust_remote_code)
     sys.setswitchinterval(SWITCH_S)
     from transformers.utils import logging
 

@@ -43,10 +43,6 @@ class Rows:
     logprobs: list[tuple[float, ...]]
 
 
-load_for_rows = partial(load_processor, weights=False)
-"""The processor of a policy folder without weights: rows need none, and a learner fetches none."""
-
-
 class RowMaker:
     """Makes rows with the processor of the policy they are for; remembers prompts."""
 
@@ -55,12 +51,15 @@ class RowMaker:
         store: Store,
         queries: Mapping[str, Query],
         templates: PromptTemplates,
-        processors: Callable[[Path], Processor] = load_for_rows,
+        processors: Callable[[Path], Processor] | None = None,
+        *,
+        trusted: bool = False,
     ) -> None:
         self._store = store
         self._queries = queries
         self._templates = templates
-        self._load_processor = processors
+        # Rows need no weights, and a learner fetches none.
+        self._load_processor = processors or partial(load_processor, weights=False, trusted=trusted)
         self._processor: Processor | None = None
         self._sha256 = ""
 

@@ -30,6 +30,7 @@ from torch import Tensor
 
 from actors.model.collate import IGNORED, Collator, ImageSource, Micro, ahead
 from actors.model.processor import sampling_logprobs
+from actors.model.reading import load_model
 from actors.model.value_head import (
     HEAD,
     add_head,
@@ -42,6 +43,7 @@ from actors.training.checkpoint import Saved, restore, starting_moments, write_p
 from actors.training.publish import publish, whole_state
 from pipeline.errors import BadModel, TrainingDiverged
 from pipeline.hashing import sha256_hex
+from pipeline.model_settings import published_settings
 from pipeline.storage.trees import Beat, TreeFile, quiet
 from pipeline.training.batches import MicroBatch, batches, micro_batches
 from pipeline.training.freezing import frozen_problem, is_frozen
@@ -128,16 +130,10 @@ def load_policy(folder: Path, settings: LearnSettings) -> Any:
     """The policy in `folder`, its frozen parameters marked.
 
     Raises:
-        BadModel: when `frozen` names nothing of it, or its head.
+        BadModel: when `frozen` names nothing of it, or its head; or its own code may not be run.
     """
-    from transformers import AutoModelForImageTextToText
-
-    model = AutoModelForImageTextToText.from_pretrained(
-        folder,
-        dtype=DTYPES[settings.precision],
-        local_files_only=True,
-        trust_remote_code=False,
-    )
+    trust = published_settings(folder, settings.trust_remote_code).trust_remote_code
+    model = load_model(folder, DTYPES[settings.precision], trust)
     model.config.use_cache = False
     if settings.objective == "steps":
         add_head(model, read_head(folder), read_likelihood(folder))
@@ -202,7 +198,7 @@ class Trainer:
         self.policy = policy
         self.rank = torch.distributed.get_rank()
         self.world = torch.distributed.get_world_size()
-        self.collator = Collator(policy, images)
+        self.collator = Collator(policy, images, trusted=settings.trust_remote_code)
         self.step = 0
         self.cursor: dict[str, Any] = {}
         model = load_policy(policy, settings)

@@ -9,7 +9,7 @@ import typer
 from jobs.commands.diff import diff
 from jobs.commands.trace import trace
 from jobs.runtime.cli import ending
-from jobs.runtime.options import Place, RunInStore, StoreOption, one_place
+from jobs.runtime.options import Place, RunInStore, StoreOption, TrustRemoteCode, one_place
 
 
 def audit(
@@ -17,6 +17,7 @@ def audit(
     store: StoreOption = None,
     run: RunInStore = None,
     *,
+    trust_remote_code: TrustRemoteCode = False,
     trace_: Annotated[str | None, typer.Option("--trace", hidden=True)] = None,
     diff_: Annotated[tuple[str, str] | None, typer.Option("--diff", hidden=True)] = None,
     other: Annotated[str | None, typer.Option("--other", hidden=True)] = None,
@@ -34,5 +35,5 @@ def audit(
     with ending():
         from jobs.audit import audit_run
 
-        clean = audit_run(one_place(place, store), run)
+        clean = audit_run(one_place(place, store), run, trusted=trust_remote_code)
     raise typer.Exit(0 if clean else 1)

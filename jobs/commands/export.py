@@ -8,7 +8,14 @@ from typing import Annotated, Literal
 import typer
 
 from jobs.runtime.cli import ending
-from jobs.runtime.options import EXIT_CODES, Place, RunInStore, StoreOption, one_place
+from jobs.runtime.options import (
+    EXIT_CODES,
+    Place,
+    RunInStore,
+    StoreOption,
+    TrustRemoteCode,
+    one_place,
+)
 
 ToFolder = Annotated[Path, typer.Option(metavar="FOLDER", help="The folder that is made.")]
 PushToHub = Annotated[
@@ -107,6 +114,7 @@ def export_labels(
     store: StoreOption = None,
     run: RunInStore = None,
     *,
+    trust_remote_code: TrustRemoteCode = False,
     to: ToFolder,
 ) -> None:
     """The Monte-Carlo values of steps that a process reward model was built from.
@@ -119,7 +127,7 @@ def export_labels(
     with ending():
         from jobs.export import labels
 
-        labels(one_place(place, store), run, to)
+        labels(one_place(place, store), run, to, trusted=trust_remote_code)
 
 
 @export.command("outputs", epilog=EXIT_CODES)

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from actors.generation.architectures import check_architecture
 from actors.generation.engine_settings import engine_settings
+from actors.generation.vllm_check import check_served
 from actors.model.family_checks import check_family
 from actors.model.processor import load_processor
 from actors.model.weights_check import check_weights
@@ -24,26 +25,34 @@ def check_models(config: Config) -> None:
     """
     for model in filter(None, (config.policy.path, config.warmup.checkpoint, config.prm.path)):
         check_weights(Path(model))
+    here = config.cluster.address is None  # a cluster's head may lack what vLLM needs to start
     for model in filter(None, (config.policy.path, config.warmup.checkpoint)):
         processor = load_processor(Path(model), settings=config.model_settings)
         check_family(processor, config.learn.micro_batch)
         check_architecture(Path(model))
+        if processor.settings.trust_remote_code and here:
+            check_served(processor, headed=_serves_prm(config) and config.prm.path is None)
     if config.select.reward != "prm":
         return
     policy = Path(config.warmup.checkpoint or config.policy.path)
+    trust = config.model_settings.of(policy).trust_remote_code
     if config.prm.path is None:
         from actors.model.value_head import HEAD, parameter_names
 
-        names = [*parameter_names(policy), HEAD]
+        names = [*parameter_names(policy, trust), HEAD]
         problem = frozen_problem(names, config.prm.frozen, HEAD)
         if problem is not None:
             raise BadConfig(f"prm.frozen, of the policy {policy}: {problem}")
         if config.prm.log_likelihood:
             from actors.model.likelihood import token_head
 
-            token_head(policy)
+            token_head(policy, trust)
     else:
         _check_given_prm(config, policy, Path(config.prm.path))
+
+
+def _serves_prm(config: Config) -> bool:
+    return config.select.reward == "prm" and config.prm.engine == "vllm"
 
 
 def _check_given_prm(config: Config, policy: Path, prm: Path) -> None:
@@ -62,4 +71,8 @@ def _check_given_prm(config: Config, policy: Path, prm: Path) -> None:
             tag_words(config),
             Path(scratch),
             max_model_len=most,
+            settings=config.model_settings,
         )
+    here = config.cluster.address is None
+    if here and _serves_prm(config) and config.model_settings.of(prm).trust_remote_code:
+        check_served(load_processor(prm, settings=config.model_settings), headed=True)

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 
 from actors.generation.engine_settings import engine_settings
 from actors.model.processor import Processor, load_processor
-from actors.model.prompt_checks import PromptChecks
+from actors.model.prompt_checks import TOO_LONG, PromptChecks
 from pipeline.config.schema import Config
 from pipeline.datasets.dataset import Dataset
 from pipeline.datasets.files import Place, bad_rows
@@ -50,14 +50,21 @@ def check_queries(program: RunSpec, dataset: Dataset, say: Say, *, warmup: bool 
             place = dataset.places.get(query.query_id, Place(0, number, query.query_id, ""))
             bad.setdefault(place, []).append(problem)
     allowed = config.generate.max_bad_queries
+    count = f"{len(bad)} of {len(asked)} queries cannot be asked of {folder}, and"
     if len(bad) > allowed:
-        head = (
-            f"{len(bad)} of {len(asked)} queries cannot be asked of {folder}, and "
-            f"generate.max_bad_queries = {allowed}; nothing was started"
-        )
+        head = f"{count} generate.max_bad_queries = {allowed}; nothing was started{_too_long(bad)}"
         raise bad_rows(head, bad, bad, _LISTED)
+    if bad:
+        say(f"{count} {allowed} may be left out (generate.max_bad_queries){_too_long(bad)}")
     for place in sorted(bad):
         say(f"will be left out: {place.text}: {'; '.join(bad[place])}")
+
+
+def _too_long(bad: Mapping[Place, Sequence[str]]) -> str:
+    """How many of them do not fit the context, and what makes prompts shorter."""
+    count = sum(any(TOO_LONG in reason for reason in reasons) for reasons in bad.values())
+    shorter = "raise it, or have images take fewer tokens (data.max_image_tokens)"
+    return f"; prompts that do not fit generate.max_model_len: {count} ({shorter})" if count else ""
 
 
 def _problem(

@@ -75,6 +75,15 @@ RunInStore = Annotated[
     typer.Option("--run", metavar="NAME", help="The run; needed where the store holds several."),
 ]
 
+TrustRemoteCode = Annotated[
+    bool,
+    typer.Option(
+        "--trust-remote-code",
+        help="Run the code that lies in the run's policies, which you have read. Needed only of a "
+        "run with policy.trust_remote_code, and never taken from its ledger.",
+    ),
+]
+
 Folders = Annotated[
     list[str], typer.Argument(metavar="RUN", help="Folders of finished runs, one a seed.")
 ]

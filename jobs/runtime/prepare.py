@@ -162,7 +162,7 @@ def repairer(
         key, _, name = rest.partition("/")
         # Only a copy that hashes to the same path counts.
         for folder in copies(path):
-            for besides in ({}, config.model_settings.files()):
+            for besides in ({}, config.model_settings.besides(folder)):
                 if scan_tree(folder, besides=besides).sha256 == name:
                     return put_content_tree(store, kind, key, folder, besides=besides) == path
         return False

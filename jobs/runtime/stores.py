@@ -62,7 +62,8 @@ def find_run(place: str, run: str | None = None) -> StoredRun:
 
 def run_config(place: str, run: str | None, overrides: Sequence[str] = ()) -> Config:
     """The configuration of the run at a place, as its ledger has it, with overrides applied; it
-    writes beside that run, and its objects lie in that store.
+    writes beside that run, and its objects lie in that store. Whether code of models may be run is
+    never taken from a ledger.
 
     Raises:
         BadConfig: there is no such run, or an override cannot be used.
@@ -73,4 +74,6 @@ def run_config(place: str, run: str | None, overrides: Sequence[str] = ()) -> Co
     folder = Path(url).parent
     out = [f"run.out={folder.parent}"] if folder.name == name else []
     here = [f"run.name={json.dumps(name)}", f"store.url={json.dumps(url)}", *out]
+    policy = config.policy.model_copy(update={"trust_remote_code": False})
+    config = config.model_copy(update={"policy": policy})
     return changed_config(config, [*overrides, *here])

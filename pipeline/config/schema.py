@@ -103,6 +103,10 @@ class Data(Section):
     run: they join the unlabelled pool, with rows that say themselves that they are unlabelled."""
     max_image_pixels: int = Field(default=20_000_000, ge=1)
     """Pixels above which an image is refused as bad data."""
+    max_image_tokens: int | None = Field(default=None, ge=1, json_schema_extra=ADDED)
+    """Tokens of one image at most, in engine, learner and PRM alike: a larger picture is made
+    smaller by the model's own processor, in the way of its family (docs/families.md); null: what
+    the processor's files say. Part of the policy, and so of all that it samples."""
 
 
 class Policy(Section):
@@ -111,6 +115,10 @@ class Policy(Section):
     path: str = Field(default="assets/digits-base", json_schema_extra=SAME_CONTENT)
     """Local folder of the base policy, as `from_pretrained` takes it: safetensors, config,
     tokenizer, processor, chat template."""
+    trust_remote_code: bool = Field(default=False, json_schema_extra=FREE | ADDED)
+    """Run the code that lies in a model's folder (`auto_map` in its configuration), of this policy,
+    of warmup.checkpoint and of prm.path; false: refuse a model that cannot be used without. Never
+    taken from a store: each command that reads such a model says it again."""
     image_backend: ImageBackend = Field(default="pil", json_schema_extra=ADDED)
     """What resizes and normalises pictures, in engine, learner and PRM alike: pil, or torchvision's
     processors, which are faster and make slightly other pixels. A family that has only one of the
@@ -464,4 +472,8 @@ class Config(Section):
     @property
     def model_settings(self) -> ModelSettings:
         """How the run's models are read."""
-        return ModelSettings(image_backend=self.policy.image_backend)
+        return ModelSettings(
+            image_backend=self.policy.image_backend,
+            trust_remote_code=self.policy.trust_remote_code,
+            max_image_tokens=self.data.max_image_tokens,
+        )

@@ -173,6 +173,11 @@ line `# Answer`. Licence and terms are those of the base (`{base}`) and of the d
 ```"""
 
 
+OWN_CODE = """\
+Code that lies in the folder (`*.py`) is part of this model, hashed with it: once you have read it,
+load the folder with `trust_remote_code=True` (`vllm serve --trust-remote-code`)."""
+
+
 def _use(spec: RunSpec) -> Iterator[str]:
     prompt = spec.config.prompt
     system = f"(system) {prompt.system}\n" if prompt.system else ""
@@ -186,6 +191,8 @@ def _use(spec: RunSpec) -> Iterator[str]:
         served=json.dumps({"use_fast": fast}),
     )
     yield from ("## Use", "", use)
+    if spec.config.policy.trust_remote_code:
+        yield from ("", OWN_CODE)
 
 
 # --- of a process reward model ------------------------------------------------------------------

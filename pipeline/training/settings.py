@@ -29,6 +29,7 @@ class LearnSettings(Learn):
         moments and step 0.
     frozen: shell patterns of parameter names that stay as they are ("model.vision_model.*").
     threads: compute threads of a CPU rank; results to the last bit depend on it.
+    trust_remote_code: whether the run lets code of a policy's own be run.
     """
 
     objective: Objective = "tokens"
@@ -41,6 +42,7 @@ class LearnSettings(Learn):
     cpus_per_rank: float = 1.0
     gpus_per_rank: float = 0.0
     rank_resource: str | None = None
+    trust_remote_code: bool = False
 
     @classmethod
     def of(cls, config: Config, **changes: Any) -> LearnSettings:
@@ -53,6 +55,7 @@ class LearnSettings(Learn):
             "cpus_per_rank": cluster.cpus_per_rank,
             "gpus_per_rank": cluster.gpus_per_rank,
             "rank_resource": cluster.rank_resource,
+            "trust_remote_code": config.policy.trust_remote_code,
         }
         return cls.model_construct(**{**config.learn.model_dump(), **of_run, **changes})
 

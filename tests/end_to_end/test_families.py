@@ -29,6 +29,23 @@ def test_engine_learner_and_scorers_agree(family: str, tmp_path: Path) -> None:
     assert list(problems(family, figures)) == [], json.dumps(figures, indent=2)
 
 
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+@pytest.mark.parametrize(
+    ("family", "limit"),
+    [("Qwen2.5-VL", 8), ("GLM-4.1V", 8), ("SmolVLM2", 8), ("InternVL", 12), ("Pixtral", 16)],
+)
+def test_images_of_fewer_tokens_are_the_same_in_every_part(
+    family: str, limit: int, tmp_path: Path
+) -> None:
+    """data.max_image_tokens, as it is published with the policy."""
+    figures = measure(family, tmp_path, limit=limit)
+    assert list(problems(family, figures)) == [], json.dumps(figures, indent=2)
+    stored = json.loads(RESULTS.read_text("utf-8"))["families"][family]["image tokens"]
+    fewer = [figures["image tokens"][size] < count for size, count in stored.items()]
+    assert any(fewer), figures["image tokens"]
+
+
 def test_the_page_shows_the_figures_that_are_stored() -> None:
     families = json.loads(RESULTS.read_text("utf-8"))["families"]
     text = PAGE.read_text("utf-8")

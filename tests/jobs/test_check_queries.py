@@ -57,6 +57,7 @@ def test_they_are_named_by_row_and_reason(policy: Path, dataset: Dataset, tmp_pa
     file = tmp_path / "data.jsonl"
     text = str(caught.value)
     assert text.startswith(f"2 of 4 queries cannot be asked of {policy}, and")
+    assert "prompts that do not fit generate.max_model_len: 1 (raise it, or have images" in text
     assert f"{file}:2: asked with" in text
     assert "generate.max_model_len = 300 leaves no room" in text
     assert f"{file}:3: the text holds '<end_of_utterance>', a special token" in text
@@ -102,7 +103,9 @@ def test_so_many_as_may_be_left_out_are_said_and_no_more(policy: Path, dataset: 
     said: list[str] = []
     config = config_of(policy, max_model_len=300, max_bad_queries=2)
     check_queries(spec_of(config, dataset), dataset, said.append)
-    assert [line.split(": ")[0] for line in said] == ["will be left out"] * 2
+    assert said[0].startswith(f"2 of 4 queries cannot be asked of {policy}, and 2 may be left out")
+    assert "do not fit generate.max_model_len: 1 (" in said[0]
+    assert [line.split(": ")[0] for line in said[1:]] == ["will be left out"] * 2
 
 
 def test_a_template_that_writes_the_date_is_said(

@@ -133,7 +133,7 @@ def test_the_job_writes_its_numbers_and_leaves_the_ledger_alone(tmp_path: Path) 
 def test_any_policy_is_evaluated_on_any_data_with_and_without_a_run(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    config = job_config(tmp_path)
+    config = job_config(tmp_path, policy={"trust_remote_code": True})
     other = tmp_path / "other.jsonl"
     rows = [{"question": f"other: what is {i}?", "answer": str(i)} for i in range(8)]
     other.write_text("".join(json.dumps(row) + "\n" for row in rows))
@@ -148,7 +148,12 @@ def test_any_policy_is_evaluated_on_any_data_with_and_without_a_run(
     assert json.loads(path.read_text()) == found
     evolve(config, parts=SCRIPTED)
     state = replay(Ledger(open_store(store_url(config)), config.run.name).replay())
-    settings = run_config(str(out_folder(config)), None)
+    # A store does not consent to its own code: each command says whether that may be run.
+    place = str(out_folder(config))
+    consents = ["policy.trust_remote_code=true"]
+    assert run_config(place, None, consents).policy.trust_remote_code
+    settings = run_config(place, None)
+    assert not settings.policy.trust_remote_code
     again = evaluate(settings, "final", "test", **options | {"samples": 0})
     result = state.evaluation(named_policies(state)["final"], "test", "greedy")
     assert result is not None

@@ -1,9 +1,9 @@
 """One family from its folder to a reloaded policy and a served PRM, through the parts of a run.
 
-`python -m tests.support.family_path FAMILY FOLDER` makes the tiny model in FOLDER and writes what
-was measured there to `figures.json`. A process of its own for each family: two engines and a
-learner are all that one should hold. Deviations are the largest of any token (nats) or step
-(probability), over responses to prompts with none, one and two images of several sizes.
+`python -m tests.support.family_path FAMILY FOLDER [IMAGE-TOKENS]` makes the tiny model in FOLDER
+and writes what was measured there to `figures.json`. A process of its own for each family: two
+engines and a learner are all that one should hold. Deviations are the largest of any token (nats)
+or step (probability), over responses to prompts with none, one and two images of several sizes.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ from actors.scoring.vllm_scorer import VllmScorer
 from actors.training.trainer import Trainer
 from pipeline.generation.engine import Sample, SampleRequest
 from pipeline.hashing import sha256_hex
-from pipeline.model_settings import stored_settings
+from pipeline.model_settings import ModelSettings, stored_settings
 from pipeline.prm.step_scores import Excluded, ScoreRequest, Scores
 from pipeline.prompts import prompt_hash
 from pipeline.query import Query
@@ -50,7 +50,9 @@ BFLOAT16_ALONE = {"MiniCPM-V 4.6"}
 SHOWN = ((), ((64, 64),), ((96, 64), (64, 64)), ((60, 130),), ((200, 120),), ((40, 40), (40, 40)))
 """Width and height of the images of each prompt."""
 TOKENS = 1024
-LEARN = LearnSettings(learning_rate=3e-3, batch_size=6, micro_batch=4, precision="float32")
+OWN_CODE = {"Idefics3 by code of its own"}
+"""Families whose code lies in the folder. vLLM takes its own class: when it takes the folder's, it
+changes classes of transformers in its process, and no learner could be beside it."""
 
 
 def _image(size: tuple[int, int], seed: int) -> bytes:
@@ -64,11 +66,12 @@ def _image(size: tuple[int, int], seed: int) -> bytes:
 class FamilyPath:
     """What one family's parts say, stage by stage; `figures` fills up.
 
-    folder: of the model; what else is made lies beside it.
+    folder: of the model; what else is made lies beside it. limit: the most tokens of an image.
     """
 
     family: str
     folder: Path
+    limit: int | None = None
     figures: dict[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -83,9 +86,23 @@ class FamilyPath:
             self.images.append(names)
         self.sizes = sizes
 
+    @property
+    def trusted(self) -> bool:
+        return self.family in OWN_CODE
+
+    @cached_property
+    def learn(self) -> LearnSettings:
+        return LearnSettings(
+            learning_rate=3e-3,
+            batch_size=6,
+            micro_batch=4,
+            precision="float32",
+            trust_remote_code=self.trusted,
+        )
+
     @cached_property
     def processor(self) -> Processor:
-        return load_processor(self.folder)
+        return load_processor(self.folder, trusted=self.trusted)
 
     @cached_property
     def settings(self) -> EngineSettings:
@@ -96,11 +113,12 @@ class FamilyPath:
             kv_cache_gib=0.1,
             threads=1,
             block_size=None if self.family in BFLOAT16_ALONE else 32,
+            trust_remote_code=self.trusted,
         )
 
     def load(self) -> None:
         """The folder is checked, and prompts that it cannot be asked are left out."""
-        check_family(self.processor, LEARN.micro_batch)
+        check_family(self.processor, self.learn.micro_batch)
         checks = PromptChecks(self.processor, self.sizes, TOKENS)
         kept = []
         for images in self.images:
@@ -177,11 +195,11 @@ class FamilyPath:
     def train(self, pairs: Sequence[tuple[SampleRequest, Sample]], made: Path) -> None:
         """Micro-batches of 1 and 4 agree; two epochs are taken, and the policy is published."""
         rows = self.rows(pairs)
-        one_row = LEARN.model_copy(update={"micro_batch": 1})
+        one_row = self.learn.model_copy(update={"micro_batch": 1})
         single = Trainer(one_row, self.folder, self.files.__getitem__)
         alone = single.logprobs(rows, 1.0)
         single.close()
-        trainer = Trainer(LEARN, self.folder, self.files.__getitem__)
+        trainer = Trainer(self.learn, self.folder, self.files.__getitem__)
         together = trainer.logprobs(rows, 1.0)
         self.compare("log-probabilities before", pairs, together)
         self.figures["micro-batch 1 against 4"] = max(
@@ -207,7 +225,9 @@ class FamilyPath:
         for name, weight in (("PRM scores", None), ("PRM scores with likelihood", 0.01)):
             prm = with_head(policy, policy.with_name(name.replace(" ", "-")), weight)
             served.load_policy(prm)
-            reference = TransformersScorer(self.files.__getitem__, max_model_len=TOKENS)
+            reference = TransformersScorer(
+                self.files.__getitem__, max_model_len=TOKENS, trusted=self.trusted
+            )
             reference.load_policy(prm)
             found = [*zip(requests, served.score(requests), reference.score(requests), strict=True)]
             for kind, shown in (("text", False), ("images", True)):
@@ -225,6 +245,10 @@ class FamilyPath:
     def run(self) -> dict[str, Any]:
         """All stages in their order."""
         FAMILIES[self.family](self.folder)
+        if self.limit is not None:
+            limited = ModelSettings(max_image_tokens=self.limit).besides(self.folder)
+            for name, data in limited.items():
+                (self.folder / name).write_bytes(data)
         self.load()
         engine = VllmEngine(self.settings, ImageCache(self.files.__getitem__).get)
         engine.load_policy(self.folder)
@@ -234,7 +258,7 @@ class FamilyPath:
             self.train(before, published)
             engine.load_policy(published)
             after = self.sample(engine, 1000)
-            trained = Trainer(LEARN, published, self.files.__getitem__)
+            trained = Trainer(self.learn, published, self.files.__getitem__)
             self.compare("log-probabilities after", after, trained.logprobs(self.rows(after), 1.0))
             trained.close()
         engine.close()
@@ -262,13 +286,13 @@ def with_head(policy: Path, folder: Path, likelihood: float | None) -> Path:
     return made
 
 
-def main(family: str, folder: Path) -> None:
+def main(family: str, folder: Path, limit: int | None = None) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     os.environ.setdefault("DS_ACCELERATOR", "cpu")
     random.seed(0)
-    figures = FamilyPath(family, folder / "model").run()
+    figures = FamilyPath(family, folder / "model", limit).run()
     (folder / "figures.json").write_text(json.dumps(figures, indent=2) + "\n", "utf-8")
 
 
 if __name__ == "__main__":
-    main(sys.argv[1], Path(sys.argv[2]))
+    main(sys.argv[1], Path(sys.argv[2]), *map(int, sys.argv[3:]))

@@ -34,6 +34,7 @@ FAMILIES = (
     "Pixtral",
     "Gemma 3",
     "MiniCPM-V 4.6",
+    "Idefics3 by code of its own",
 )
 AT_ONCE = 2
 """Families measured at once: one for each core, two engines and a learner in each."""
@@ -54,13 +55,16 @@ OTHER_LIMITS: dict[str, dict[str, float]] = {
 BEGIN, END = "<!-- table: python -m tests.support.family_table -->", "<!-- end of the table -->"
 
 
-def measure(family: str, folder: Path, seconds: float = 600.0) -> dict[str, Any]:
-    """The figures of one family, from a process of its own.
+def measure(
+    family: str, folder: Path, *, limit: int | None = None, seconds: float = 600.0
+) -> dict[str, Any]:
+    """The figures of one family, from a process of its own. limit: the most tokens of an image.
 
     Raises:
         RuntimeError: it failed, with the last lines that it wrote.
     """
-    command = [sys.executable, "-m", "tests.support.family_path", family, str(folder)]
+    limited = [] if limit is None else [str(limit)]
+    command = [sys.executable, "-m", "tests.support.family_path", family, str(folder), *limited]
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
     ended = subprocess.run(
         command,

@@ -23,10 +23,10 @@ from actors.model.processor import (
     processor_sha256,
     sampling_logprobs,
 )
-from actors.model.reading import load_parts, own_code
+from actors.model.reading import load_parts
 from pipeline.errors import BadData, BadModel, CorruptObject
 from pipeline.hashing import sha256_hex
-from pipeline.model_settings import ModelSettings
+from pipeline.model_settings import FILE, ModelSettings, own_code
 from tests.support.models import make_images, make_policy
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -214,13 +214,19 @@ def test_a_template_that_draws_at_random_is_refused(folder: Path, random: str) -
     refused(folder, "does not write the same prompt twice")
 
 
-def test_code_of_the_model_is_never_run(folder: Path) -> None:
+def test_code_of_the_model_is_not_run_without_consent(folder: Path) -> None:
     (folder / "evil.py").write_text("raise SystemExit('code of the model was run')")
     edit(
         folder / "config.json",
         lambda config: config.update(model_type="evil", auto_map={"AutoConfig": "evil.Evil"}),
     )
     refused(folder, "brings code of its own (evil.py), which is not run", "docs/families.md")
+    for settings in (ModelSettings(), ModelSettings(image_backend="torchvision")):
+        with pytest.raises(BadModel, match=r"set policy\.trust_remote_code=true"):
+            load_processor(folder, settings=settings)
+    # Only the settings of the present command consent, whatever the folder was published as.
+    (folder / FILE).write_bytes(ModelSettings(trust_remote_code=True).files()[FILE])
+    refused(folder, "brings code of its own (evil.py)")
 
 
 def test_a_folder_that_does_not_load_is_not_said_to_bring_code(folder: Path) -> None:
@@ -264,6 +270,14 @@ def test_the_hash_of_a_processor_says_whether_tokens_could_differ(folder: Path) 
     template = folder / "chat_template.jinja"
     template.write_text(template.read_text() + " ")
     assert processor_sha256(folder) != before
+
+
+def test_code_beside_a_processor_is_part_of_its_hash(folder: Path) -> None:
+    before = processor_sha256(folder)
+    (folder / "processing_own.py").write_text("x = 1\n")
+    with_code = processor_sha256(folder)
+    (folder / "processing_own.py").write_text("x = 2\n")
+    assert len({before, with_code, processor_sha256(folder)}) == 3
 
 
 def test_prompt_ids_hold_one_run_of_image_tokens_for_each_image(folder: Path) -> None:

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from actors.supervision.node_cache import SOCKET_BYTES, hold, job_folder, sweep
+from actors.supervision.node_cache import SOCKET_BYTES, caches, hold, job_folder, sweep
 from pipeline.errors import UserError
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -169,3 +169,23 @@ def test_a_path_too_long_for_sockets_is_not_taken(temporary: Path) -> None:
     with job_folder(temporary / ("x" * 40)) as folder:
         assert folder.parent.parent == Path("/tmp")
         assert len(os.fsencode(folder)) <= SOCKET_BYTES
+
+
+def test_code_of_models_is_copied_into_a_folder_of_the_process(tmp_path: Path) -> None:
+    """And stays as long as the process lives; nothing is set where no code may be run."""
+    program = (
+        "import os, sys; from actors.supervision.node_cache import take_code_folder as take\n"
+        "take(sys.argv[1], False); assert 'HF_MODULES_CACHE' not in os.environ\n"
+        "take(sys.argv[1], True); print(os.environ['HF_MODULES_CACHE'])\n"
+    )
+    environment = {name: v for name, v in os.environ.items() if name != "HF_MODULES_CACHE"}
+    folders = {
+        subprocess.run(
+            [sys.executable, "-c", program, str(tmp_path)],
+            cwd=ROOT,
+            env=environment, capture_output=True, text=True, check=True,
+        ).stdout.strip()
+        for _ in range(2)
+    }  # fmt: skip
+    assert len(folders) == 2
+    assert {Path(folder).parent for folder in folders} == {caches(tmp_path) / "code"}

@@ -11,6 +11,7 @@ from tests.support.families.glm4v import glm4v
 from tests.support.families.internvl import internvl
 from tests.support.families.llava import llava, llava_onevision
 from tests.support.families.minicpmv import minicpmv
+from tests.support.families.own_code.folder import own_code
 from tests.support.families.pixtral import mistral3, pixtral
 from tests.support.families.qwen import qwen2_5_vl, qwen2_vl, qwen3_vl
 from tests.support.families.smolvlm import idefics3, smolvlm2
@@ -29,4 +30,5 @@ FAMILIES: dict[str, Callable[[Path], None]] = {
     "Pixtral": pixtral,
     "Gemma 3": gemma3,
     "MiniCPM-V 4.6": minicpmv,
+    "Idefics3 by code of its own": own_code,
 }
