@@ -51,6 +51,8 @@ PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + b"\0\0\0\4\0\0\0\0\0"
 
 SETTINGS = 4
 
+A_METHOD = "/ray.rpc.NodeInfoGcsService/GetClusterId"
+
 
 @contextmanager
 def start_ray(config: Config, say: Callable[[str], None] = logging.warning) -> Iterator[None]:
@@ -247,5 +249,19 @@ def check_address(address: str, answer_s: float) -> None:
             f"{key}: nobody answers there ({error}). Is Ray running on it (`ray start --head`), "
             "and may this machine reach that port?"
         ) from error
-    if frame[3:4] != bytes([SETTINGS]):
+    other = frame[3:4] != bytes([SETTINGS])
+    if other or not (place.scheme == "ray" or _knows_ray(f"{host}:{port}", answer_s)):
         raise BadConfig(f"{key}: what answers there is not Ray: is it another service's port?")
+
+
+def _knows_ray(place: str, answer_s: float) -> bool:
+    """Whether a method of Ray's control store is known there. What it says to it is Ray's matter:
+    it may ask for a token."""
+    import grpc
+
+    with grpc.insecure_channel(place, options=[("grpc.enable_http_proxy", 0)]) as channel:
+        try:
+            channel.unary_unary(A_METHOD)(b"", timeout=answer_s)
+        except grpc.RpcError as error:
+            return error.code() is not grpc.StatusCode.UNIMPLEMENTED
+    return True

@@ -9,9 +9,11 @@ import sys
 import textwrap
 import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 
+import grpc
 import pytest
 
 from jobs.runtime.ray_cluster import check_address
@@ -59,9 +61,16 @@ def test_a_service_that_says_nothing_is_waited_for_as_long_as_is_asked() -> None
             check_address(address, 0.05)
 
 
-def test_a_grpc_server_is_taken_for_ray() -> None:
-    with service(b"\0\0\0\4\0\0\0\0\0") as address:
-        check_address(address, 8.0)
+def test_a_grpc_server_that_is_another_services_is_refused() -> None:
+    server = grpc.server(ThreadPoolExecutor(1))
+    address = f"127.0.0.1:{server.add_insecure_port('127.0.0.1:0')}"
+    server.start()
+    try:
+        with pytest.raises(BadConfig, match="what answers there is not Ray"):
+            check_address(address, 8.0)
+        check_address(f"ray://{address}", 8.0)  # of Ray's client server, other methods
+    finally:
+        server.stop(None)
 
 
 @pytest.mark.parametrize("address", ["", "head", "head:port", "ray://head", ":6379", "head:99999"])
@@ -123,7 +132,7 @@ PRIVATE = """
     import os, sys, tempfile
     from pathlib import Path
     import psutil
-    from jobs.runtime.ray_cluster import init_ray, start_ray
+    from jobs.runtime.ray_cluster import check_address, init_ray, start_ray
     from tests.support.scripted import make_config
 
     def ours():
@@ -143,6 +152,8 @@ PRIVATE = """
     else:
         with start_ray(make_config(), print):
             import ray
+
+            check_address(ray.get_runtime_context().gcs_address, 8.0)
 
             @ray.remote
             def temporary():
