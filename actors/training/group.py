@@ -155,6 +155,11 @@ class LearnerGroup:
         self.settings = settings
         return self._agreed(self._do("reset", {"settings": settings, "source": source}))
 
+    @property
+    def closed(self) -> bool:
+        """Whether its processes were ended, by whoever asked or because it failed."""
+        return self._hub is None
+
     def close(self) -> None:
         """End all processes of the group; safe to call twice and on a group that failed."""
         import ray

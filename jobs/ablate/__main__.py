@@ -2,8 +2,9 @@
 
 Every cell (a table, a row, a seed) is a figure of a run; all runs lie in one store, where what
 several of them need (warm-up, process reward model, first iterations) is found by content. A run is
-a process of its own, `mstar-ray run` on the recipe that is written beside its outputs, so a
-person can do by hand what is done here. Results are put into the JSON file as soon as a run is
+what `mstar-ray run` does with the recipe that is written beside its outputs, so a person can do by
+hand what is done here. One process does them one after the other and keeps Ray, engines and ranks;
+with --at-once each has a process of its own. Results are put into the JSON file as soon as a run is
 finished; whatever stops this command, started again it goes on with the run that was under way and
 computes no finished cell again.
 
@@ -13,11 +14,12 @@ This module only wires: which cells, which runs and what they show is in `pipeli
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import closing
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 
-from jobs.ablate.runs import Start, compute, start_run
+from jobs.ablate.runs import Runner, Start, compute, start_run
 from jobs.ablate.store import ResultsFile, checked, placed, present_versions
 from jobs.runtime.cli import command, say
 from jobs.runtime.recipes import RECIPES, load_recipe, recipe_path
@@ -70,11 +72,11 @@ class Asked:
         return ablation, [placed(cell) for cell in cells_of(ablation, base, self.changes)]
 
 
-def ablate(asked: Asked, *, dry_run: bool = False, start: Start = start_run) -> int:
+def ablate(asked: Asked, *, dry_run: bool = False, start: Start | None = None) -> int:
     """Compute the cells that have no result yet, then write the page; the exit code of a run that
     failed, else 0.
 
-    start: begins a run; a test hands in a scripted one.
+    start: begins a run; None: as a process (a test hands in a scripted one).
 
     Raises:
         BadConfig, BadData: before anything is started, naming what does not fit.
@@ -95,7 +97,10 @@ def ablate(asked: Asked, *, dry_run: bool = False, start: Start = start_run) -> 
         own = of_cells((cell for cell in cells if cell.table == table), file.read())
         check_present(table, own.values(), present_versions(todo[0].config), asked.across)
     checked(todo, say)
-    code = compute(todo, file, start, at_once=asked.at_once, say=say)
+    with closing(Runner()) as runner:
+        alone = asked.at_once == 1 and todo and todo[0].config.cluster.address is None
+        start = start or (runner if alone else start_run)
+        code = compute(todo, file, start, at_once=asked.at_once, say=say)
     if code == 0:
         write_page(ablation, cells, file, asked.across)
     return code

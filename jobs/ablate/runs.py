@@ -1,17 +1,20 @@
-"""The runs of an ablation, one process each, so many at once."""
+"""The runs of an ablation: one after the other in one process, or several at once in their own."""
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
+import threading
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from typing import Protocol
+from queue import SimpleQueue
+from typing import Any, Protocol
 
 import yaml
 
@@ -66,16 +69,83 @@ class Process:
 
     def stop(self) -> None:
         self._process.terminate()
-        try:
-            self._process.wait(STOP_S)
-        except subprocess.TimeoutExpired:
-            self._process.kill()
-            self._process.wait()
+        _ended(self._process)
 
 
 def start_run(recipe: Path, log: Path) -> Started:
     """A run in a process of its own."""
     return Process(recipe, log)
+
+
+class Runner:
+    """Begins runs one after the other in one process (`jobs.ablate.runner`), which keeps what they
+    share. After a run that ended it, the next one begins another process."""
+
+    def __init__(self) -> None:
+        self._process: subprocess.Popen[str] | None = None
+        self._codes: SimpleQueue[int] = SimpleQueue()
+
+    def __call__(self, recipe: Path, log: Path) -> Started:
+        if self._process is None or self._process.poll() is not None:
+            self._launch()
+        process = self._process
+        assert process is not None
+        assert process.stdin is not None
+        process.stdin.write(json.dumps([str(recipe), str(log)]) + "\n")
+        process.stdin.flush()
+        return _AtRunner(process, self._codes)
+
+    def _launch(self) -> None:
+        process = self._process = subprocess.Popen(
+            [sys.executable, "-m", "jobs.ablate.runner"],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+            env={**os.environ, MAKE: str(os.getpid())},
+            start_new_session=True,  # Ctrl-C is for this process, which ends its runs
+        )
+        codes = self._codes = SimpleQueue()
+
+        def listen() -> None:
+            assert process.stdout is not None
+            for line in process.stdout:
+                codes.put(int(line))
+
+        threading.Thread(target=listen, name="runner", daemon=True).start()
+
+    def close(self) -> None:
+        """End the process and what it keeps."""
+        process, self._process = self._process, None
+        if process is not None:
+            assert process.stdin is not None
+            process.stdin.close()
+            _ended(process)
+
+
+class _AtRunner:
+    """A run that a runner is at, or was."""
+
+    def __init__(self, process: subprocess.Popen[str], codes: SimpleQueue[int]) -> None:
+        self._process, self._codes = process, codes
+
+    def code(self) -> int | None:
+        ended = self._process.poll()
+        if not self._codes.empty():
+            return self._codes.get()
+        return None if ended is None else ended or 1
+
+    def stop(self) -> None:
+        self._process.terminate()
+        _ended(self._process)
+
+
+def _ended(process: subprocess.Popen[Any]) -> None:
+    """Wait for a process that was told to end; in the end, kill it."""
+    try:
+        process.wait(STOP_S)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()
 
 
 @dataclass(frozen=True)

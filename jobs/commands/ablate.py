@@ -27,7 +27,7 @@ Json = Annotated[
     typer.Option(
         metavar="FILE",
         help="Results, one record a cell; the page lies beside it as .md and .html. Default: "
-        "docs/results/ablate.json, or ablate-PROFILE.json.",
+        "docs/results/RECIPE.json, or RECIPE-PROFILE.json.",
     ),
 ]
 
@@ -68,7 +68,7 @@ def ablate(
     with ending(GOES_ON):
         from jobs.ablate import __main__ as work
 
-        named = "ablate" if profile is None else f"ablate-{profile}"
+        named = "-".join([Path(recipe).stem, *([] if profile is None else [profile])])
         asked = work.Asked(
             recipe, profile, table or (), row or (), seed or (), set_ or (), at_once,
             json or Path("docs/results") / f"{named}.json", across or (),

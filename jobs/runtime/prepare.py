@@ -16,7 +16,14 @@ from actors.model.images import image_path
 from jobs.runtime.code_identity import code_hash, commit
 from pipeline.config.checks import check_data
 from pipeline.config.schema import Config
-from pipeline.datasets.dataset import Carve, Dataset, Reading, check_writable, load_dataset
+from pipeline.datasets.dataset import (
+    Carve,
+    Dataset,
+    Reading,
+    check_writable,
+    load_dataset,
+    with_unlabelled,
+)
 from pipeline.datasets.images import Limits
 from pipeline.errors import BadConfig
 from pipeline.generation.slices import labelled
@@ -102,13 +109,16 @@ def load_data(config: Config, say: Callable[[str], None]) -> Dataset:
     Raises:
         BadData: listing the bad rows. BadConfig: the data does not hold what is asked of it.
     """
+    limits = Limits(max_pixels=config.data.max_image_pixels)
     dataset = load_dataset(
         data_path(config, say),
         reading(config),
-        limits=Limits(max_pixels=config.data.max_image_pixels),
+        limits=limits,
         sizes=Carve(seed=config.data.split_seed),
         paper_split=config.data.split == "mstar",
     )
+    if config.data.unlabelled is not None and config.unlabelled.use != "none":
+        dataset = with_unlabelled(dataset, config.data.unlabelled, reading(config), limits)
     for warning in dataset.warnings:
         say(f"warning: {warning}")
     if dataset.duplicates:

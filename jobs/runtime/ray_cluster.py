@@ -58,8 +58,8 @@ A_METHOD = "/ray.rpc.NodeInfoGcsService/GetClusterId"
 def start_ray(config: Config, say: Callable[[str], None] = logging.warning) -> Iterator[None]:
     """A private Ray on this machine, or the cluster that the configuration names.
 
-    On a private one roles take turns, so its logical CPUs are as many as all roles ask for
-    together, whatever the machine has.
+    On a private one roles take turns, so its logical CPUs are as many as all roles that there can
+    be ask for together, whatever the machine has.
 
     Raises:
         BadConfig: the cluster cannot be joined, or can never hold enough for the run.
@@ -97,8 +97,7 @@ def start_ray(config: Config, say: Callable[[str], None] = logging.warning) -> I
 def _private(config: Config, folder: Path, stack: ExitStack) -> dict[str, Any]:
     """Options of a Ray of this job's own, all of whose files are in `folder`."""
     cluster, generate, learn = config.cluster, config.generate, config.learn
-    scorers = config.prm.scorers if config.select.reward == "prm" else 0
-    engines = generate.engines + scorers
+    engines = generate.engines + config.prm.scorers
     wanted = engines * cluster.cpus_per_engine + learn.ranks * cluster.cpus_per_rank
     before = os.environ.get("TMPDIR")
     # Read by what Ray starts; this process has long decided where its own temporary files are.

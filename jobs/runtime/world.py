@@ -25,7 +25,8 @@ from jobs.runtime.prepare import (
     store_url,
     versions,
 )
-from jobs.runtime.ray_cluster import check_address, start_ray
+from jobs.runtime.ray_cluster import check_address
+from jobs.runtime.roles import OWN, Roles
 from pipeline.config.capacity import check_capacity, declared
 from pipeline.config.checks import check_machine
 from pipeline.config.schema import Config
@@ -93,9 +94,13 @@ def run_store(config: Config, say: Say) -> Store:
 
 
 @contextmanager
-def running(program: RunSpec, store: Store, dataset: Dataset, say: Say) -> Iterator[Workers]:
-    """Ray, the engines, the graders, the scorers and the learner, for as long as needed."""
-    from actors.generation.fleet import generator_pool
+def running(
+    program: RunSpec, store: Store, dataset: Dataset, say: Say, roles: Roles = OWN
+) -> Iterator[Workers]:
+    """Ray, the engines, the graders, the scorers and the learner, for as long as needed.
+
+    roles: whose Ray, engines and ranks they are.
+    """
     from actors.scoring.pool_scorer import PoolScorer, scorer_pool
     from actors.stages.worker import PoolStages, stage_pool
     from actors.supervision.node_cache import cache_place, tree_cache
@@ -104,18 +109,16 @@ def running(program: RunSpec, store: Store, dataset: Dataset, say: Say) -> Itera
 
     config = program.config
     with ExitStack() as stack:
-        address = config.cluster.address
-        say("starting Ray on this machine" if address is None else f"joining Ray at {address}")
-        stack.enter_context(start_ray(config, say))
+        stack.enter_context(roles.ray(config, store, say))
         interruptible()
-        engines = generator_pool(config, store, say)
+        engines = stack.enter_context(roles.engines(config, store, say))
         scorers = scorer_pool(config, store, say) if config.select.reward == "prm" else None
         beside = stage_pool(program, store, say)
         pools = [engines] if scorers is None else [engines, scorers]
-        for pool in (*pools, beside):
+        for pool in (*pools[1:], beside):
             stack.callback(pool.close)
         stages = PoolStages(beside, say)
-        learner, room = _learner(program, store, say)
+        learner, room = _learner(program, store, say, roles)
         stack.callback(learner.close)
         if room is not None:
             stack.callback(room.close)
@@ -133,17 +136,19 @@ def running(program: RunSpec, store: Store, dataset: Dataset, say: Say) -> Itera
         )
 
 
-def _learner(program: RunSpec, store: Store, say: Say) -> tuple[GroupLearner, LearnerRoom | None]:
+def _learner(
+    program: RunSpec, store: Store, say: Say, roles: Roles
+) -> tuple[GroupLearner, LearnerRoom | None]:
     """The learner, and on a cluster what waits for its room."""
     from actors.model.images import StoreImages
     from actors.supervision.node_cache import cache_place, tree_cache
     from actors.supervision.ray_actors import free_resources
-    from actors.training.learner import GroupLearner, ray_start
+    from actors.training.learner import GroupLearner
     from actors.training.room import LearnerRoom
     from actors.training.source import Means
 
     config, place = program.config, cache_place(program.config)
-    start, cache = ray_start(Means(store, StoreImages(store), place)), tree_cache(place)
+    start, cache = roles.ranks(Means(store, StoreImages(store), place)), tree_cache(place)
     if config.cluster.address is None:
         return GroupLearner(config, store, program.by_hash, cache, start), None
     room = LearnerRoom(free_resources, say)

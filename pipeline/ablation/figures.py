@@ -19,6 +19,9 @@ from pipeline.stages.grade import graded_rows
 from pipeline.tasks.digits.build import Truth
 from pipeline.tasks.digits.checker import check
 
+SAMPLED_FOR = ("evolve", "unlabelled", "explore")
+"""Purposes and stages that sample what an iteration trains on, or how it is to be sampled."""
+
 Truths = Mapping[str, Truth]
 """What the checker needs, by query id."""
 
@@ -27,8 +30,9 @@ def figures(run: Finished, policy: str, truth: Truths | None) -> dict[str, Any]:
     """The figures of a policy of a run, by the names of a cell's JSON.
 
     test, ood: greedy accuracy on the first and second test split. test_true: share of test
-    questions whose greedy response is correct and true in every step. kept, kept_true: responses
-    that its iterations were trained on, and the share of them that is. steps: optimizer steps after
+    questions whose greedy response is correct and true in every step. rollouts: responses sampled
+    for its iterations and its searches for a temperature. kept, kept_true: those of them that the
+    iterations were trained on, and the share of these that is. steps: optimizer steps after
     the warm-up; queries: labelled ones it has seen; policy: which of the run it is.
 
     Raises:
@@ -47,6 +51,7 @@ def figures(run: Finished, policy: str, truth: Truths | None) -> dict[str, Any]:
         "policy": _name(run, policy),
         "kept": kept[0],
         "kept_true": kept[1],
+        "rollouts": _rollouts(run) if policy == "final" else None,
         "steps": _steps(run, policy),
         "queries": labelled_queries(run.state, run.spec).get(policy, 0),
         "wall_s": round(wall_seconds(run.state), 1),
@@ -92,13 +97,25 @@ def _kept(run: Finished, truth: Truths | None) -> tuple[int, float | None]:
     """Responses that the iterations were trained on, and the share that is true in every step."""
     count, true = 0, 0
     for phase in phases_of(run):
-        if phase.split("/")[0] not in ("evolve", "unlabelled"):
+        if phase.split("/")[0] not in SAMPLED_FOR:
             continue  # of the warm-up and the control
         for row in selected_rows(run, phase):
             count += 1
             if truth is not None:
                 true += _process_true(row["response"], row["query_id"], row["question"], truth)
     return count, None if truth is None or not count else true / count
+
+
+def _rollouts(run: Finished) -> int:
+    """Rows of the shards sampled for training and for searches, found in the store or not."""
+    rows: dict[str, int] = {}
+    for event in run.wires:
+        if event["type"] == "shard_accepted":
+            # Dynamics share purposes with searches, and iterations have stages of evaluation.
+            firsts = {event[name].partition("/")[0] for name in ("stage", "purpose")}
+            if firsts <= {*SAMPLED_FOR}:
+                rows[event["key"]] = event["rows"]
+    return sum(rows.values())
 
 
 def _process_true(response: str, query_id: str, question: str, truth: Truths) -> bool:

@@ -18,13 +18,14 @@ ABOUT = (
     "and questions are the same), with the p value of the paired t test and the one adjusted by "
     "Holm for all comparisons of this page. True: the share of test questions answered correctly "
     "by a response that is true in every step. True among kept: the share of the responses that "
-    "the iterations were trained on. The paper's figures (MathV360K held out, MathVista; one run "
-    "of a model of 8 billion parameters) stand beside for orientation: neither task nor model is "
-    "the same. Seconds are of a run's own work, without what it found in the store."
+    "the iterations were trained on. Rollouts: responses sampled for the iterations and for "
+    "searches for a temperature. The paper's figures (MathV360K held out, MathVista; one run of a "
+    "model of 8 billion parameters) stand beside for orientation: neither task nor model is the "
+    "same. Seconds are of a run's own work, without what it found in the store."
 )
 
 HEADER = ["row", "test", "minus baseline", "p", "p (Holm)", "true", "true among kept", "ood",
-          "steps", "labelled queries", "seconds", "paper"]  # fmt: skip
+          "steps", "labelled queries", "rollouts", "seconds", "paper"]  # fmt: skip
 
 UNTRAINED = ("base", "warmup")
 """Policies of a run that no iteration has trained."""
@@ -95,6 +96,7 @@ def _cells(line: Line, difference: Difference | None) -> list[str]:
         _share(line.ood),
         f"{line.steps:.0f}",
         f"{line.queries:.0f}",
+        "-" if line.rollouts is None else f"{line.rollouts:.0f}",
         f"{line.wall_s:.0f}",
         "" if paper is None else f"{paper[0]:.1f} / {paper[1]:.1f}",
     ]

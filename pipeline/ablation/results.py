@@ -45,6 +45,7 @@ class Result:
     run: str
     policy: str
     queries: int
+    rollouts: int | None
     kept: int | None
     kept_true: float | None
 

@@ -32,6 +32,7 @@ class Line:
     ood: Estimate | None
     steps_R: tuple[int, ...]
     queries: float
+    rollouts: float | None
     wall_s: float
     unmoved: int
 
@@ -108,6 +109,7 @@ def _line(name: str, row: Row, results_R: Sequence[Result]) -> Line:
     def mean(values_R: Sequence[float]) -> float:
         return sum(values_R) / len(values_R)
 
+    rollouts = [one.rollouts for one in results_R if one.rollouts is not None]
     return Line(
         name,
         row,
@@ -117,6 +119,7 @@ def _line(name: str, row: Row, results_R: Sequence[Result]) -> Line:
         _where_known([one.ood for one in results_R]),
         tuple(one.steps for one in results_R),
         mean([one.queries for one in results_R]),
+        mean(rollouts) if len(rollouts) == len(results_R) else None,
         mean([one.wall_s for one in results_R]),
         sum(one.policy == "warmup" for one in results_R) if row.policy != "warmup" else 0,
     )

@@ -101,6 +101,9 @@ class Data(Section):
     unlabelled_share: float = Field(default=0.0, ge=0.0, lt=1.0, json_schema_extra=ADDED)
     """Share of the labelled pool whose answers are hidden, by image, the same for every seed of a
     run: they join the unlabelled pool, with rows that say themselves that they are unlabelled."""
+    unlabelled: str | None = Field(default=None, json_schema_extra=SAME_CONTENT | ADDED)
+    """A second data file or folder (of one in splits, its training split), whose questions join the
+    unlabelled pool; their answers are hidden, where there are any. null: none."""
     max_image_pixels: int = Field(default=20_000_000, ge=1)
     """Pixels above which an image is refused as bad data."""
     max_image_tokens: int | None = Field(default=None, ge=1, json_schema_extra=ADDED)

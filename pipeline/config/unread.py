@@ -79,6 +79,8 @@ def _selection_rules(config: Config) -> Iterator[Rule]:
             {"mix_in", "queries"} if unlabelled.use == "none" else set()
         )
         yield f"unlabelled.use = {unlabelled.use}", "unlabelled", keys
+    if unlabelled.use == "none":
+        yield "unlabelled.use = none leaves unlabelled queries out", "data", {"unlabelled"}
     if select.rule not in SCORED:
         yield f"select.rule = {select.rule} ranks nothing", "select", {"by", "otherwise"}
     elif select.by != "prm":

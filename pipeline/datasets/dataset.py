@@ -11,7 +11,7 @@ import io
 import os
 import tempfile
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -124,7 +124,8 @@ class Reading:
     pictures inside data files are written to; None: such data are refused. max_bad_rows: rows that
     may be left out because they cannot be used; None: any number. train, validation: the splits
     that share no image with any other; only `train` may hold unlabelled rows. published: keep the
-    cells of published rows as they are, for what our columns have no place for.
+    cells of published rows as they are, for what our columns have no place for. all_unlabelled:
+    every row is taken for an unlabelled one, whatever it says.
     """
 
     format: str = AUTO
@@ -133,6 +134,7 @@ class Reading:
     train: str = "train"
     validation: str = "validation"
     published: bool = False
+    all_unlabelled: bool = False
 
 
 def read_dataset(
@@ -155,9 +157,11 @@ def read_dataset(
     problems = Problems(limits.listed)
     reader = RowReader(problems, reading.format, reading.embedded, keeps=reading.published)
     files = data_files(root, usual)
-    entries = [checked(row, values, problems) for row, values in reader.read(files)]
+    hidden = {"unlabelled": True} if reading.all_unlabelled else {}
+    entries = [checked(row, values | hidden, problems) for row, values in reader.read(files)]
     entries, images = hash_images(entries, limits, problems, progress)
-    found, places, duplicates = assemble(entries, problems, reading.train)
+    train = None if reading.all_unlabelled else reading.train
+    found, places, duplicates = assemble(entries, problems, train)
     bad = problems.bad_places()
     queries = [query for place, query in found if place not in bad]
     if not queries or (reading.max_bad_rows is not None and len(bad) > reading.max_bad_rows):
@@ -225,6 +229,50 @@ def load_dataset(
     apart = (reading.train, reading.validation)
     check_disjoint(data.queries, data.places, data.image_paths, apart=apart, listed=limits.listed)
     return data
+
+
+def with_unlabelled(
+    data: Dataset, path: str | os.PathLike[str], reading: Reading, limits: Limits
+) -> Dataset:
+    """A data set and, as unlabelled rows of its training split, the questions of another file or
+    folder: of one that comes in splits, those of its training split.
+
+    No row of it needs an answer; one that is there is hidden. A query id that the data set has
+    already is given the name of the file besides.
+
+    Raises:
+        BadData: rows that cannot be used; no question to train on; one that shows an image of the
+            validation or of a test split.
+    """
+    if not os.path.exists(path):
+        raise BadData(f"{path}: no such file or folder (data.unlabelled)")
+    more = read_dataset(path, replace(reading, all_unlabelled=True), limits=limits)
+    pool = [query for query in more.queries if query.split in ("", reading.train)]
+    if not pool:
+        there = ", ".join(sorted({query.split for query in more.queries}))
+        raise BadData(
+            f"{path}: no question of the split {reading.train!r} (data.unlabelled); it has {there}"
+        )
+    taken = data.places.keys()
+    stem = os.path.splitext(os.path.basename(os.fspath(path)))[0]
+    queries, places = list(data.queries), dict(data.places)
+    for query in pool:
+        name = query.query_id if query.query_id not in taken else f"{stem}/{query.query_id}"
+        queries.append(replace(query, query_id=name, split=reading.train))
+        places[name] = more.places[query.query_id]
+    paths = more.image_paths | data.image_paths
+    apart = (reading.train, reading.validation)
+    check_disjoint(queries, places, paths, apart=apart, listed=limits.listed)
+    return replace(
+        data,
+        queries=queries,
+        places=places,
+        image_paths=paths,
+        image_sizes=more.image_sizes | data.image_sizes,
+        duplicates=data.duplicates + more.duplicates,
+        warnings=(*data.warnings, *more.warnings),
+        bad=(*data.bad, *more.bad),
+    )
 
 
 def check_writable(folder: str | os.PathLike[str]) -> None:

@@ -134,12 +134,13 @@ def _image_problem(image: str, file: str | None, checked: Mapping[str, CheckedIm
 
 
 def assemble(
-    entries: Sequence[Entry], problems: Problems, train: str
+    entries: Sequence[Entry], problems: Problems, train: str | None
 ) -> tuple[list[tuple[Place, Query]], dict[str, Place], int]:
     """Queries from entries with hashed images, after the checks that need more than one row.
 
     Gives the queries (split "" when the data has no splits) with their rows, the place of each id,
-    and how many rows said what an earlier one says.
+    and how many rows said what an earlier one says. train: the split that alone may hold unlabelled
+    rows; None: any may.
     """
     drafts = [(entry, entry.draft) for entry in entries if entry.draft is not None]
     any_id = any(draft.query_id for _, draft in drafts)
@@ -170,13 +171,13 @@ def assemble(
 
 
 def _split_problems(
-    query: Query, draft: Draft, row: Row, any_split: bool, train: str
+    query: Query, draft: Draft, row: Row, any_split: bool, train: str | None
 ) -> Iterator[str]:
     if any_split and not query.split:
         yield "no split, and other rows have one"
     if draft.split and row.file_split and draft.split != row.file_split:
         yield f"split {draft.split!r} in the file of {row.file_split!r}"
-    if query.split not in ("", train) and query.unlabelled:
+    if train is not None and query.split not in ("", train) and query.unlabelled:
         yield f"unlabelled, in {query.split}; only {train} may hold those"
 
 

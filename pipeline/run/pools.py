@@ -69,7 +69,8 @@ def unlabelled_queries(
         f"unlabelled.use = {config.unlabelled.use}: the unlabelled pool is empty: split "
         f"{data.train!r} has {of}{with_answer}, and data.unlabelled_share = "
         f"{data.unlabelled_share:g} of its {len(train)} labelled queries hides none; mark rows as "
-        "unlabelled, set data.unlabelled_share=0.5, say, or unlabelled.use=none"
+        "unlabelled, name a second file (data.unlabelled), set data.unlabelled_share=0.5, say, or "
+        "unlabelled.use=none"
     )
 
 

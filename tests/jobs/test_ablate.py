@@ -6,13 +6,14 @@ import json
 import subprocess
 import time
 from collections import Counter
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from jobs.ablate.__main__ import Asked, ablate, only_page
-from jobs.ablate.runs import start_run
+from jobs.ablate.runs import Runner, Started, start_run
 from jobs.report import finished
 from jobs.runtime.code_identity import PACKAGES, commit
 from pipeline.errors import BadConfig, BadData
@@ -91,6 +92,8 @@ def test_a_cell_is_what_its_run_says(whole: tuple[Path, Path, list[InProcess]]) 
         assert run.seed == row["seed"]
         assert row["policy"] == run.state.finished.get(name, name)  # type: ignore[union-attr]
         assert (row["test_true"], row["kept_true"], row["ood"]) == (None, None, None)
+        sampled = sum(one["samples"] for one in run.state.iterations)
+        assert row["rollouts"] == (None if name == "warmup" else sampled)
         steps = 0 if name == "warmup" else sum(one["steps"] for one in run.state.iterations)
         assert row["steps"] == steps
     for seed in (5, 6):
@@ -178,16 +181,38 @@ def test_an_interrupted_run_interrupts(tmp_path: Path) -> None:
         ablate(asked(tmp_path, write_ablation(tmp_path)), start=Failing(130))
 
 
-def test_a_run_is_a_process_with_an_exit_code_and_a_log(tmp_path: Path) -> None:
-    recipe, log = tmp_path / "recipe.yaml", tmp_path / "log.txt"
-    recipe.write_text("run: {sede: 3}")
-    started = start_run(recipe, log)
+def ended(started: Started) -> int:
     try:
         while (code := started.code()) is None:
             time.sleep(0.1)
     finally:
         started.stop()
-    assert code == 2
+    return code
+
+
+def test_runs_after_each_other_are_of_one_process_with_exit_codes_and_logs(tmp_path: Path) -> None:
+    """A process that is killed is one that failed, and the next run has another one."""
+    recipe = tmp_path / "recipe.yaml"
+    recipe.write_text("run: {sede: 3}")
+    with closing(Runner()) as runner:
+        started = [runner(recipe, tmp_path / f"{number}.txt") for number in range(2)]
+        codes: list[int] = []
+        while len(codes) < 2:
+            codes += [code for one in started if (code := one.code()) is not None]
+            time.sleep(0.05)
+        assert codes == [2, 2]
+        started[0].stop()
+        assert started[0].code() != 0
+        assert ended(runner(recipe, tmp_path / "2.txt")) == 2
+    for number in range(3):
+        assert "unknown key 'run.sede'" in (tmp_path / f"{number}.txt").read_text()
+
+
+@pytest.mark.slow
+def test_a_run_has_a_process_of_its_own_where_several_are_under_way(tmp_path: Path) -> None:
+    recipe, log = tmp_path / "recipe.yaml", tmp_path / "log.txt"
+    recipe.write_text("run: {sede: 3}")
+    assert ended(start_run(recipe, log)) == 2
     assert "unknown key 'run.sede'" in log.read_text()
 
 
@@ -336,6 +361,24 @@ def test_a_profile_leaves_rows_and_settings_out(tmp_path: Path) -> None:
         ("1", row, seed) for row in ("all", "again") for seed in (7, 8)
     }
     assert {cell.config.evolve.iterations for cell in cells} == {1}
+
+
+def test_the_recipe_of_exploration_gives_its_control_as_many_rollouts() -> None:
+    """Within a twentieth: samples are whole numbers."""
+    _, cells = Asked(recipe="exploration").recipe_and_cells()
+    rollouts = {}
+    for cell in cells:
+        config = cell.config
+        drawn = int(4000 * config.evolve.interval) * config.evolve.iterations
+        searches = len(range(0, config.evolve.iterations, config.explore.every or 9))
+        grid = len(config.explore.grid) * config.explore.samples
+        asked_of = config.data.validation_queries or 0
+        rollouts[cell.row] = drawn * config.generate.samples + (
+            searches * grid * asked_of if config.explore.every else 0
+        )
+    assert rollouts["sound"] == rollouts["argmax"] == 42_400
+    assert rollouts["static"] == pytest.approx(42_400, rel=0.05)
+    assert rollouts["static-8"] == 22_400
 
 
 def test_the_shipped_recipe_can_be_run_row_by_row() -> None:

@@ -30,7 +30,7 @@ SEEDS = (11, 12, 13)
 RESULT = Result(
     table="2", row="a", seed=11, test=0.5, test_true=0.4, ood=0.1, n=1080, steps=60, wall_s=100.0,
     commit="c", recipe="r", base="b", grader="g", hardware="h", run="seed11-a",
-    policy="evolve/1", queries=512, kept=1000, kept_true=0.6,
+    policy="evolve/1", queries=512, rollouts=8192, kept=1000, kept_true=0.6,
 )  # fmt: skip
 
 
