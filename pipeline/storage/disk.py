@@ -52,6 +52,14 @@ def free_bytes(folder: Path) -> int:
     return shutil.disk_usage(folder).free
 
 
+def _size(count: int) -> str:
+    """A number of bytes, in words."""
+    for unit, name in ((2**30, "GiB"), (2**20, "MiB")):
+        if count >= unit:
+            return f"{count / unit:.2f} {name}"
+    return f"{count:,} bytes"
+
+
 def check_room(folder: Path, needed: int, what: str, free: Free = free_bytes) -> None:
     """Refuse to begin what a disk cannot hold.
 
@@ -61,8 +69,8 @@ def check_room(folder: Path, needed: int, what: str, free: Free = free_bytes) ->
     there = free(folder)
     if there < needed:
         raise DiskFull(
-            f"{socket.gethostname()}: the disk of {folder} has {there / 2**30:.2f} GiB free, and "
-            f"{what} needs {needed / 2**30:.2f} GiB. Free some space there, or give a folder on a "
+            f"{socket.gethostname()}: the disk of {folder} has {_size(there)} free, and "
+            f"{what} needs {_size(needed)}. Free some space there, or give a folder on a "
             "larger disk (cluster.node_cache), then start the same command again: the run goes on"
         )
 

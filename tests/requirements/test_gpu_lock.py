@@ -52,6 +52,7 @@ def test_both_environments_have_the_same_versions() -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(3600)
 def test_every_pin_resolves_for_this_platform(tmp_path: Path) -> None:
     """With pip, on Linux x86-64 and Python 3.11, from the package index; reads some gigabytes."""
     assert sys.version_info[:2] == (3, 11)
