@@ -21,6 +21,7 @@ import psutil
 
 from actors.supervision.node_cache import job_folder
 from actors.supervision.process_guard import guard
+from actors.supervision.waiting import FIRST_S, WaitingNote
 from jobs.runtime.capacity import check_joined
 from jobs.runtime.cluster_job import is_submitted
 from jobs.runtime.code_identity import PACKAGES, ROOT, code_hash, code_place
@@ -90,7 +91,7 @@ def start_ray(config: Config, say: Callable[[str], None] = logging.warning) -> I
             check_machine(config, there.get("CPU", 0.0), there.get("GPU", 0.0))
         else:
             check_joined(config, say)
-            check_workers()
+            check_workers(say)
         yield
 
 
@@ -169,8 +170,9 @@ def _worker_environment(say: Callable[[str], None]) -> dict[str, Any]:
     return {"worker_process_setup_hook": environment_hook(), **code}
 
 
-def check_workers() -> None:
-    """Start one worker of the job on this node, and see that it runs this very code.
+def check_workers(say: Callable[[str], None]) -> None:
+    """Start one worker of the job on this node, and see that it runs this very code; a wait for it
+    is said.
 
     Raises:
         BadConfig: the job's runtime environment cannot be built, or other code is found first.
@@ -181,8 +183,15 @@ def check_workers() -> None:
 
     here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
     first = ray.remote(code_place).options(num_cpus=0, max_retries=0, scheduling_strategy=here)
+    asked, note = first.remote(), WaitingNote()
+    while not ray.wait([asked], timeout=FIRST_S)[0]:
+        if note.passed(FIRST_S):
+            say(
+                f"a first worker of the job is waited for, for {note.waited_s:.0f} s now: Ray "
+                "builds the job's runtime environment"
+            )
     try:
-        place, files = ray.get(first.remote())
+        place, files = ray.get(asked)
     except RayError as error:
         raise BadConfig(
             f"no worker of this job can be started on its own node: {str(error).strip()}"
