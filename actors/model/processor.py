@@ -23,6 +23,7 @@ from __future__ import annotations
 import json
 import re
 import threading
+from array import array
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from datetime import timedelta
@@ -62,7 +63,9 @@ PROCESSOR_FILES = (
     "tokenizer_config.json",
     "vocab.json",
 )
-REMEMBERED_PROMPTS = 65_536
+REMEMBERED_PROMPTS = 32_768
+"""Of which the ids are kept in four bytes each: 128 MiB where a prompt has a thousand."""
+
 DEFAULTS = ModelSettings()
 # Names under which families keep the ids of their visual tokens, in configs and processors.
 _VISUAL_ATTRIBUTE = re.compile(r"(image|img|video|vision|patch|row_col).*(_ids?|_index)$")
@@ -96,7 +99,7 @@ class Processor:
         self._processor = processor
         self.config = config
         self._lock = threading.Lock()
-        self._ids: dict[tuple[str, tuple[str, ...]], tuple[int, ...]] = {}
+        self._ids: dict[tuple[str, tuple[str, ...]], array[int]] = {}
 
     @property
     def tokenizer(self) -> Any:
@@ -198,8 +201,8 @@ class Processor:
                 raise BadData(f"the processor refuses it: {error}") from error
             while len(self._ids) >= REMEMBERED_PROMPTS:
                 self._ids.pop(next(iter(self._ids)), None)
-            self._ids[key] = tuple(made["input_ids"][0].tolist())
-        return self._ids[key]
+            self._ids[key] = array("i", made["input_ids"][0].tolist())
+        return tuple(self._ids[key])
 
     def response_ids(self, text: str) -> tuple[int, ...]:
         """The ids of a response that nobody sampled, the tokenizer's end token last."""
