@@ -98,6 +98,21 @@ def test_the_image_backend_is_that_of_the_settings_and_part_of_the_processor(fol
         load_processor(folder, settings=ModelSettings())
 
 
+def test_a_folder_is_checked_with_as_few_image_tokens_as_it_is_published(folder: Path) -> None:
+    def larger(config: Any) -> None:
+        config["image_processor"] |= {"size": {"longest_edge": 128}}
+
+    edit(folder / "processor_config.json", larger)
+    sizes = []
+    for tokens in (None, 4):
+        processor = load_processor(folder, settings=ModelSettings(max_image_tokens=tokens))
+        sizes.append(processor._processor.image_processor.size["longest_edge"])
+        assert processor.folder == folder
+    assert sizes == [128, 32]
+    with pytest.raises(BadModel, match="makes 4 tokens of the smallest picture: give 4 or more"):
+        load_processor(folder, settings=ModelSettings(max_image_tokens=3))
+
+
 def test_a_family_without_the_image_backend_uses_the_other_and_says_so(
     folder: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
