@@ -55,12 +55,33 @@ def limited_files(folder: Path, tokens: int) -> dict[str, bytes]:
         if part:
             part |= _changes(folder, model, {**_read(folder / _FILES[0]), **part}, tokens)
             found[name] = (json.dumps(whole, indent=2, sort_keys=True) + "\n").encode()
+    if _kind(model) in EDGE:
+        found |= _tower(model, found)
     if not found:
         raise BadModel(
             f"{folder}: {KEY} = {tokens}, and nothing in {' or '.join(_FILES)} says how its "
             "pictures are processed"
         )
     return found
+
+
+def _kind(model: Json) -> str:
+    """The family, told by what bounds its pictures."""
+    kind = str(model.get("model_type"))
+    tower = model.get("vision_config") or {}
+    return "pixtral" if kind == "llava" and tower.get("model_type") == "pixtral" else kind
+
+
+def _tower(model: Json, files: Mapping[str, bytes]) -> dict[str, bytes]:
+    """The config of a model of which vLLM takes the longer edge from the vision tower's. Positions
+    in a picture are counted from its corner, so those of a smaller one stay what they were."""
+    whole = [json.loads(data) for data in files.values()]
+    edge = min(one.get("image_processor", one)["size"]["longest_edge"] for one in whole)
+    tower = model["vision_config"]
+    if edge >= tower.get("image_size", edge):
+        return {}
+    changed = {**model, "vision_config": {**tower, "image_size": edge}}
+    return {"config.json": (json.dumps(changed, indent=2, sort_keys=True) + "\n").encode()}
 
 
 def _read(file: Path) -> Json:
@@ -76,9 +97,7 @@ def _read(file: Path) -> Json:
 def _changes(folder: Path, model: Json, part: Json, tokens: int) -> Json:
     """What the section about pictures has to say instead. part: that section, and what is said of
     the whole processor."""
-    kind, vision = str(model.get("model_type")), model.get("vision_config") or {}
-    if kind == "llava" and vision.get("model_type") == "pixtral":
-        kind = "pixtral"
+    kind, vision = _kind(model), model.get("vision_config") or {}
     try:
         if kind in AREA:
             return _area(kind, vision, part, tokens)

@@ -33,7 +33,14 @@ def test_engine_learner_and_scorers_agree(family: str, tmp_path: Path) -> None:
 @pytest.mark.timeout(900)
 @pytest.mark.parametrize(
     ("family", "limit"),
-    [("Qwen2.5-VL", 8), ("GLM-4.1V", 8), ("SmolVLM2", 8), ("InternVL", 12), ("Pixtral", 16)],
+    [
+        ("Qwen2.5-VL", 8),
+        ("GLM-4.1V", 8),
+        ("SmolVLM2", 8),
+        ("InternVL", 12),
+        ("Pixtral", 16),
+        ("Mistral3", 9),
+    ],
 )
 def test_images_of_fewer_tokens_are_the_same_in_every_part(
     family: str, limit: int, tmp_path: Path

@@ -60,7 +60,8 @@ def write(folder: Path, model: dict[str, Any], image: dict[str, Any], *, inside:
          {"max_patches": 2, "min_patches": 1}),
         ("internvl", {"downsample_ratio": 0.5}, {"max_patches": 12, "min_patches": 2}, 767,
          {"max_patches": 1, "min_patches": 1}),
-        ("mistral3", {"spatial_merge_size": 2}, {"size": {"longest_edge": 1540}}, 260,
+        ("mistral3", {"spatial_merge_size": 2, "vision_config": TOWER | {"image_size": 1540}},
+         {"size": {"longest_edge": 1540}}, 260,
          {"size": {"longest_edge": 16 * 28}}),
         ("llava", {"vision_config": TOWER | {"model_type": "pixtral", "patch_size": 16}},
          {"size": {"longest_edge": 1024}}, 256, {"size": {"longest_edge": 256}}),
@@ -69,15 +70,23 @@ def write(folder: Path, model: dict[str, Any], image: dict[str, Any], *, inside:
 def test_each_family_says_it_in_its_own_way(case: Case, inside: bool, tmp_path: Path) -> None:
     family, more, image, tokens, says = case
     tower = {**TOWER, "image_size": 512, "patch_size": 16} if "scale_factor" in more else TOWER
-    model = {"model_type": family, "vision_config": tower, **more}
-    ((name, data),) = limited_files(
-        write(tmp_path / "m", model, image, inside=inside), tokens
-    ).items()
+    model: dict[str, Any] = {"model_type": family, "vision_config": tower, **more}
+    files = limited_files(write(tmp_path / "m", model, image, inside=inside), tokens)
+    towers = files.pop("config.json", None)
+    ((name, data),) = files.items()
     found = json.loads(data)
     part = found["image_processor"] if inside else found
     assert name == ("processor_config.json" if inside else "preprocessor_config.json")
     assert part == {**image, **says}
     assert found.get("other") == (1 if inside else None)
+    # Where an engine takes the longer edge from the vision tower's config, that says the same.
+    if family in ("mistral3", "llava"):
+        assert towers is not None
+        edge = says["size"]["longest_edge"]
+        tower = {**model["vision_config"], "image_size": edge}
+        assert json.loads(towers) == {**model, "vision_config": tower}
+    else:
+        assert towers is None
 
 
 @pytest.mark.parametrize(
