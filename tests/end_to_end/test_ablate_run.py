@@ -122,7 +122,7 @@ def test_a_run_alone_computes_the_same(runs: dict[str, Finished], tmp_path: Path
     recipe = Path(run.spec.config.run.out) / run.name / "recipe.yaml"
     changes = [f"run.out={tmp_path}", "store.url=null", f"cluster.node_cache={tmp_path}/cache"]
     command("run", "--recipe", recipe, *(word for one in changes for word in ("--set", one)))
-    alone = finished(tmp_path, run.name)
+    alone = finished(tmp_path / run.name)
     assert alone.state.policies.keys() == run.state.policies.keys()
     for name, policy in run.state.policies.items():
         assert alone.state.policies[name].version == policy.version, name
