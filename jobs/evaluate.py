@@ -79,8 +79,6 @@ def evaluate(
     policy = chosen(state_so_far(config, store), name, config, store)
     config = policy.config
     split, dataset, queries = questions(config, split, data)
-    stored = [one for one in (policy.reference, policy.prm) if one is not None]
-    check_trusted(store, stored, config.policy.trust_remote_code)
     identity = engine_settings(config).identity()
     grader = grader_version(config.prompt.shapes)
     program = RunSpec(config, {split: tuple(queries)}, identity, grader)
@@ -133,10 +131,13 @@ def chosen(state: State, name: str, config: Config, store: Store) -> Chosen:
 
     Raises:
         BadConfig: neither is there, saying which policies the run has.
+        BadModel: its own code is run, and `config` does not let it.
     """
     policies = {**state.policies, **named_policies(state)}
     prm = policies.pop(NAME, None) if config.select.reward == "prm" else None
     if name in policies:
+        stored = filter(None, (policies[name], prm))
+        check_trusted(store, stored, config.policy.trust_remote_code)
         return Chosen(config if prm else _without_prm(config), policies[name], prm)
     if Path(name).is_dir():
         policy = config.policy.model_copy(update={"path": name})

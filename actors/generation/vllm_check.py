@@ -36,6 +36,25 @@ def check_served(processor: Processor, *, headed: bool) -> None:
     Raises:
         BadModel: naming the folder and vLLM's own reason.
     """
+    folder, answer = processor.folder, _answer(processor)
+    if "error" in answer:
+        raise BadModel(
+            f"{folder} brings code of its own, and vLLM cannot serve it "
+            f"({', '.join(answer['architectures'])}): {answer['error']}"
+        )
+    if headed and answer["own"]:
+        raise BadModel(
+            f"{folder}: vLLM runs the folder's own model ({', '.join(answer['architectures'])}), "
+            "which it cannot give a process reward model's head: set prm.engine=transformers"
+        )
+
+
+def _answer(processor: Processor) -> dict[str, Any]:
+    """What `ask` says of a processor's folder, in another process.
+
+    Raises:
+        BadModel: it said nothing.
+    """
     folder = processor.folder
     with tempfile.TemporaryDirectory(prefix="mstar-ray-") as scratch:
         environment = {
@@ -61,17 +80,8 @@ def check_served(processor: Processor, *, headed: bool) -> None:
     if not said:
         last = "\n".join(ended.stderr.splitlines()[-5:])
         raise BadModel(f"{folder}: vLLM could not be asked whether it serves it: {last}")
-    answer = json.loads(said[-1].removeprefix(_MARK))
-    if "error" in answer:
-        raise BadModel(
-            f"{folder} brings code of its own, and vLLM cannot serve it "
-            f"({', '.join(answer['architectures'])}): {answer['error']}"
-        )
-    if headed and answer["own"]:
-        raise BadModel(
-            f"{folder}: vLLM runs the folder's own model ({', '.join(answer['architectures'])}), "
-            "which it cannot give a process reward model's head: set prm.engine=transformers"
-        )
+    answer: dict[str, Any] = json.loads(said[-1].removeprefix(_MARK))
+    return answer
 
 
 def ask(folder: Path, settings: ModelSettings) -> dict[str, Any]:

@@ -85,22 +85,17 @@ def load_parts(folder: Path, settings: ModelSettings) -> tuple[Any, Any]:
 
     if settings.image_backend == "torchvision" and not is_torchvision_available():
         raise BadModel("policy.image_backend = torchvision, and torchvision is not installed here")
-    trust, options = settings.trust_remote_code, processor_options(settings)
+    trust = settings.trust_remote_code
+    options = {"local_files_only": True, **processor_options(settings)}
     if trust:
         check_code(folder)
-        _log.warning(
-            "%s: code of its own is run, as policy.trust_remote_code says: %s",
-            folder, ", ".join(f"{name} (sha256 {file_sha256(folder / name)[:16]})"
-                              for name in code_files(folder)),
-        )  # fmt: skip
+        named = [f"{one} (sha256 {file_sha256(folder / one)[:16]})" for one in code_files(folder)]
+        said = "%s: code of its own is run, as policy.trust_remote_code says: %s"
+        _log.warning(said, folder, ", ".join(named))
     try:
-        with as_published(folder, settings) as seen:
-            config = AutoConfig.from_pretrained(
-                seen, local_files_only=True, trust_remote_code=trust
-            )
-            raw = AutoProcessor.from_pretrained(
-                seen, local_files_only=True, trust_remote_code=trust, **options
-            )
+        with as_published(folder, settings) as at:
+            config = AutoConfig.from_pretrained(at, local_files_only=True, trust_remote_code=trust)
+            raw = AutoProcessor.from_pretrained(at, trust_remote_code=trust, **options)
     except _UNLOADABLE as error:
         code = own_code(folder)
         if code and not trust:
