@@ -2,11 +2,12 @@
 
     python -m jobs.digits.pretrain --out assets/digits-base
 
-Three stages on scans that no question of the task uses: SIGHT teaches each image token the digit
+Four stages on scans that no question of the task uses: SIGHT teaches each image token the digit
 and the place of its cell; READING single digits in words; PARTS keeps that and adds arithmetic in
-text alone and explanations of questions whose gold answer stands in the prompt. About 20 minutes on
-one thread. Each stage has an optimizer and a random stream of its own, so `--start` and `--stage`
-run one on a model that has had those before.
+text alone and explanations of questions whose gold answer stands in the prompt; JUDGING keeps these
+and adds the verdict on single statements (`jobs.digits.judgement`). About 30 minutes on one thread.
+Each stage has an optimizer and a random stream of its own, so `--start` and `--stage` run one on a
+model that has had those before.
 """
 
 from __future__ import annotations
@@ -23,16 +24,19 @@ import torch
 import typer
 from torch.nn.functional import cross_entropy, layer_norm
 
+from jobs.digits import judgement
 from jobs.digits.base_model import build_model, build_processor
-from jobs.digits.in_memory import Example, PolicyInMemory
-from pipeline.tasks.digits import lessons
+from jobs.digits.in_memory import Example, Pixels, PolicyInMemory
+from pipeline.tasks.digits import judging, lessons
 from pipeline.tasks.digits.augment import augmented_pixels, only_cell
 from pipeline.tasks.digits.build import SCANS_SEED
 from pipeline.tasks.digits.lessons import Lesson
-from pipeline.tasks.digits.scenes import GRID, draw_scene, scans_by_split
+from pipeline.tasks.digits.scenes import GRID, Scene, draw_scene, scans_by_split
 
 BETAS = (0.9, 0.98)
 WEIGHT_DECAY = 0.05
+
+CHECKED = 150  # lessons of judging on held-out scans, every 100 steps
 
 SIGHT_STEPS, SIGHT_LR, SIGHT_IMAGES, SIGHT_NOISE = 300, 2e-3, 64, 0.3
 
@@ -45,7 +49,9 @@ class Stage:
     weighs the same, per token. vision_share: the vision tower's learning rate, of that of the rest.
     empty_cells: share of single readings whose other cells are left empty, from the first step to
     the last; it is the easy start without which a model this small does not find the cells.
-    noise, blend: of the pictures (`augment.augmented_pixels`).
+    noise, blend: of the pictures (`augment.augmented_pixels`). judged_pictures, judged_texts: how
+    many lessons of judging in a step; earlier_pictures, earlier_texts: the layers that are trained
+    to give the word that should stand there. added_layers: of the text model, before the stage.
     """
 
     steps: int
@@ -58,6 +64,11 @@ class Stage:
     noise: float = 0.0
     blend: float = 0.0
     warmup_steps: int = 100
+    judged_pictures: int = 0
+    judged_texts: int = 0
+    earlier_pictures: tuple[int, ...] = (2, 3)
+    earlier_texts: tuple[int, ...] = (3, 4)
+    added_layers: int = 0
 
     def lr_at(self, step: int) -> float:
         """Linear warm-up, then constant or a cosine down to a twentieth."""
@@ -79,6 +90,19 @@ STAGES = {
         text_rows=40,
         noise=0.5,
         blend=0.3,
+    ),
+    "judging": Stage(
+        700,
+        7e-4,
+        True,
+        {lessons.read_one: 2, lessons.read_several: 2, lessons.explain_with_gold: 5},
+        text_rows=6,
+        noise=0.5,
+        blend=0.3,
+        warmup_steps=30,
+        judged_pictures=20,
+        judged_texts=24,
+        added_layers=1,
     ),
 }
 
@@ -128,6 +152,8 @@ class Pretrainer:
     def language(self, name: str, stage: Stage, report: Callable[[str], None]) -> None:
         """One stage of lessons."""
         self.rng.seed(f"digits-pretrain-{self._seed}-{name}")
+        torch.manual_seed(self._seed)
+        judgement.add_layers(self.policy, stage.added_layers)
         adam = torch.optim.AdamW(self._groups(stage), betas=BETAS)
         for step in range(1, stage.steps + 1):
             for group in adam.param_groups:
@@ -138,6 +164,9 @@ class Pretrainer:
             adam.zero_grad(set_to_none=True)
             if step % 50 == 0:
                 report(f"{name} {step}: {losses}")
+            if stage.judged_pictures and step % 100 == 0:
+                held = scans_by_split(SCANS_SEED)["validation"]
+                report(f"AUC of verdicts: {judgement.judging_auc(self.policy, held, 0, CHECKED)}")
 
     def _groups(self, stage: Stage) -> list[dict[str, object]]:
         vision: list[torch.nn.Parameter] = []
@@ -164,12 +193,29 @@ class Pretrainer:
         if stage.text_rows:
             made = [lessons.text_alone(self.rng) for _ in range(stage.text_rows)]
             losses["text_alone"] = self._backward([self._example(m, 0.0, stage) for m in made])
+        if stage.judged_pictures:
+            judged = [
+                judging.judge_picture(self.pool, self.rng) for _ in range(stage.judged_pictures)
+            ]
+            losses["judge_picture"] = self._judge(judged, stage.earlier_pictures, stage)
+        if stage.judged_texts:
+            judged = [judging.judge_text(self.rng) for _ in range(stage.judged_texts)]
+            losses["judge_text"] = self._judge(judged, stage.earlier_texts, stage)
         return losses
+
+    def _judge(self, made: list[judging.Judging], layers: tuple[int, ...], stage: Stage) -> float:
+        shown = [(one, self._pixels(one.scene, stage) if one.scene else None) for one in made]
+        loss = judgement.loss_of(judgement.read(self.policy, shown, layers))
+        loss.backward()
+        return round(loss.item(), 3)
+
+    def _pixels(self, scene: Scene, stage: Stage) -> Pixels:
+        return augmented_pixels(scene, self.rng, stage.noise, stage.blend, self.pool)
 
     def _example(self, lesson: Lesson, empty_cells: float, stage: Stage) -> Example:
         pixels = None
         if lesson.scene is not None:
-            pixels = augmented_pixels(lesson.scene, self.rng, stage.noise, stage.blend, self.pool)
+            pixels = self._pixels(lesson.scene, stage)
             if self.rng.random() < empty_cells:
                 pixels = only_cell(pixels, lesson.scene, lesson.asked_cells[0])
         prompt = self.policy.prompt_ids(lesson.prompt, pixels is not None)

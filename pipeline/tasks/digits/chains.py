@@ -71,13 +71,24 @@ def say_parity(value: int, rng: random.Random) -> str:
     return rng.choice([f"{value} is {word}", f"{value} is an {word} number"])
 
 
+RELATIONS_SAID = {
+    "=": ("{a} equals {b}", "{a} = {b}"),
+    ">": ("{a} is larger than {b}", "{a} > {b}"),
+    "<": ("{a} is smaller than {b}", "{a} < {b}"),
+}
+
+
+def relation_of(a: int, b: int) -> str:
+    return "=" if a == b else ">" if a > b else "<"
+
+
+def say_relation(a: int, b: int, relation: str, rng: random.Random) -> str:
+    return rng.choice(RELATIONS_SAID[relation]).format(a=a, b=b)
+
+
 def say_compare(a: int, b: int, rng: random.Random) -> str:
     """How the first compares to the second."""
-    if a == b:
-        return rng.choice([f"{a} equals {b}", f"{a} = {b}"])
-    if a > b:
-        return rng.choice([f"{a} is larger than {b}", f"{a} > {b}"])
-    return rng.choice([f"{a} is smaller than {b}", f"{a} < {b}"])
+    return say_relation(a, b, relation_of(a, b), rng)
 
 
 def say_option(letter: str, rng: random.Random) -> str:
