@@ -92,7 +92,7 @@ STAGES = {
         blend=0.3,
     ),
     "judging": Stage(
-        700,
+        900,
         7e-4,
         True,
         {lessons.read_one: 2, lessons.read_several: 2, lessons.explain_with_gold: 5},
@@ -101,7 +101,7 @@ STAGES = {
         blend=0.3,
         warmup_steps=30,
         judged_pictures=20,
-        judged_texts=24,
+        judged_texts=20,
         added_layers=1,
     ),
 }

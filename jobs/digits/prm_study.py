@@ -7,17 +7,19 @@ policy, labels steps by Monte-Carlo completions, trains a PRM, and measures on v
 with the process checker, what the loop will depend on: AUC within a question between true and
 false-positive responses, and how much of the way from random to oracle its Top-2 goes.
 
-Five PRMs: trained as a whole on soft and on hard labels; on the checker's truth, which says whether
-labels or capacity are the limit (an oracle, here only); the head alone, where it also sees how
-likely the model finds the response; and that likelihood alone, untrained.
+PRMs: trained as a whole on soft and on hard labels, and on soft ones with a head that also sees how
+likely the model finds the response; on the checker's truth, which says whether labels or capacity
+are the limit (an oracle, here only); the head alone with that likelihood; and the likelihood alone,
+untrained. Beside each, on the same responses, what costs nothing: the log-likelihood that every
+rollout is stored with.
 """
 
 from __future__ import annotations
 
 import json
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Hashable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -30,7 +32,15 @@ from actors.training.trainer import Trainer, join_group
 from jobs.digits.base_model import MAX_POSITIONS
 from jobs.digits.study import Study, record
 from pipeline.metrics.auc import auc
-from pipeline.prm.gate import Scored, closed, within_auc
+from pipeline.metrics.intervals import Estimate, bootstrap_by_group
+from pipeline.prm.gate import (
+    LEAST_CHOICE,
+    Scored,
+    auc_of_both,
+    by_query,
+    closed,
+    within_auc,
+)
 from pipeline.prm.labels import (
     Labelled,
     Prefix,
@@ -79,7 +89,7 @@ class Variant:
     epochs: int = 6
 
 
-WHOLE, HEAD_ALONE = Variant(), Variant(True, ("model.*",), 1e-2, 4)
+WHOLE, BOTH, HEAD_ALONE = Variant(), Variant(True), Variant(True, ("model.*",), 1e-2, 4)
 
 
 def sample(study: Study, queries: Sequence[Query], k: int) -> list[Sampled]:
@@ -182,10 +192,49 @@ def measure(study: Study, prm: Path, responses: Sequence[Sampled]) -> dict[str, 
     table: dict[str, Any] = {"auc_step": auc(steps[True], steps[False])}
     for how in AGGREGATES:
         rows = [_gate_row(one, scores_S, how) for one, scores_S in scored]
-        choice = closed(rows, seed=0)
-        kept = {name: choice[name] for name in ("closed", "random", "top")}
-        table[how] = {"auc_within": within_auc(rows, seed=0), **kept}
+        free = [_free_row(one, scores_S) for one, scores_S in scored]
+        table[how] = choice_of(rows) | {"minus_logprob": paired(rows, free)}
+        table["logprob"] = choice_of(free)
     return table
+
+
+def choice_of(rows: Sequence[Scored]) -> dict[str, Any]:
+    """What Top-2 by these rewards is worth."""
+    choice = closed(rows, seed=0)
+    kept = {name: choice[name] for name in ("closed", "random", "top", "oracle")}
+    return {"auc_within": within_auc(rows, seed=0), **kept}
+
+
+def paired(rows: Sequence[Scored], others: Sequence[Scored]) -> dict[str, Estimate | None]:
+    """`rows` minus `others`, two rewards of the same responses, question by question: the AUC
+    between true and false-positive correct responses, and the share of wrong processes in Top-2."""
+    found: dict[str, list[tuple[float, Hashable]]] = {"auc_within": [], "top": []}
+    for mine, theirs in zip(by_query(rows), by_query(others), strict=True):
+        sides = [[one for one in side if one.correct] for side in (mine, theirs)]
+        aucs = [_auc_of(side) for side in sides]
+        if aucs[0] is not None and aucs[1] is not None:
+            found["auc_within"].append((aucs[0] - aucs[1], mine[0].group))
+        if len(sides[0]) >= LEAST_CHOICE:
+            top = [_wrong_in_top(side) for side in sides]
+            found["top"].append((top[0] - top[1], mine[0].group))
+    return {
+        name: bootstrap_by_group(*zip(*values, strict=True), seed=0, bounds=(-1.0, 1.0))
+        if values
+        else None
+        for name, values in found.items()
+    }
+
+
+def _auc_of(correct: Sequence[Scored]) -> float | None:
+    return auc_of_both(
+        [one.reward for one in correct if one.process_right],
+        [one.reward for one in correct if not one.process_right],
+    )
+
+
+def _wrong_in_top(correct: Sequence[Scored], k: int = 2) -> float:
+    order = sorted(correct, key=lambda one: (-one.reward, one.sample_index))
+    return sum(not one.process_right for one in order[:k]) / k
 
 
 def _scorable(study: Study, responses: Sequence[Sampled]) -> Iterator[tuple[Sampled, ScoreRequest]]:
@@ -210,6 +259,10 @@ def _gate_row(one: Sampled, scores_S: Scores, how: Aggregate) -> Scored:
         values_S=(None,) * len(scores_S),
         process_right=one.judged.true,
     )
+
+
+def _free_row(one: Sampled, scores_S: Scores) -> Scored:
+    return replace(_gate_row(one, scores_S, "min"), reward=sum(one.row.logprobs))
 
 
 def label_quality(values: Sequence[tuple[tuple[float, ...], tuple[int, ...]]],
@@ -244,6 +297,7 @@ Label = tuple[Query, Labelled, Steps, Steps]
 
 TARGETS: dict[str, tuple[Variant, Callable[[Steps, Steps], Steps]]] = {
     "soft": (WHOLE, lambda values_S, truth_S: values_S),
+    "both": (BOTH, lambda values_S, truth_S: values_S),
     "hard": (WHOLE, lambda values_S, truth_S: [target(value, "hard") for value in values_S]),
     "truth": (WHOLE, lambda values_S, truth_S: truth_S),
     "likelihood": (HEAD_ALONE, lambda values_S, truth_S: values_S),

@@ -13,13 +13,14 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from pipeline.tasks.digits import chains
+from pipeline.tasks.digits.lessons import text_alone
 from pipeline.tasks.digits.scenes import GRID, ROW, Scene, draw_scene
 from pipeline.tasks.digits.statements import read_step
 
 ROW_SHARE = 0.2  # of pictures, in the layout of `ood`
 FALSE_SHARE = 0.5
-PAIR_SHARE = 0.15  # of readings: two in one step, as chains have them
-BROKEN_SHARE = 0.15  # of false statements: words lost, doubled or out of place
+PAIR_SHARE = 0.25  # of readings: two in one step, as chains have them
+BROKEN_SHARE = 0.2  # of false statements: words lost, doubled or out of place
 OTHER_CELL_SHARE = 0.3  # of false readings: the digit of another cell
 
 PROMPT = "Judge each statement."
@@ -160,4 +161,5 @@ def judge_picture(pool: tuple[int, ...], rng: random.Random, n: int = 4) -> Judg
 
 def judge_text(rng: random.Random, n: int = 4) -> Judging:
     """n statements in text alone."""
-    return Judging(PROMPT, tuple(_step(None, 1.0, rng) for _ in range(n)))
+    prompt = rng.choice([PROMPT, text_alone(rng).prompt])
+    return Judging(prompt, tuple(_step(None, 1.0, rng) for _ in range(n)))
