@@ -2,12 +2,16 @@
 
     python -m jobs.digits.pretrain --out assets/digits-base
 
-Four stages on scans that no question of the task uses: SIGHT teaches each image token the digit
+Three stages on scans that no question of the task uses: SIGHT teaches each image token the digit
 and the place of its cell; READING single digits in words; PARTS keeps that and adds arithmetic in
-text alone and explanations of questions whose gold answer stands in the prompt; JUDGING keeps these
-and adds the verdict on single statements (`jobs.digits.judgement`). About 30 minutes on one thread.
-Each stage has an optimizer and a random stream of its own, so `--start` and `--stage` run one on a
-model that has had those before.
+text alone and explanations of questions whose gold answer stands in the prompt. About 20 minutes on
+one thread. Each stage has an optimizer and a random stream of its own, so `--start` and `--stage`
+run one on a model that has had those before.
+
+A fourth stage, JUDGING, keeps these and adds the verdict on single statements
+(`jobs.digits.judgement`). The shipped base has not had it; about 12 minutes more:
+
+    python -m jobs.digits.pretrain --start assets/digits-base --stage judging --out FOLDER
 """
 
 from __future__ import annotations
@@ -105,6 +109,10 @@ STAGES = {
         added_layers=1,
     ),
 }
+
+
+SHIPPED = ("sight", "reading", "parts")
+"""The stages that assets/digits-base has had; the others run where they are named."""
 
 
 class Pretrainer:
@@ -242,11 +250,13 @@ def main(
     out: Annotated[Path, typer.Option(help="Folder to write the model to.")],
     seed: int = 0,
     start: Annotated[Path | None, typer.Option(help="Go on from this model.")] = None,
-    stage: Annotated[list[str] | None, typer.Option(help="Run only these stages.")] = None,
+    stage: Annotated[
+        list[str] | None, typer.Option(help="Run only these stages; judging runs where named.")
+    ] = None,
     share: Annotated[float, typer.Option(help="Share of each stage's steps, for a try.")] = 1.0,
 ) -> None:
     """Pretrain the base model and write it as a complete model folder."""
-    names = stage or ["sight", *STAGES]
+    names = stage or list(SHIPPED)
     if unknown := set(names) - {"sight", *STAGES}:
         raise typer.BadParameter(
             f"no stage {sorted(unknown)}; there are sight, {', '.join(STAGES)}"

@@ -33,6 +33,7 @@ from jobs.digits.base_model import MAX_POSITIONS
 from jobs.digits.study import Study, record
 from pipeline.metrics.auc import auc
 from pipeline.metrics.intervals import Estimate, bootstrap_by_group
+from pipeline.metrics.votes import ranked
 from pipeline.prm.gate import (
     LEAST_CHOICE,
     Scored,
@@ -190,11 +191,11 @@ def measure(study: Study, prm: Path, responses: Sequence[Sampled]) -> dict[str, 
             if first is None or step <= first:
                 steps[step != first].append(score)
     table: dict[str, Any] = {"auc_step": auc(steps[True], steps[False])}
+    free = [_free_row(one, scores_S) for one, scores_S in scored]
+    table["logprob"] = choice_of(free)
     for how in AGGREGATES:
         rows = [_gate_row(one, scores_S, how) for one, scores_S in scored]
-        free = [_free_row(one, scores_S) for one, scores_S in scored]
         table[how] = choice_of(rows) | {"minus_logprob": paired(rows, free)}
-        table["logprob"] = choice_of(free)
     return table
 
 
@@ -233,8 +234,9 @@ def _auc_of(correct: Sequence[Scored]) -> float | None:
 
 
 def _wrong_in_top(correct: Sequence[Scored], k: int = 2) -> float:
-    order = sorted(correct, key=lambda one: (-one.reward, one.sample_index))
-    return sum(not one.process_right for one in order[:k]) / k
+    rows = sorted(correct, key=lambda one: one.sample_index)
+    order = ranked([one.reward for one in rows])[:k]
+    return sum(not rows[i].process_right for i in order) / k
 
 
 def _scorable(study: Study, responses: Sequence[Sampled]) -> Iterator[tuple[Sampled, ScoreRequest]]:
@@ -336,9 +338,15 @@ def label(
 
 
 def run(
-    study: Study, policy: Path, out: Path, labels: Sequence[Label], chosen: Sequence[Sampled]
+    study: Study,
+    out: Path,
+    labels: Sequence[Label],
+    chosen: Sequence[Sampled],
+    *,
+    policy: Path,
+    start: Path,
 ) -> None:
-    """Train on the labels, and measure on the responses that were chosen for it."""
+    """Train on the labels, from `start`, and measure on the responses that were chosen for it."""
     study.engine.close()  # and with it the process group of its own
     with tempfile.TemporaryDirectory() as folder:
         scratch = Path(folder)
@@ -346,7 +354,7 @@ def run(
         for name, (variant, targets_of) in TARGETS.items():
             targets = [(query, one, targets_of(*of_steps)) for query, one, *of_steps in labels]
             labelled = [row for row in targets if len(row[2]) == len(row[1].step_ends_S)]
-            prm = train(study, policy, scratch / name, labelled, variant)
+            prm = train(study, start, scratch / name, labelled, variant)
             record(study, out, name, measure(study, prm, chosen))
         prm = write_headed(policy, scratch / "likely", likelihood=True)
         config = json.loads((prm / "config.json").read_text("utf-8"))
@@ -362,6 +370,7 @@ def main(
     held_out: Annotated[int, typer.Option(help="Questions measured on.")] = 120,
     pairs: Annotated[int, typer.Option(help="Correct and wrong responses each.")] = 2,
     early_stop: Annotated[bool, typer.Option(help="Stop at a step of value 0.")] = True,
+    start: Annotated[Path | None, typer.Option(help="PRMs begin as this, not the policy.")] = None,
     seed: int = 0,
 ) -> None:
     """Measure what a PRM of this policy is worth; each part's figures go to `<out>/<part>.json`."""
@@ -370,7 +379,7 @@ def main(
     pool = study.split("train")[:queries]
     labels = label(study, out, pool, pairs=pairs, early_stop=early_stop)
     chosen = sample(study, study.split("validation")[:held_out], CHOICE)
-    run(study, policy, out, labels, chosen)
+    run(study, out, labels, chosen, policy=policy, start=start or policy)
 
 
 if __name__ == "__main__":

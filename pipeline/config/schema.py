@@ -244,6 +244,9 @@ class Prm(Section):
     gate still measures on the held-out labels as they are, so it needs use_anyway to be used."""
     loss: Literal["bce", "mse"] = "bce"
     """Binary cross-entropy or squared error against the label."""
+    start: Literal["warmup", "base"] = Field(default="warmup", json_schema_extra=ADDED)
+    """What it is trained from: the warm-up policy, whose responses it scores, or the base model,
+    where the warm-up has forgotten how to judge a statement (docs/prm.md)."""
     learning_rate: float = Field(default=2e-6, gt=0.0, lt=1.0)
     """Peak learning rate of its own optimizer; linear to 0 over its steps."""
     epochs: int = Field(default=1, ge=1, le=100)

@@ -66,7 +66,7 @@ def _job(state: State, spec: RunSpec) -> LearnJob:
     return LearnJob(
         name=TRAINED,
         start=None,
-        policy=state.policies["warmup"],
+        policy=state.policies[prm.start],
         data=(labels["path"],),
         seed=spec.config.run.seed,
         epochs=prm.epochs,
