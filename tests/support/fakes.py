@@ -97,7 +97,8 @@ class ScriptedActor:
 
     def start(self, work: ScriptedWork) -> CallResult:
         self._note("start")
-        return self._do(ScriptedWork("start", self.how, 1 if self.how == "exit" else 1_000_000))
+        did = self._do(ScriptedWork("start", self.how, 1 if self.how == "exit" else 1_000_000))
+        return CallResult(failure=did.failure)
 
     def run(self, work: ScriptedWork) -> CallResult:
         self._note(f"run {work.key}")

@@ -54,8 +54,8 @@ def test_actors_get_the_configuration_as_it_is(engine: str) -> None:
         select={"reward": "prm"}, prm={"engine": engine}, cluster={"node_cache": "/nvme"}
     )
     store = open_store("memory://")
-    sent, settings, identity, url, cache = scorer_pool(config, store, print).actors.args
-    assert (sent, settings, url) == (config, engine_settings(config), store.url)
+    sent, settings, identity, reached, cache = scorer_pool(config, store, print).actors.args
+    assert (sent, settings, reached) == (config, engine_settings(config), store)
     assert identity == settings.identity()
     assert cache == "/nvme"
     assert scored_how(config) == ("head" if engine == "vllm" else "head by transformers")
