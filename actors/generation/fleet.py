@@ -134,7 +134,8 @@ def pool_settings(config: Config, *, most: int, least: int | None, inflight: int
     """A pool of engines of this run, whatever they do: `most` at most, `least` without work (None:
     all of them on a private Ray, which nobody else waits for, and none on a cluster)."""
     cluster, generate = config.cluster, config.generate
-    return PoolSettings(
+    return replace(
+        PoolSettings.patient(cluster),
         size=most,
         least=(most if cluster.address is None else 0) if least is None else least,
         idle_s=cluster.idle_s,
@@ -144,11 +145,7 @@ def pool_settings(config: Config, *, most: int, least: int | None, inflight: int
         inflight=inflight,
         start_s=generate.start_s,
         hang_s=generate.hang_s,
-        heartbeat_s=cluster.heartbeat_s,
-        unreachable_s=cluster.unreachable_s,
         attempts=generate.attempts,
-        backoff_s=cluster.backoff_s,
-        backoff_most_s=cluster.backoff_most_s,
         environment=engine_settings(config).environment(),
     )
 

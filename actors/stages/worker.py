@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 from actors.grading.pool import GradePool, GradeResult, GradingFailed
@@ -140,16 +140,12 @@ class StageActor(PoolActor):
 
 def stage_settings(config: Config) -> PoolSettings:
     """One actor on the driver's own node, beside what else is there."""
-    cluster, grade = config.cluster, config.grade
-    return PoolSettings(
+    return replace(
+        PoolSettings.patient(config.cluster),
         inflight=INFLIGHT,
         here=True,
-        start_s=grade.start_s,
-        hang_s=grade.hang_s,
-        heartbeat_s=cluster.heartbeat_s,
-        unreachable_s=cluster.unreachable_s,
-        backoff_s=cluster.backoff_s,
-        backoff_most_s=cluster.backoff_most_s,
+        start_s=config.grade.start_s,
+        hang_s=config.grade.hang_s,
     )
 
 

@@ -43,6 +43,7 @@ from actors.supervision.failures import CallResult, Failure
 from actors.supervision.members import Member, Task, Work
 from actors.supervision.ray_actors import ActorLost, ActorOptions, Actors, RayActors
 from actors.supervision.waiting import WaitingNote
+from pipeline.config.schema import Cluster
 from pipeline.errors import UserError
 from pipeline.generation.pool_size import PoolLimits, PoolLoad, PoolSize, pool_size
 
@@ -80,6 +81,16 @@ class PoolSettings:
     backoff_most_s: float = 60.0
     environment: Mapping[str, str] = field(default_factory=dict)
     here: bool = False
+
+    @classmethod
+    def patient(cls, cluster: Cluster) -> PoolSettings:
+        """One actor, with the patience that a run has with its cluster."""
+        return cls(
+            heartbeat_s=cluster.heartbeat_s,
+            unreachable_s=cluster.unreachable_s,
+            backoff_s=cluster.backoff_s,
+            backoff_most_s=cluster.backoff_most_s,
+        )
 
     def actor(self) -> ActorOptions:
         """What one actor asks of Ray: threads for work, for `progress`, and one to spare."""

@@ -136,6 +136,11 @@ class Reading:
     published: bool = False
     all_unlabelled: bool = False
 
+    @property
+    def may_be_unlabelled(self) -> str | None:
+        """The split that alone may hold unlabelled rows; None: any may."""
+        return None if self.all_unlabelled else self.train
+
 
 def read_dataset(
     path: str | os.PathLike[str],
@@ -160,8 +165,7 @@ def read_dataset(
     hidden = {"unlabelled": True} if reading.all_unlabelled else {}
     entries = [checked(row, values | hidden, problems) for row, values in reader.read(files)]
     entries, images = hash_images(entries, limits, problems, progress)
-    train = None if reading.all_unlabelled else reading.train
-    found, places, duplicates = assemble(entries, problems, train)
+    found, places, duplicates = assemble(entries, problems, reading.may_be_unlabelled)
     bad = problems.bad_places()
     queries = [query for place, query in found if place not in bad]
     if not queries or (reading.max_bad_rows is not None and len(bad) > reading.max_bad_rows):
@@ -253,11 +257,10 @@ def with_unlabelled(
         raise BadData(
             f"{path}: no question of the split {reading.train!r} (data.unlabelled); it has {there}"
         )
-    taken = data.places.keys()
-    stem = os.path.splitext(os.path.basename(os.fspath(path)))[0]
+    stem = Path(path).stem
     queries, places = list(data.queries), dict(data.places)
     for query in pool:
-        name = query.query_id if query.query_id not in taken else f"{stem}/{query.query_id}"
+        name = f"{stem}/{query.query_id}" if query.query_id in data.places else query.query_id
         queries.append(replace(query, query_id=name, split=reading.train))
         places[name] = more.places[query.query_id]
     paths = more.image_paths | data.image_paths
