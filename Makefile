@@ -34,10 +34,10 @@ run: env
 ablate: env
 	$(VENV)/python -m jobs ablate $(ARGS)
 
-# In three processes, for two cores: tests that start processes of their own wait much, and run one
-# after another in two of them, the others beside (tests/conftest.py). ARGS="-n 0" runs all in this one.
+# In two processes: tests that start processes of their own one after another in one of them, the
+# others beside (tests/conftest.py). ARGS="-n 0" runs all in this one.
 test: env
-	$(VENV)/python -m pytest -n 3 $(ARGS)
+	$(VENV)/python -m pytest -n 2 $(ARGS)
 
 lint: env
 	$(VENV)/ruff check

@@ -63,8 +63,8 @@ def own_environment() -> Iterator[None]:
     tempfile.tempdir = folder
 
 
-# These start Ray, engines and whole runs: of each folder one test runs at a time. `make test` runs
-# the others beside them, a module at a time.
+# Of these only one test runs at a time: they start Ray, engines and whole runs. `make test` runs
+# the others beside them in a second process, a module at a time.
 WITH_PROCESSES = {"actors", "end_to_end"}
 
 SLOW = pytest.StashKey[list[str]]()
@@ -78,10 +78,8 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
     class OneAtATime(LoadScopeScheduling):
         def _split_scope(self, nodeid: str) -> str:
             module = nodeid.partition("::")[0]
-            folder = module.split("/")[1]
-            return folder if folder in WITH_PROCESSES else module
+            return "processes" if module.split("/")[1] in WITH_PROCESSES else module
 
-    config.option.loadscopereorder = False  # a folder's long tests begin when its turn comes
     return OneAtATime(config, log)
 
 
