@@ -66,6 +66,8 @@ def own_environment() -> Iterator[None]:
 # Of these only one test runs at a time: they start Ray, engines and whole runs. `make test` runs
 # the others beside them in a second process, a module at a time.
 WITH_PROCESSES = {"actors", "end_to_end"}
+# But these, whose clusters and engines are apart from the rest: both processes are to end together.
+APART = {"tests/end_to_end/test_two_nodes.py", "tests/end_to_end/test_families.py"}
 
 SLOW = pytest.StashKey[list[str]]()
 
@@ -78,7 +80,8 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
     class OneAtATime(LoadScopeScheduling):
         def _split_scope(self, nodeid: str) -> str:
             module = nodeid.partition("::")[0]
-            return "processes" if module.split("/")[1] in WITH_PROCESSES else module
+            together = module.split("/")[1] in WITH_PROCESSES and module not in APART
+            return "processes" if together else module
 
     return OneAtATime(config, log)
 
