@@ -83,6 +83,9 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
             together = module.split("/")[1] in WITH_PROCESSES and module not in APART
             return "processes" if together else module
 
+    # In the order of their folders, which has the long modules first: at the end only short ones
+    # are left to share.
+    config.option.loadscopereorder = False
     return OneAtATime(config, log)
 
 

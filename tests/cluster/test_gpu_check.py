@@ -39,6 +39,7 @@ def script() -> ModuleType:
     return module
 
 
+@pytest.mark.slow
 def test_every_part_of_the_learner_at_toy_size(tmp_path: Path) -> None:
     out = tmp_path / "report.json"
     done = run("--device", "cpu", "--toy", "--only", "ZeRO", "--out", out)

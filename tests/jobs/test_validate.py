@@ -249,6 +249,7 @@ def test_memory_is_that_of_the_job_and_what_it_started() -> None:
     assert set(peak.by_title) >= set(found)
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(1500)
 def test_the_real_parts_agree_on_the_digits(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "jobs.validate", "--config", "tiny", "--samples", "2"]
