@@ -63,7 +63,7 @@ def ablate(
 
     Goes on where it was when given again: a finished cell is never computed twice.
 
-    Example: mstar-ray ablate --table 2 --row top-2-prm --seed 11
+    Example: mstar-ray ablate --table 2 --row top-2-prm --seed 31
     """
     with ending(GOES_ON):
         from jobs.ablate import __main__ as work
