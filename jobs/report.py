@@ -26,7 +26,14 @@ from jobs.runtime.stores import find_run
 from pipeline.errors import BadConfig
 from pipeline.reports.exploration.curves import cost_lines, dynamics_csv, exploration_report
 from pipeline.reports.exploration.text import curve_table, decision_line, dynamics_table
-from pipeline.reports.prm_seeds import by_seed, gate_table, prm_pooled, prm_row, prm_table
+from pipeline.reports.prm_seeds import (
+    by_seed,
+    free_table,
+    gate_table,
+    prm_pooled,
+    prm_row,
+    prm_table,
+)
 from pipeline.reports.seeds import (
     Finished,
     loop_pooled,
@@ -63,9 +70,13 @@ def prm(
     truth = read_truth(data or Path(top2[0]).parent / "data" / DIGITS)
     rows = [prm_row(runs, truth) for runs in seeds]
     write(rows, out)
-    print(markdown(prm_table(rows)))
-    print("\n" + markdown(gate_table(rows)))
-    keys = {"top2 - random2": "diff", "top2 - all": "all_diff"}
+    print("\n\n".join(markdown(table(rows)) for table in (prm_table, free_table, gate_table)))
+    keys = {
+        "top2 - random2": "diff",
+        "top2 - all": "all_diff",
+        "within-question AUC, PRM - log-likelihood": "auc_within_minus_logprob",
+        "closed, PRM - log-likelihood": "closed_minus_logprob",
+    }
     print("\n".join(["", *pooled_lines(prm_pooled(seeds), len(seeds)), *seed_lines(rows, keys)]))
 
 

@@ -96,26 +96,31 @@ def within_auc(
 
     The mean over the questions that have both; `n` counts these. None when there are none.
     """
-    correct = [response for response in responses_R if response.correct]
-    return _auc_in_questions(correct, lambda response: response.process_right, seed, reps)
+    return mean_over_questions(responses_R, _within, seed=seed, reps=reps)
+
+
+def _within(group_R: Sequence[Scored]) -> float | None:
+    """The AUC among the correct answers to one question."""
+    correct = [response for response in group_R if response.correct]
+    return _auc_between(correct, lambda response: response.process_right)
 
 
 def answer_auc(
     responses_R: Sequence[Scored], *, seed: int, reps: int = REPLICATES
 ) -> Estimate | None:
     """AUC of the reward between right and wrong *answers*, within a question; None without both."""
-    return _auc_in_questions(responses_R, lambda response: response.correct, seed, reps)
+    return mean_over_questions(
+        responses_R,
+        lambda group_R: _auc_between(group_R, lambda response: response.correct),
+        seed=seed,
+        reps=reps,
+    )
 
 
-def _auc_in_questions(
-    responses_R: Sequence[Scored], right: Callable[[Scored], bool], seed: int, reps: int
-) -> Estimate | None:
-    def of_question(group_R: Sequence[Scored]) -> float | None:
-        return auc_of_both(
-            [r.reward for r in group_R if right(r)], [r.reward for r in group_R if not right(r)]
-        )
-
-    return mean_over_questions(responses_R, of_question, seed=seed, reps=reps)
+def _auc_between(group_R: Sequence[Scored], right: Callable[[Scored], bool]) -> float | None:
+    return auc_of_both(
+        [r.reward for r in group_R if right(r)], [r.reward for r in group_R if not right(r)]
+    )
 
 
 def auc_of_both(positive: Sequence[float], negative: Sequence[float]) -> float | None:
@@ -239,6 +244,25 @@ def closed(
     wrong processes among k drawn at random (its expectation), the k with the highest reward, and
     the k best there are; `closed` = (random - top) / (random - oracle), bootstrapped by group.
     """
+    shares, groups = _shares_of_choice(responses_R, k)
+    made: dict[str, Any] = {
+        name: bootstrap_by_group(values, groups, seed=seed, reps=reps, bounds=(0.0, 1.0))
+        if groups
+        else None
+        for name, values in shares.items()
+    }
+    random, top, oracle = (shares[name] for name in ("random", "top", "oracle"))
+    made["closed"] = None
+    # It has no lower bound, so one group of images says nothing about its interval.
+    if len(set(groups)) > 1 and (random - oracle).sum() > 0:
+        made["closed"] = ratio_by_group(random - top, random - oracle, groups, seed=seed, reps=reps)
+    return made | {"questions": len(groups)}
+
+
+def _shares_of_choice(
+    responses_R: Sequence[Scored], k: int
+) -> tuple[dict[str, np.ndarray], list[Hashable]]:
+    """The three shares of `closed` for each question that has a choice, and its group."""
     shares: dict[str, list[float]] = {"random": [], "top": [], "oracle": []}
     groups: list[Hashable] = []
     for group_R in by_query(responses_R):
@@ -251,18 +275,46 @@ def closed(
         shares["top"].append(sum(wrong[i] for i in order) / k)
         shares["oracle"].append(max(0, k - wrong.count(False)) / k)
         groups.append(group_R[0].group)
-    made: dict[str, Any] = {
-        name: bootstrap_by_group(values, groups, seed=seed, reps=reps, bounds=(0.0, 1.0))
-        if values
-        else None
-        for name, values in shares.items()
-    }
-    random, top, oracle = (np.array(shares[name]) for name in ("random", "top", "oracle"))
-    made["closed"] = None
-    # It has no lower bound, so one group of images says nothing about its interval.
-    if len(set(groups)) > 1 and (random - oracle).sum() > 0:
-        made["closed"] = ratio_by_group(random - top, random - oracle, groups, seed=seed, reps=reps)
-    return made | {"questions": len(groups)}
+    return {name: np.array(values) for name, values in shares.items()}, groups
+
+
+# --- two rewards of the same responses, in pairs -------------------------------------------------
+
+
+def within_auc_minus(
+    responses_R: Sequence[Scored], other_R: Sequence[Scored], *, seed: int, reps: int = REPLICATES
+) -> Estimate | None:
+    """`within_auc` of one reward minus that of another, question by question; None without a
+    question that has both kinds of processes. other_R: the same responses, rewarded otherwise."""
+    differences, groups = [], []
+    pairs = zip(by_query(responses_R), by_query(other_R), strict=True)
+    for group_R, others_R in pairs:
+        one, other = _within(group_R), _within(others_R)
+        if one is not None and other is not None:
+            differences.append(one - other)
+            groups.append(group_R[0].group)
+    if not differences:
+        return None
+    return bootstrap_by_group(differences, groups, seed=seed, reps=reps, bounds=(-1.0, 1.0))
+
+
+def closed_minus(
+    responses_R: Sequence[Scored],
+    other_R: Sequence[Scored],
+    *,
+    k: int = 2,
+    seed: int,
+    reps: int = REPLICATES,
+) -> Estimate | None:
+    """`closed` of one reward minus that of another, on the same questions; None where `closed` is.
+
+    other_R: the same responses, rewarded otherwise.
+    """
+    (shares, groups), (others, _) = (_shares_of_choice(r, k) for r in (responses_R, other_R))
+    room = shares["random"] - shares["oracle"]
+    if len(set(groups)) < 2 or room.sum() <= 0:
+        return None
+    return ratio_by_group(others["top"] - shares["top"], room, groups, seed=seed, reps=reps)
 
 
 # --- the decision --------------------------------------------------------------------------------

@@ -23,7 +23,14 @@ from pipeline.config.section import SAME_CONTENT
 from pipeline.errors import BadConfig, BadData
 from pipeline.metrics.accuracy import image_groups
 from pipeline.metrics.intervals import Estimate, as_json
-from pipeline.prm.gate import Scored, closed, step_auc, within_auc
+from pipeline.prm.gate import (
+    Scored,
+    closed,
+    closed_minus,
+    step_auc,
+    within_auc,
+    within_auc_minus,
+)
 from pipeline.records import Rollout, Score
 from pipeline.reports.prm_label_ceiling import ceiling
 from pipeline.reports.replay import evolved
@@ -31,7 +38,7 @@ from pipeline.reports.seeds import Finished, points, queries_of, together
 from pipeline.reports.summary import wall_seconds
 from pipeline.reports.tables import decimals, percent
 from pipeline.run.state import ShardState
-from pipeline.selection.rules import Rule, candidates
+from pipeline.selection.rules import Rule, candidates, own_score
 from pipeline.stages.grade import graded_rows
 from pipeline.storage.artifacts import read_rows
 from pipeline.tasks.digits.build import Truth
@@ -118,7 +125,16 @@ def _matters(change: Change) -> bool:
 # --- the PRM -------------------------------------------------------------------------------------
 
 
-def scored_truly(run: Finished, truth: Mapping[str, Truth]) -> list[Scored]:
+@dataclass(frozen=True)
+class Judged:
+    """Correct, distinct responses with their truth, rewarded by the PRM, and by what costs nothing:
+    their log-likelihood under the policy that they were sampled from."""
+
+    by_prm: list[Scored]
+    by_logprob: list[Scored]
+
+
+def scored_truly(run: Finished, truth: Mapping[str, Truth]) -> Judged:
     """The correct, distinct responses of a run's iterations, with their scores and their truth.
 
     truth: by query id. A question that comes in two iterations is asked about twice.
@@ -130,7 +146,7 @@ def scored_truly(run: Finished, truth: Mapping[str, Truth]) -> list[Scored]:
     queries = run.spec.splits[run.spec.config.data.train]
     group_of = dict(zip((q.content_hash for q in queries), image_groups(queries), strict=True))
     by_hash = run.spec.by_hash
-    found = []
+    found = Judged([], [])
     for iteration, shards in evolved(run.events).items():
         for row, score in _with_scores(run, shards):
             query = by_hash[row.query]
@@ -138,18 +154,18 @@ def scored_truly(run: Finished, truth: Mapping[str, Truth]) -> list[Scored]:
             if known is None or known.question.text != query.question:
                 raise BadData(f"query {query.query_id}: the truth that was given is not about it")
             verdict = check(row.text, known.question, known.scene)
-            found.append(
-                Scored(
-                    query=f"{iteration}/{row.query}",
-                    group=group_of[row.query],
-                    sample_index=row.sample_index,
-                    correct=True,
-                    scores_S=score.step_scores,
-                    reward=score.reward_p,
-                    values_S=true_values(verdict, len(score.step_scores)),
-                    process_right=verdict.process_true,
-                )
+            scored = Scored(
+                query=f"{iteration}/{row.query}",
+                group=group_of[row.query],
+                sample_index=row.sample_index,
+                correct=True,
+                scores_S=score.step_scores,
+                reward=score.reward_p,
+                values_S=true_values(verdict, len(score.step_scores)),
+                process_right=verdict.process_true,
             )
+            found.by_prm.append(scored)
+            found.by_logprob.append(replace(scored, reward=own_score(row, "logprob")))
     return found
 
 
@@ -187,7 +203,9 @@ def prm_row(runs: Three, truth: Mapping[str, Truth]) -> dict[str, Any]:
 
     auc_step: between correct and wrong steps of held-out labels (the PRM's card). auc_within: of
     the reward between true and false-positive responses to a question, and closed: see
-    `prm_gate.closed`; both by the checker. *_checked and *_labels: the same by the other source.
+    `prm.gate.closed`; both by the checker. logprob_*: the same of the log-likelihood that is stored
+    with every response, and *_minus_logprob the PRM minus it, in pairs. *_checked and *_labels: the
+    same by the other source.
     gate: what the card says by held-out labels, with n and intervals. ceiling: what these labels
     say of the checker itself (`prm_ceiling`). final_*: greedy accuracy on the test split; diff:
     Top-2 minus Random-2, all_diff: Top-2 minus all.
@@ -217,19 +235,29 @@ def prm_row(runs: Three, truth: Mapping[str, Truth]) -> dict[str, Any]:
     }
 
 
-def _by_checker(responses: Sequence[Scored]) -> dict[str, Any]:
-    choice = as_json(closed(responses, seed=0))
-    step, within = (as_json(one(responses, seed=0)) for one in (step_auc, within_auc))
+def _by_checker(judged: Judged) -> dict[str, Any]:
+    responses, free = judged.by_prm, judged.by_logprob
+    choice, of_free = (as_json(closed(one, seed=0)) for one in (responses, free))
+    step = as_json(step_auc(responses, seed=0))
+    within, within_free = (as_json(within_auc(one, seed=0)) for one in (responses, free))
     return {
         "auc_step_checked": _value(step),
-        "auc_within": _value(within),
-        "auc_within_ci95": _interval(within),
+        **_with_interval("auc_within", within),
         "auc_within_n": 0 if within is None else within["n"],
-        "closed": _value(choice["closed"]),
-        "closed_ci95": _interval(choice["closed"]),
+        **_with_interval("closed", choice["closed"]),
         "questions": choice["questions"],
         "wrong_process": {name: _value(choice[name]) for name in ("random", "top", "oracle")},
+        **_with_interval("logprob_auc_within", within_free),
+        **_with_interval("logprob_closed", of_free["closed"]),
+        **_with_interval(
+            "auc_within_minus_logprob", as_json(within_auc_minus(responses, free, seed=0))
+        ),
+        **_with_interval("closed_minus_logprob", as_json(closed_minus(responses, free, seed=0))),
     }
+
+
+def _with_interval(name: str, estimate: Mapping[str, Any] | None) -> dict[str, Any]:
+    return {name: _value(estimate), f"{name}_ci95": _interval(estimate)}
 
 
 def _by_labels(card: Mapping[str, Any]) -> dict[str, Any]:
@@ -296,6 +324,19 @@ def prm_table(rows: Sequence[Mapping[str, Any]]) -> list[list[str]]:
                 ", ".join(str(row[f"kept_{kind}"]) for kind in RULES),
             ]
         )
+    return lines
+
+
+FREE = ("auc_within", "logprob_auc_within", "auc_within_minus_logprob")  # and so for `closed`
+
+
+def free_table(rows: Sequence[Mapping[str, Any]]) -> list[list[str]]:
+    """A header and a line for each seed: the PRM beside the log-likelihood, which costs nothing."""
+    lines = [["seed", "within-question AUC: PRM", "log-likelihood", "difference",
+              "closed: PRM", "log-likelihood", "difference"]]  # fmt: skip
+    keys = [*FREE, *(key.replace("auc_within", "closed") for key in FREE)]
+    for row in rows:
+        lines.append([str(row["seed"]), *(decimals(row[k], row[f"{k}_ci95"]) for k in keys)])
     return lines
 
 

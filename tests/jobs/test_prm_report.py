@@ -22,6 +22,7 @@ from pipeline.metrics.auc import auc
 from pipeline.query import Query
 from pipeline.records import Rollout, Score, Selected
 from pipeline.reports.prm_seeds import by_seed, prm_pooled, prm_row, scored_truly, true_values
+from pipeline.reports.replay import evolved
 from pipeline.reports.seeds import Finished
 from pipeline.responses import step_ends
 from pipeline.run.ledger import Ledger
@@ -146,12 +147,33 @@ def test_a_row_says_what_the_prm_was_worth(folders: dict[str, Path], tmp_path: P
     assert row["kept_all"] > row["kept_top2"] > 0
     assert 0 < row["closed"] < 1
     assert "top2 - all:" in done.output
+    judged = scored_truly(seed.top2, BUILT.truth)
+    free = [replace(one, reward=0.0) for one in judged.by_logprob]
+    assert free == [replace(one, reward=0.0) for one in judged.by_prm]
+    known = log_likelihoods(seed.top2)
+    for one in judged.by_logprob:
+        assert one.reward == pytest.approx(known[one.query, one.sample_index])
+    for key in ("auc_within", "closed"):
+        gain = row[key] - row[f"logprob_{key}"]
+        assert row[f"{key}_minus_logprob"] == pytest.approx(gain)
+        low, high = row[f"{key}_minus_logprob_ci95"]
+        assert low <= gain <= high
     card = (finished(folders["top2"]).state.prm or {})["card"]
     assert row["gate"]["auc_step"] == card["auc_step"]
     assert row["gate"]["error"] == card["calibration"]["error"]
     found = card["first_wrong"]["wrong"]
     low, high = found["ci95"]
     assert f"{found['value']:.2f} [{low:.2f}, {high:.2f}] ({found['n']})" in done.output
+
+
+def log_likelihoods(run: Finished) -> dict[tuple[str, int], float]:
+    """Of all responses of a run's iterations, by iteration/query and sample."""
+    return {
+        (f"{iteration}/{row.query}", row.sample_index): sum(row.logprobs)
+        for iteration, shards in evolved(run.events).items()
+        for shard in shards
+        for row in read_rows(run.store, shard.rollout, Rollout)
+    }
 
 
 def test_what_is_measured_is_what_was_kept(folders: dict[str, Path]) -> None:
@@ -193,7 +215,7 @@ def test_what_is_measured_is_what_was_kept(folders: dict[str, Path]) -> None:
 
 
 def test_the_reward_is_ranked_within_a_question_and_an_iteration(folders: dict[str, Path]) -> None:
-    responses = scored_truly(finished(folders["top2"]), BUILT.truth)
+    responses = scored_truly(finished(folders["top2"]), BUILT.truth).by_prm
     assert {one.query.partition("/")[0] for one in responses} == {"0", "1"}
     groups: dict[str, dict[bool, list[float]]] = defaultdict(lambda: {True: [], False: []})
     for one in responses:

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import random
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from pipeline.prm.gate import (
     Bar,
@@ -15,11 +18,13 @@ from pipeline.prm.gate import (
     calibration,
     card_of,
     closed,
+    closed_minus,
     first_wrong,
     right_by_labels,
     shortfalls,
     step_auc,
     within_auc,
+    within_auc_minus,
 )
 
 REPS = 300
@@ -139,6 +144,47 @@ def test_closed_is_the_share_of_the_way_from_random_to_oracle() -> None:
     ]  # fmt: skip
     assert closed(perfect, seed=0, reps=REPS)["closed"].value == pytest.approx(1.0)
     assert closed(rows[:1], seed=0, reps=REPS)["closed"] is None
+
+
+@given(st.integers(0, 10**6))
+def test_two_rewards_are_compared_on_the_same_responses(seed: int) -> None:
+    rng = random.Random(seed)
+    rows = [
+        response(f"q{q}", i, [rng.choice([0.2, 0.4, 0.9])], [None], right=rng.random() < 0.6,
+                 correct=rng.random() < 0.8)
+        for q in range(12)
+        for i in range(rng.randint(3, 8))
+    ]  # fmt: skip
+    others = [replace(row, reward=rng.choice([-3.0, -2.0, -1.0])) for row in rows]
+    alone = [(closed(one, seed=0, reps=9), within_auc(one, seed=0, reps=9))
+             for one in (rows, others)]  # fmt: skip
+    choice, within = (measure(rows, others, seed=0, reps=9)
+                      for measure in (closed_minus, within_auc_minus))  # fmt: skip
+    (first, first_auc), (_, second_auc) = alone
+    if first["closed"] is None:
+        assert choice is None
+    else:
+        assert choice is not None
+        assert choice.value == pytest.approx(brute_closed(rows) - brute_closed(others))
+    if first_auc is None or second_auc is None:
+        assert within is None
+    else:
+        assert within is not None
+        assert within.value == pytest.approx(first_auc.value - second_auc.value)
+        assert within.n == first_auc.n
+
+
+def test_a_reward_minus_itself_is_nothing_whatever_is_drawn() -> None:
+    rng = random.Random(1)
+    rows = [
+        response(f"q{q}", i, [rng.random()], [None], right=rng.random() < 0.6)
+        for q in range(20)
+        for i in range(6)
+    ]
+    for measure in (closed_minus, within_auc_minus):
+        found = measure(rows, rows, seed=0, reps=REPS)
+        assert found is not None
+        assert (found.value, found.ci95) == (0.0, (0.0, 0.0))
 
 
 def test_one_group_of_images_gives_no_interval_of_closed() -> None:
