@@ -327,7 +327,7 @@ PARENT = """
     class ScriptedPool(GradePool):
         WORKER = (sys.argv[1], "0")
 
-    pool = ScriptedPool(1, 15.0)
+    pool = ScriptedPool(1, 3.0)
     pool.grade_many(items("ok"))
     print(*pool.pids, flush=True)
     pool.grade_many(items(sys.argv[2])) if len(sys.argv) > 2 else sys.stdin.read()
