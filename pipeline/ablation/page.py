@@ -65,7 +65,7 @@ def _unequal(table: Figures) -> list[str]:
     """Which compared rows were trained for other numbers of optimizer steps."""
     lines = {line.name: line for line in table.lines}
     unequal = [
-        f"{row} {lines[row].steps:.0f}, {baseline} {lines[baseline].steps:.0f}"
+        f"{row} {lines[row].steps:.4g}, {baseline} {lines[baseline].steps:.4g}"
         for row, baseline in table.table.pairs
         if lines[row].row.policy not in UNTRAINED and lines[row].steps_R != lines[baseline].steps_R
     ]
