@@ -43,9 +43,14 @@ def find_store(place: str) -> Store:
 def find_run(place: str, run: str | None = None) -> StoredRun:
     """The run at a place that is meant: the one named, that of the folder, or the only one.
 
+    place: as of `find_store`, or the folder of a run whose store lies beside it and holds others
+    too, as an ablation's does.
+
     Raises:
         BadConfig: there is no such run, or there are several.
     """
+    if run is None and _store_is_beside(place):
+        place, run = str(Path(place).parent), Path(place).name
     store = find_store(place)
     runs = runs_of(store)
     if run is None:
@@ -58,6 +63,11 @@ def find_run(place: str, run: str | None = None) -> StoredRun:
             f"{store.url} holds no run {run!r}{did_you_mean(run, runs)} It holds {', '.join(runs)}"
         )
     return StoredRun(store, run)
+
+
+def _store_is_beside(place: str) -> bool:
+    folder = Path(place)
+    return "://" not in place and (folder.parent / "store" / "runs" / folder.name).is_dir()
 
 
 def run_config(place: str, run: str | None, overrides: Sequence[str] = ()) -> Config:

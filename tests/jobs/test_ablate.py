@@ -62,6 +62,17 @@ def test_an_interrupted_ablation_computes_no_finished_cell_again(
     assert third.begun == []
 
 
+def test_a_run_is_found_by_its_folder_though_its_store_holds_others(
+    whole: tuple[Path, Path, list[InProcess]],
+) -> None:
+    folder, *_ = whole
+    for name in {row["run"] for row in results(folder)}:
+        by_folder, by_name = finished(folder / "runs" / name), finished(folder / "runs", name)
+        assert (by_folder.name, by_folder.wires) == (name, by_name.wires)
+    with pytest.raises(BadConfig, match="Name one with --run"):
+        finished(folder / "runs")
+
+
 def test_what_runs_have_in_common_is_done_once(
     whole: tuple[Path, Path, list[InProcess]],
 ) -> None:
