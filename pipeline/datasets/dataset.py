@@ -257,8 +257,7 @@ def with_unlabelled(
         raise BadData(
             f"{path}: no question of the split {reading.train!r} (data.unlabelled); it has {there}"
         )
-    stem = Path(path).stem
-    queries, places = list(data.queries), dict(data.places)
+    stem, queries, places = Path(path).stem, list(data.queries), dict(data.places)
     for query in pool:
         name = f"{stem}/{query.query_id}" if query.query_id in data.places else query.query_id
         queries.append(replace(query, query_id=name, split=reading.train))

@@ -207,8 +207,8 @@ def prm_row(runs: Three, truth: Mapping[str, Truth]) -> dict[str, Any]:
     with every response, and *_minus_logprob the PRM minus it, in pairs. *_checked and *_labels: the
     same by the other source.
     gate: what the card says by held-out labels, with n and intervals. ceiling: what these labels
-    say of the checker itself (`prm_ceiling`). final_*: greedy accuracy on the test split; diff:
-    Top-2 minus Random-2, all_diff: Top-2 minus all.
+    say of the checker itself (`prm_label_ceiling`). final_*: greedy accuracy on the test split;
+    diff: Top-2 minus Random-2, all_diff: Top-2 minus all.
     """
     top2, test = runs.top2, runs.top2.test
     prm = top2.state.prm or {}
