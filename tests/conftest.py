@@ -63,9 +63,14 @@ def own_environment() -> Iterator[None]:
     tempfile.tempdir = folder
 
 
-# Of these only one test runs at a time: they start Ray, engines and whole runs. `make test` runs
-# the others beside them in a second process, a module at a time.
-WITH_PROCESSES = {"actors", "end_to_end"}
+# Of these only one test runs at a time: they start clusters, pools of engines and whole runs.
+# `make test` runs the others beside them in a second process, a module at a time.
+WITH_PROCESSES = (
+    "tests/actors/generation/",
+    "tests/actors/stages/",
+    "tests/actors/supervision/",
+    "tests/end_to_end/",
+)
 # But these, whose clusters and engines are apart from the rest: both processes are to end together.
 APART = {"tests/end_to_end/test_two_nodes.py", "tests/end_to_end/test_families.py"}
 
@@ -80,7 +85,7 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
     class OneAtATime(LoadScopeScheduling):
         def _split_scope(self, nodeid: str) -> str:
             module = nodeid.partition("::")[0]
-            together = module.split("/")[1] in WITH_PROCESSES and module not in APART
+            together = module.startswith(WITH_PROCESSES) and module not in APART
             return "processes" if together else module
 
     # In the order of their folders, which has the long modules first: at the end only short ones

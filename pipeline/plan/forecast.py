@@ -15,11 +15,10 @@ from dataclasses import dataclass
 from fractions import Fraction
 
 from pipeline.config.schema import Config
-from pipeline.config.selecting import SCORED
 from pipeline.plan.gpus import Gpu
 from pipeline.plan.measured import KindName
 from pipeline.plan.models import BYTES, ModelShape
-from pipeline.plan.rates import Rates
+from pipeline.plan.rates import Rates, scored_share
 
 WRITE, READ, LIST, COMMIT = 2, 1, 1, 2
 """Requests of the store: an object written (looked for, put), read, a folder listed, an entry of
@@ -182,7 +181,7 @@ def _explored(plan: Forecast) -> Iterator[Stage]:
     for name, of in (("explore", explore), ("dynamics", dynamics)):
         if times[name]:
             queries = min(plan.sizes.validation, of.queries or plan.sizes.validation)
-            with_prm = config.select.reward == "prm"
+            with_prm = config.select.reward == "prm" and plan.rates.gate
             ranks = bool(dynamics.every) or explore.by == "reward_pass_2"
             yield _sampled(
                 plan, f"{name}/generate", "question", queries, of.samples, times=times[name],
@@ -230,18 +229,13 @@ def _slice(config: Config, pool: int) -> int:
 
 def _scored_share(config: Config, rates: Rates) -> float:
     """Share of an iteration's samples that the process reward model scores."""
-    if config.select.reward != "prm":
-        return 0.0
-    if config.prm.scoring == "all":
-        return 1.0
-    scored = config.select.rule in SCORED and config.select.by == "prm"
-    return rates.responses["question"].correct if scored else 0.0
+    return scored_share(config, rates.responses["question"].correct) if rates.gate else 0.0
 
 
 def _voted_share(config: Config, rates: Rates) -> float:
     """Share of the samples of unlabelled queries that are scored: all that vote by a reward."""
     by_prm = config.unlabelled.use == "pseudo" and config.unlabelled.vote == "prm"
-    return 1.0 if by_prm else _scored_share(config, rates)
+    return 1.0 if by_prm and rates.gate else _scored_share(config, rates)
 
 
 def _over(amount: float, speed: float | None) -> float | None:

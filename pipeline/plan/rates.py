@@ -14,6 +14,7 @@ from math import comb
 
 from pipeline.config.load import stored_config
 from pipeline.config.schema import Config
+from pipeline.config.selecting import SCORED
 from pipeline.plan.gpus import Gpu
 from pipeline.plan.measured import KindName, MeasuredRun, SetSums
 from pipeline.plan.models import BYTES, ModelShape
@@ -70,6 +71,7 @@ class Rates:
     source: measured where, or that these are defaults. kept: responses kept of a query in warm-up
     and evolution. labelled: responses of a query whose steps get values; trained: the share of them
     that a PRM is trained on; prefixes: steps completed of each. rounds: of the warm-up's training.
+    gate: whether the process reward model passes it; one that does not scores no iteration.
     """
 
     source: str
@@ -82,6 +84,7 @@ class Rates:
     rounds: int | None = None
     image_bytes: float = IMAGE_BYTES
     event_bytes: float = EVENT_BYTES
+    gate: bool = True
 
 
 def expected_kept(samples: int, most: int | None, correct: float) -> float:
@@ -103,6 +106,16 @@ def evolve_kept(config: Config, correct: float) -> float:
     """Responses kept of a query by evolution's rule."""
     most = config.select.k if config.select.rule in ("top_k", "bottom_k", "random_k") else None
     return expected_kept(config.generate.samples, most, correct)
+
+
+def scored_share(config: Config, correct: float) -> float:
+    """Share of an iteration's samples that a process reward model scores; correct: the share that
+    is correct."""
+    if config.select.reward != "prm":
+        return 0.0
+    if config.prm.scoring == "all":
+        return 1.0
+    return correct if config.select.rule in SCORED and config.select.by == "prm" else 0.0
 
 
 # --- by default ----------------------------------------------------------------------------------
@@ -185,7 +198,14 @@ def measured_rates(run: MeasuredRun, config: Config, default: Rates) -> Rates:
         rounds=sum(job.job.startswith("warmup/") for job in run.jobs) or None,
         image_bytes=run.stored.get("images", 0) / run.images if run.images else IMAGE_BYTES,
         event_bytes=run.stored.get("runs", 0) / run.events if run.events else EVENT_BYTES,
+        gate=_passed(run, theirs) or config.prm.use_anyway,
     )
+
+
+def _passed(run: MeasuredRun, theirs: Config) -> bool:
+    """False where a run has a process reward model, and its iterations went on without it."""
+    sets = [one for one in run.sets if one.stage == "evolve/generate"]
+    return not sets or not scored_share(theirs, 1.0) or any(one.bytes["score"] for one in sets)
 
 
 def _of_trained(sets: Sequence[SetSums]) -> Sequence[SetSums]:

@@ -221,6 +221,19 @@ def test_shards_weigh_what_they_weighed(run: MeasuredRun) -> None:
     assert stages[evolve].written - committed == pytest.approx(there, rel=0.05)
 
 
+def test_a_reward_model_that_did_not_pass_its_gate_scores_no_iteration(run: MeasuredRun) -> None:
+    """The run went on by log-likelihood; with `use_anyway` it would not have."""
+    config = stored_config(run.config)
+    assert config.select.reward == "prm"
+    anyway = changed_config(config, ["prm.use_anyway=true"])
+    at_first = replace(run, sets=run.sets[:1])  # nobody knows yet
+    scored = [
+        {stage.name: stage for stage in forecast(run, measured, one).stages}["evolve/generate"]
+        for measured, one in ((run, config), (run, anyway), (at_first, config))
+    ]
+    assert [stage.scored > 0 for stage in scored] == [False, True, True]
+
+
 def test_twice_the_samples_are_twice_the_tokens(run: MeasuredRun) -> None:
     config = stored_config(run.config)
     generate = config.generate.model_copy(update={"samples": 2 * config.generate.samples})
