@@ -52,6 +52,11 @@ def replay(
     for text in settings:
         specs.append(changed_spec(text, spec))
         asked.append(changed_setting(text, state, spec, specs[-1]))
+    if asked[0].rule != spec.rule:
+        say(
+            "the run's process reward model did not pass its gate: as in the run, "
+            f"select.otherwise = {spec.config.select.otherwise} stands in for it"
+        )
     rows = replay_rows(shards, asked, spec.by_hash)
     print(text_table(replay_table(rows)))
     if searches:
@@ -82,10 +87,15 @@ def changed_spec(text: str, spec: RunSpec) -> RunSpec:
 
 
 def changed_setting(text: str, state: State, spec: RunSpec, changed: RunSpec) -> Setting:
-    """What is selected, and voted for, under the settings of one replay."""
-    one = Setting.of(text, state, changed)
-    if changed.config.select != spec.config.select:
-        # To the letter: nothing takes its scores' place.
+    """What is selected, and voted for, under the settings of one replay.
+
+    What ranked in place of a process reward model that did not pass its gate goes on doing so,
+    unless the setting names what is to rank, or a threshold, in whose place there is nothing.
+    """
+    one, select = Setting.of(text, state, changed), changed.config.select
+    named = {setting.partition("=")[0] for setting in text.split()}
+    compares = select.rule == "threshold" and select != spec.config.select
+    if compares or named & {"select.by", "select.reward"}:
         one = replace(one, rule=changed.rule)
     votes = changed.config.unlabelled
     if votes == spec.config.unlabelled:

@@ -24,9 +24,11 @@ def replay(
 ) -> None:
     """Selection, votes and temperatures again on stored shards with other settings, no engine.
 
-    Example: mstar-ray replay out/digits --with select.k=4 --with select.by=logprob --with
-    generate.samples=4 --with "select.rule=threshold select.threshold=0.7" --with
-    explore.mode=argmax
+    Each --with is a selection of its own, beside the run's. select.by=prm and thresholds read the
+    scores of a run whose process reward model was in use.
+
+    Example: mstar-ray replay out/digits --with select.k=4 --with "select.by=length select.k=1"
+    --with generate.samples=4 --with explore.mode=argmax
     """
     with ending():
         from jobs.replay import replay

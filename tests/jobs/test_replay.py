@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from jobs.replay import replay
+from jobs.replay import changed_setting, changed_spec, replay
 from pipeline.config.load import changed_config
 from pipeline.errors import BadConfig
 from pipeline.reports.replay import OWN, Setting, Stored, kept_rows, replay_rows, stored_shards
@@ -129,6 +129,30 @@ def test_the_command(tmp_path: Path) -> None:
         replay(str(folder), ["generate.samples=9"])
     with pytest.raises(BadConfig, match=r"generate.temperature would have made other responses"):
         replay(str(folder), ["generate.temperature=0.5"])
+
+
+def test_what_stands_in_for_a_refused_reward_model_stands_in_under_other_settings_too(
+    tmp_path: Path,
+) -> None:
+    """Unless the setting itself asks for its scores, which there are none of."""
+    bench = Bench(tmp_path, prm_config(use_anyway=False))
+    judged = bench.run().prm
+    assert judged is not None
+    assert not judged["used"]
+    folder, out = on_disk(bench, tmp_path / "store"), tmp_path / "rows.json"
+    asked = ["select.k=2", "select.rule=bottom_k", "generate.samples=3"]
+    done = mstar("replay", folder, *(x for one in asked for x in ("--with", one)), "--out", out)
+    assert done.exit_code == 0, done.output
+    assert "select.otherwise = logprob stands in for it" in done.output
+    own, two, bottom, fewer = json.loads(out.read_text())
+    assert own["kept_by_the_run"] == 1.0
+    assert two["kept"] > own["kept"] == bottom["kept"] >= fewer["kept"]
+    state, spec, _ = opened(bench.store, "scripted")
+    rule = changed_setting(asked[1], state, spec, changed_spec(asked[1], spec)).rule
+    assert (rule.name, rule.by) == ("bottom_k", "logprob")
+    for one in ("select.by=prm", "select.threshold=0.7 select.rule=threshold"):
+        with pytest.raises(BadConfig, match=r"needs scores, and this run scored nothing"):
+            replay(str(folder), [one])
 
 
 def test_votes_are_made_again_where_a_run_made_some(tmp_path: Path) -> None:
