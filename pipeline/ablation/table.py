@@ -164,10 +164,11 @@ def sentence(table: Figures, comparisons: int) -> str:
             f"{_listed(alone)}"
         )
     if noise:
-        half = sorted(_half(one) for one in noise)[len(noise) // 2]
+        halves = [f"{100 * half:.1f}" for half in sorted(map(_half, noise))]
+        reach = " to ".join(dict.fromkeys((halves[0], halves[-1])))
         parts.append(
-            f"inside the noise of {len(table.seeds)} seeds, whose intervals reach "
-            f"{100 * half:.1f} points to either side: {_listed(noise)}"
+            f"inside the noise of {len(table.seeds)} seeds, whose intervals reach {reach} points "
+            f"to either side: {_listed(noise)}"
         )
     text = "; ".join(parts)
     return f"{text[0].upper()}{text[1:]}."

@@ -90,6 +90,15 @@ def test_one_sentence_says_what_holds_what_is_weak_and_what_is_noise() -> None:
     assert "noise - random" in noise
 
 
+def test_noise_is_told_from_its_narrowest_interval_to_its_widest() -> None:
+    """Differences of 5, -3 and 2 points, and twice these."""
+    (one,) = adjusted([table("2", {"random": RANDOM, "noise": NOISE})])
+    assert "whose intervals reach 10.0 points to either side" in sentence(one, 1)
+    wide = (0.60, 0.49, 0.64)
+    (two,) = adjusted([table("2", {"random": RANDOM, "noise": NOISE, "wide": wide})])
+    assert "whose intervals reach 10.0 to 20.1 points to either side" in sentence(two, 2)
+
+
 def test_where_nothing_holds_the_sentence_says_so() -> None:
     (done,) = adjusted([table("2", {"random": RANDOM, "noise": NOISE})])
     assert sentence(done, 1).startswith("No difference holds after adjustment for 1 comparisons")
