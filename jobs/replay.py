@@ -53,10 +53,9 @@ def replay(
         specs.append(changed_spec(text, spec))
         asked.append(changed_setting(text, state, spec, specs[-1]))
     if asked[0].rule != spec.rule:
-        say(
-            "the run's process reward model did not pass its gate: as in the run, "
-            f"select.otherwise = {spec.config.select.otherwise} stands in for it"
-        )
+        otherwise = f"select.otherwise = {spec.config.select.otherwise} stands in for it"
+        said = "a threshold keeps all" if spec.rule.name == "threshold" else otherwise
+        say(f"the run's process reward model did not pass its gate: as in the run, {said}")
     rows = replay_rows(shards, asked, spec.by_hash)
     print(text_table(replay_table(rows)))
     if searches:
