@@ -153,7 +153,9 @@ class Job:
                 only.take(take_over=take_over)
             cards = Cards(out_folder(config) / "cards", self.program)
             watch = Watchers(self.console, board, cards, self.outputs)
-            context = RunContext(self.program, store, ledger, workers, watch, lease=lease)
+            context = RunContext(
+                self.program, store, ledger, workers, watch, lease=lease, sleep=self.parts.sleep
+            )
             self.state = drive(context, until)
 
     def hand_over(self) -> None:

@@ -7,6 +7,7 @@ so what is tried out is what runs. Nothing that is started here outlives the job
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass
@@ -163,13 +164,15 @@ class Parts:
 
     workers: gives the roles for as long as a context lasts. lock: excludes other drivers inside one
     Ray cluster. check_models, check_queries: refuse model folders,
-    and queries that a policy cannot be asked, before anything starts.
+    and queries that a policy cannot be asked, before anything starts. sleep: lets so many seconds
+    pass while nothing is ready; roles that answer when they are asked need none.
     """
 
     workers: Callable[..., AbstractContextManager[Workers]] = running
     lock: Callable[..., Any] = DriverLock
     check_models: Callable[[Config], None] = check_models
     check_queries: Callable[..., None] = check_queries
+    sleep: Callable[[float], None] = time.sleep
 
 
 REAL = Parts()

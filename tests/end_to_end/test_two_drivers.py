@@ -25,7 +25,7 @@ from pipeline.simulation.workers import Hooked, scripted_workers
 from pipeline.storage.store import Store, open_store
 from tests.support.chaos_world import RUN, small_config
 from tests.support.s3_servers import bucket_store, moto_server, rclone_server
-from tests.support.scripted import Quiet, make_program, with_base
+from tests.support.scripted import Clock, Quiet, make_program, with_base
 
 TTL_S = 9.0
 ELSEWHERE = Process("another host", 1)  # so that it is watched, not looked up
@@ -62,7 +62,10 @@ def live(
     fleet = Hooked(scripted.fleet, "fleet", lambda call: _rest(call, pause))
     workers = replace(scripted.workers, fleet=fleet)
     with lease.kept():
-        return drive(RunContext(program, store, ledger, workers, watch, lease=lease))
+        context = RunContext(
+            program, store, ledger, workers, watch, lease=lease, sleep=Clock().sleep
+        )
+        return drive(context)
 
 
 def _rest(call: str, pause: Callable[[], None]) -> None:

@@ -41,7 +41,7 @@ from pipeline.tasks.digits.chains import explain
 from pipeline.tasks.digits.checker import StepVerdict, Verdict, check
 from pipeline.tasks.digits.scenes import Scene
 from tests.support.jobs import mstar
-from tests.support.scripted import Quiet, make_config, with_base
+from tests.support.scripted import Clock, Quiet, make_config, with_base
 
 BUILT = build(0, {"train": 12, "validation": 5, "test": 10})
 SELECT: dict[str, dict[str, Any]] = {
@@ -117,7 +117,8 @@ def digits_run(folder: Path, kind: str, seed: int = 0) -> Path:
         fleet=DigitsFleet(store, program.by_hash, Mail(random), steps=True),
         scorer=CheckerScorer(store, Mail(random)),
     )
-    drive(RunContext(program, store, Ledger(store, config.run.name), workers, Quiet()))
+    ledger = Ledger(store, config.run.name)
+    drive(RunContext(program, store, ledger, workers, Quiet(), sleep=Clock().sleep))
     return folder / config.run.name
 
 

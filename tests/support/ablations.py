@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,13 +13,12 @@ import yaml
 from jobs.run import evolve
 from jobs.runtime.prepare import versions
 from jobs.runtime.recipes import load_recipe
-from jobs.runtime.world import Parts
 from pipeline.config.fields import to_dict
 from pipeline.run.spec import RunSpec
 from pipeline.simulation.workers import ScriptedWorkers, scripted_workers
 from pipeline.stages.workers import Workers
 from pipeline.storage.store import Store
-from tests.support.jobs import NoLock, job_config
+from tests.support.jobs import SCRIPTED, job_config
 
 TABLES: dict[str, Any] = {
     "1": {
@@ -105,8 +105,7 @@ class InProcess:
     def __call__(self, recipe: Path, log: Path) -> Ended:
         self.begun.append(recipe)
         log.write_text("scripted\n")
-        parts = Parts(self._workers, NoLock, lambda config: None, lambda *_, **__: None)
-        evolve(load_recipe(recipe), parts=parts)
+        evolve(load_recipe(recipe), parts=replace(SCRIPTED, workers=self._workers))
         return Ended()
 
     @contextmanager

@@ -11,7 +11,7 @@ from pipeline.driver.driver import drive
 from pipeline.run.ledger import Ledger
 from pipeline.simulation.workers import scripted_workers
 from pipeline.storage.store import open_store
-from tests.support.scripted import Quiet, make_config, make_program, with_base
+from tests.support.scripted import Clock, Quiet, make_config, make_program, with_base
 
 
 def loop_run(folder: Path, seed: int, **changes: Any) -> Path:
@@ -28,5 +28,5 @@ def driven_to(config: Config, folder: Path, until: Any = lambda state: False) ->
     store = open_store(folder / "store")
     workers = scripted_workers(store, program).workers
     ledger = Ledger(store, config.run.name)
-    drive(RunContext(program, store, ledger, workers, Quiet()), until)
+    drive(RunContext(program, store, ledger, workers, Quiet(), sleep=Clock().sleep), until)
     return folder

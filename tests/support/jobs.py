@@ -22,7 +22,7 @@ from pipeline.run.spec import RunSpec
 from pipeline.simulation.workers import scripted_workers
 from pipeline.stages.workers import Workers
 from pipeline.storage.store import Store
-from tests.support.scripted import base_folder, make_config
+from tests.support.scripted import Clock, base_folder, make_config
 
 
 def mstar(*arguments: str | Path) -> Any:
@@ -96,7 +96,7 @@ class NoLock:
         pass
 
 
-SCRIPTED = Parts(_scripted, NoLock, lambda config: None, lambda *_, **__: None)
+SCRIPTED = Parts(_scripted, NoLock, lambda config: None, lambda *_, **__: None, sleep=Clock().sleep)
 
 
 class Words:

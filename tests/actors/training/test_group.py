@@ -153,8 +153,14 @@ class Interrupt:
     ("number", "changes", "says"),
     [
         (signal.SIGKILL, {"ranks": 2}, "train"),
-        (signal.SIGSTOP, {"ranks": 1, "hang_s": 15.0}, "no progress for 15 s"),
+        pytest.param(
+            signal.SIGSTOP,
+            {"ranks": 1, "hang_s": 15.0},
+            "no progress for 15 s",
+            marks=pytest.mark.slow,  # what is silent too long is tested on the hub below
+        ),
     ],
+    ids=["dead", "stopped"],
 )
 def test_a_dead_or_stopped_rank_is_noticed_and_cleared_away(
     rows: list[TrainRow], shelf: Shelf, number: signal.Signals, changes: dict[str, Any], says: str
